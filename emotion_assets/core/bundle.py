@@ -1,0 +1,111 @@
+"""A bundle: one model ready to run, in one folder.
+
+`model.onnx` takes raw uint8 pixels, `weights.safetensors` holds the same network for further training,
+`manifest.json` is written last and says what they are. Nothing in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.errors import BundleMismatchError
+from emotion_assets.core.files import sha256_of, write_json
+from emotion_assets.core.images import IMAGE_SIZE_PX
+
+SCHEMA_VERSION: Final = 1
+MODEL_NAME: Final = "model.onnx"
+WEIGHTS_NAME: Final = "weights.safetensors"
+REFERENCE_NAME: Final = "reference.parquet"
+MANIFEST_NAME: Final = "manifest.json"
+
+_VERSION_PATTERN: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The record beside the weights: what the model is, how it was made, and the hash of each file."""
+
+    version: str
+    """Sorts by time, e.g. `20261122-130501-1f2e3d4c`."""
+    created_at: str
+    """UTC, ISO 8601."""
+    temperature: float
+    data_fingerprint: str
+    configuration: dict[str, Any]
+    code_version: str
+    environment: dict[str, str]
+    """Versions of the libraries that shaped the weights."""
+    training: dict[str, Any]
+    """Seconds, CPU-seconds, precision, and the learning curves as one record an epoch."""
+    metrics: dict[str, float]
+    """Scores on the validation split, as `val/accuracy`."""
+    known_answer: list[float]
+    """The probabilities that the model gives for the test pattern of `core.classifier`."""
+    files: dict[str, str]
+    """SHA-256 of each file of the bundle, by name."""
+    emotions: list[str] = field(default_factory=lambda: list(EMOTIONS))
+    image_size_px: int = IMAGE_SIZE_PX
+    schema_version: int = SCHEMA_VERSION
+
+
+def write_manifest(bundle_dir: Path, manifest: Manifest) -> None:
+    """Complete a bundle by writing its manifest, after all files that it names."""
+    write_json(bundle_dir / MANIFEST_NAME, asdict(manifest))
+
+
+def read_manifest(bundle_dir: Path) -> Manifest:
+    """Read a bundle's manifest without looking at the other files.
+
+    Raises:
+        BundleMismatchError: there is none, or it is damaged, or of another schema, or for other emotions.
+    """
+    path = bundle_dir / MANIFEST_NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleMismatchError(
+            f"{bundle_dir} holds no {MANIFEST_NAME}: it is no bundle, or was never completed. Train anew."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleMismatchError(f"{path} cannot be read ({error}). Restore it or train anew.") from error
+    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+        found = record.get("schema_version") if isinstance(record, dict) else type(record).__name__
+        raise BundleMismatchError(
+            f"{path} has schema version {found!r}, this code reads {SCHEMA_VERSION}. Train anew with this code."
+        )
+    try:
+        manifest = Manifest(**record)
+    except TypeError as error:
+        raise BundleMismatchError(f"{path} lacks or adds a field ({error}). Train anew.") from error
+    if manifest.emotions != list(EMOTIONS) or manifest.image_size_px != IMAGE_SIZE_PX:
+        raise BundleMismatchError(
+            f"{path} is for {manifest.emotions} at {manifest.image_size_px} px; "
+            f"this code is for {list(EMOTIONS)} at {IMAGE_SIZE_PX} px. Train anew with this code."
+        )
+    if not is_version(manifest.version):
+        raise BundleMismatchError(f"{path} has the malformed version {manifest.version!r}. Train anew.")
+    return manifest
+
+
+def check_files(bundle_dir: Path, manifest: Manifest) -> None:
+    """Compare every file that the manifest names with its hash.
+
+    Raises:
+        BundleMismatchError: a file is missing or altered; the message names it.
+    """
+    for name, digest in manifest.files.items():
+        path = bundle_dir / name
+        if Path(name).name != name or not path.is_file():
+            raise BundleMismatchError(f"{path}, named by the manifest, is missing. Restore it or train anew.")
+        if sha256_of(path) != digest:
+            raise BundleMismatchError(f"{path} is not the file that was trained: its hash differs. Restore it.")
+
+
+def is_version(text: str) -> bool:
+    """Tell whether `text` has the form of a model version."""
+    return _VERSION_PATTERN.fullmatch(text) is not None

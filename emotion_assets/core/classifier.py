@@ -1,0 +1,101 @@
+"""Run a bundle: from 64×64 grey pixels to calibrated probabilities, on onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from emotion_assets.core.bundle import MODEL_NAME, Manifest, check_files, read_manifest
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.errors import BundleMismatchError
+from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+
+Floats = npt.NDArray[np.float32]
+
+KNOWN_ANSWER_TOLERANCE: Final = 1e-3
+"""Processors differ in rounding; a wrong or damaged model differs by far more."""
+
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The network's answer for some pictures."""
+
+    probabilities: Floats
+    """float32 (picture, emotion), calibrated, each row sums to 1."""
+    embedding: Floats | None = None
+    """float32 (picture, feature), if asked for."""
+    activation_maps: Floats | None = None
+    """float32 (picture, emotion, row, column), if asked for: evidence for each emotion, place by place."""
+
+    @property
+    def class_indices(self) -> npt.NDArray[np.int64]:
+        """The most probable emotion of each picture, int64 (picture,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+
+class Classifier:
+    """A loaded bundle. Loading checks schema and hashes; running needs no normalisation by the caller."""
+
+    def __init__(self, bundle_dir: Path, num_threads: int = 1) -> None:
+        """Load the bundle in `bundle_dir`.
+
+        Raises:
+            BundleMismatchError: files are missing, altered, of another schema, or do not run.
+        """
+        self.manifest: Manifest = read_manifest(bundle_dir)
+        check_files(bundle_dir, self.manifest)
+        options = onnxruntime.SessionOptions()
+        # One thread a worker: workers scale over cores, and idle threads would spin.
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle_dir / MODEL_NAME, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            raise BundleMismatchError(f"{bundle_dir / MODEL_NAME} does not load ({error}). Train anew.") from error
+
+    @property
+    def version(self) -> str:
+        """The version of the model."""
+        return self.manifest.version
+
+    def predict(self, pixels: Pixels, *, with_embedding: bool = False, with_maps: bool = False) -> Predictions:
+        """Answer for uint8 pixels (picture, 64, 64)."""
+        names = ["probabilities"]
+        names += ["embedding"] if with_embedding else []
+        names += ["activation_maps"] if with_maps else []
+        chunks = [
+            self._session.run(names, {"pixels": pixels[start : start + _BATCH]})
+            for start in range(0, len(pixels), _BATCH)
+        ]
+        outputs = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
+        return Predictions(outputs["probabilities"], outputs.get("embedding"), outputs.get("activation_maps"))
+
+    def self_test(self) -> None:
+        """Compare the answer for a test pattern with the one recorded when the model was made.
+
+        Raises:
+            BundleMismatchError: the answers differ, so the model must not be served.
+        """
+        answer = self.predict(known_pattern()).probabilities[0]
+        expected = np.array(self.manifest.known_answer, dtype=np.float32)
+        if answer.shape != (len(EMOTIONS),) or not np.allclose(answer, expected, atol=KNOWN_ANSWER_TOLERANCE):
+            raise BundleMismatchError(
+                f"Model {self.version} answers {answer.tolist()} to the test pattern, "
+                f"but {expected.tolist()} when it was made. Restore it or roll back to another version."
+            )
+
+
+def known_pattern() -> Pixels:
+    """Return a fixed picture, uint8 (1, 64, 64), on which models are tested before they serve."""
+    down, across = np.indices((IMAGE_SIZE_PX, IMAGE_SIZE_PX))
+    return ((across * 3 + down * 5 + (across - 32) * (down - 32) // 4) % 256).astype(np.uint8)[None]

@@ -1,0 +1,20 @@
+"""What is known of every answered picture without keeping it: the columns of log, reference and drift table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.image_stats import STATISTICS, image_statistics
+from emotion_assets.core.images import Pixels
+
+PROBABILITY_COLUMNS: Final = tuple(f"p_{emotion}" for emotion in EMOTIONS)
+EMOTION_COLUMN: Final = "emotion"
+LOGGED_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS, EMOTION_COLUMN)
+
+_DIGITS: Final = 6
+
+
+def features_of(pixels: Pixels) -> dict[str, float]:
+    """Return the twelve statistics of one picture, uint8 (64, 64), rounded for the log and the HTTP answer."""
+    return {name: round(float(values[0]), _DIGITS) for name, values in image_statistics(pixels[None]).items()}
