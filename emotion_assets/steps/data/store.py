@@ -1,0 +1,227 @@
+"""What was ever seen: contents by their hash, files by their path, pairs of near-duplicates.
+
+One SQLite file, because an interrupted ingest must leave every finished batch and nothing torn, and a
+million files must not be held in memory. Contents are never deleted: a picture that comes back is not
+decoded again and keeps its relatives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE contents (
+    content_id INTEGER PRIMARY KEY,
+    content_hash TEXT NOT NULL UNIQUE,
+    width_px INTEGER, height_px INTEGER, mode TEXT, format TEXT,
+    pixels BLOB,                -- uint8 (row, column) of an accepted picture, else NULL
+    descriptor BLOB,            -- int16, see near_duplicates
+    is_compared INTEGER NOT NULL DEFAULT 0,
+    refusal_code TEXT, refusal TEXT
+);
+CREATE TABLE files (
+    path BLOB PRIMARY KEY,      -- relative to raw/, the file system's own bytes
+    label TEXT NOT NULL,        -- an emotion; files of other folders are in `oddities`
+    size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    content_id INTEGER NOT NULL REFERENCES contents
+) WITHOUT ROWID;
+CREATE INDEX files_by_content ON files (content_id);
+CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
+    WITHOUT ROWID;
+CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What became of the bytes of one picture; `pixels` is None when it was refused."""
+
+    content_hash: str
+    width_px: int | None = None
+    height_px: int | None = None
+    mode: str | None = None
+    format: str | None = None
+    pixels: bytes | None = None
+    descriptor: bytes | None = None
+    refusal_code: str | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFile:
+    """A regular file in a labelled folder, as it was when its bytes were read."""
+
+    path: bytes
+    label: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class Store:
+    """The pipeline's memory of pictures, in `catalogue/pictures.sqlite`. Use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            with self.transaction():
+                # A second process may have made the tables while this one waited for the lock.
+                if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    for statement in _SCHEMA.split(";\n"):
+                        self._connection.execute(statement)
+                    self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        elif version != _SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} was written by schema {version}, this code reads {_SCHEMA_VERSION}. "
+                "Move the file away: the next run of raw_images rebuilds it."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything inside at once, or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def begin_walk(self) -> None:
+        """Forget which paths were met before; `note_seen` and `end_walk` use the fresh list."""
+        self._connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._connection.execute("DELETE FROM temp.seen")
+        self._connection.execute("DELETE FROM oddities")
+
+    def is_unchanged(self, file: SeenFile) -> bool:
+        """Tell whether the catalogue holds this very file: path, label, size, time and inode."""
+        row = self._connection.execute(
+            "SELECT label, size_bytes, mtime_ns, inode FROM files WHERE path = ?", (file.path,)
+        ).fetchone()
+        return bool(row == (file.label, file.size_bytes, file.mtime_ns, file.inode))
+
+    def note_seen(self, paths: Iterable[bytes]) -> None:
+        """Remember that these paths still exist."""
+        with self.transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO temp.seen VALUES (?)", ((path,) for path in paths))
+
+    def end_walk(self) -> int:
+        """Drop the files that `note_seen` never met, and return how many they were."""
+        with self.transaction():
+            return self._connection.execute("DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.seen)").rowcount
+
+    def add(self, entries: Iterable[tuple[SeenFile, Content]]) -> None:
+        """Store files with their contents in one transaction; contents that are known are kept as they are."""
+        with self.transaction():
+            for file, content in entries:
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO contents (content_hash, width_px, height_px, mode, format, pixels,"
+                    " descriptor, refusal_code, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        content.content_hash,
+                        content.width_px,
+                        content.height_px,
+                        content.mode,
+                        content.format,
+                        content.pixels,
+                        content.descriptor,
+                        content.refusal_code,
+                        content.refusal,
+                    ),
+                )
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?,"
+                    " (SELECT content_id FROM contents WHERE content_hash = ?))",
+                    (file.path, file.label, file.size_bytes, file.mtime_ns, file.inode, content.content_hash),
+                )
+
+    def add_oddities(self, oddities: Iterable[tuple[bytes, str, str]]) -> None:
+        """Store (path, code, reason) of what is no readable file in a labelled folder, and forget it as a file."""
+        kept = list(oddities)
+        with self.transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO oddities VALUES (?, ?, ?)", kept)
+            self._connection.executemany("DELETE FROM files WHERE path = ?", ((path,) for path, _, _ in kept))
+
+    def descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+        """Return content ids, descriptors (content, feature) and which are compared with all others already."""
+        rows = self._connection.execute(
+            "SELECT content_id, descriptor, is_compared FROM contents WHERE descriptor IS NOT NULL ORDER BY content_id"
+        )
+        ids: list[int] = []
+        compared: list[bool] = []
+        vectors = bytearray()
+        for content_id, descriptor, is_compared in rows:
+            ids.append(content_id)
+            vectors += descriptor
+            compared.append(bool(is_compared))
+        matrix = np.frombuffer(vectors, dtype=np.int16).reshape(len(ids), -1 if ids else 0)
+        return np.array(ids, dtype=np.int64), matrix, np.array(compared, dtype=np.bool_)
+
+    def add_pairs(self, pairs: Iterable[tuple[int, int]], compared_ids: Iterable[int]) -> None:
+        """Store near-duplicate pairs and mark `compared_ids` as compared, in one transaction."""
+        with self.transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?)", pairs)
+            self._connection.executemany(
+                "UPDATE contents SET is_compared = 1 WHERE content_id = ?", ((int(i),) for i in compared_ids)
+            )
+
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Return all near-duplicate pairs as int64 (pair, 2) of content ids."""
+        rows = self._connection.execute("SELECT first_id, second_id FROM pairs").fetchall()
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    def labelled_contents(self) -> list[tuple[int, str, str]]:
+        """Return (content id, content hash, label) of every accepted content, once for each label it has."""
+        return self._connection.execute(
+            "SELECT DISTINCT c.content_id, c.content_hash, f.label FROM contents c JOIN files f USING (content_id)"
+            " WHERE c.pixels IS NOT NULL ORDER BY c.content_hash, f.label"
+        ).fetchall()
+
+    def hashes_by_id(self) -> dict[int, str]:
+        """Return the hash of every accepted content ever seen, by content id."""
+        return dict(
+            self._connection.execute("SELECT content_id, content_hash FROM contents WHERE descriptor IS NOT NULL")
+        )
+
+    def read_pixels(self, content_hashes: Iterable[str]) -> Iterator[Pixels]:
+        """Yield the uint8 (row, column) pixels of accepted contents, in the given order."""
+        for content_hash in content_hashes:
+            row = self._connection.execute(
+                "SELECT pixels FROM contents WHERE content_hash = ?", (content_hash,)
+            ).fetchone()
+            yield np.frombuffer(row[0], dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+
+    def file_rows(self) -> Iterator[tuple[bytes, str, int, str, int, int, str, str, str | None, str | None, int]]:
+        """Yield path, label, size_bytes, content hash, width, height, mode, format, refusal code, refusal, id."""
+        return self._connection.execute(
+            "SELECT f.path, f.label, f.size_bytes, c.content_hash, c.width_px, c.height_px, c.mode, c.format,"
+            " c.refusal_code, c.refusal, c.content_id FROM files f JOIN contents c USING (content_id) ORDER BY f.path"
+        )
+
+    def oddities(self) -> list[tuple[bytes, str, str]]:
+        """Return (path, code, reason) of everything under raw/ that is no labelled picture file."""
+        return self._connection.execute("SELECT path, code, reason FROM oddities ORDER BY path").fetchall()
