@@ -1,0 +1,50 @@
+"""The choices of a training run, and the presets that make them for you."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Final
+
+from emotion_assets.core.errors import UnusableDataError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Everything that shapes a training run apart from its data."""
+
+    epochs: int
+    width: int
+    dropout: float
+    max_minutes: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 0.03
+    """Peak rate of Muon on the inner filters."""
+    adam_learning_rate: float = 2e-3
+    """Peak rate of AdamW on stem, normalisation and head."""
+    weight_decay: float = 0.1
+    """Share of a weight lost in a step, in units of the learning rate."""
+    warmup_fraction: float = 0.15
+    label_smoothing: float = 0.1
+    seed: int = 0
+    devices: int = 1
+    precision: str = "auto"
+
+
+PRESETS: Final = {
+    "quick": TrainingConfig(epochs=6, width=48, dropout=0.2),
+    "standard": TrainingConfig(epochs=24, width=64, dropout=0.3),
+    "long": TrainingConfig(epochs=80, width=80, dropout=0.4),
+}
+
+
+def training_config(preset: str, **overrides: Any) -> TrainingConfig:
+    """Return the configuration of `preset` with `overrides`; those that are None keep the preset's value.
+
+    Raises:
+        UnusableDataError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise UnusableDataError(f"There is no preset {preset!r}. Use one of {', '.join(PRESETS)}.")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return dataclasses.replace(PRESETS[preset], **given)

@@ -1,0 +1,156 @@
+"""Write a trained network as a bundle, and prove that the exported graph answers like the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import logging
+import platform
+import time
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from emotion_assets.core.bundle import (
+    MODEL_NAME,
+    REFERENCE_NAME,
+    WEIGHTS_NAME,
+    Manifest,
+    is_version,
+    write_manifest,
+)
+from emotion_assets.core.classifier import known_pattern
+from emotion_assets.core.errors import BundleMismatchError
+from emotion_assets.core.files import sha256_of, write_atomically
+from emotion_assets.core.images import Pixels
+from emotion_assets.steps.data.split import Split
+from emotion_assets.steps.training.network import Served, ServedNet
+from emotion_assets.steps.training.reference import logged_table
+from emotion_assets.steps.training.train import TrainedNetwork
+
+PARITY_TOLERANCE: Final = 1e-4
+_NUM_PARITY_FACES: Final = 256
+_LIBRARIES: Final = ("torch", "lightning", "numpy", "pillow", "onnx", "onnxruntime")
+
+
+def export_bundle(trained: TrainedNetwork, models_dir: Path, val: Split, code_version: str) -> Path:
+    """Write the bundle of a trained network below `models_dir` and return its folder.
+
+    Args:
+        trained: from `train`.
+        models_dir: gets a folder named by the new version.
+        val: validation faces, on which graph and network are compared; they also make the drift reference.
+        code_version: what identifies the code, such as a commit.
+
+    Raises:
+        BundleMismatchError: the graph's answers differ from the network's by 1e-4 or more.
+    """
+    served = ServedNet(trained.network.cpu().float(), trained.temperature).eval()
+    weights = save_tensors({name: value.contiguous() for name, value in trained.network.state_dict().items()})
+    graph = _export_graph(served)
+    _check_parity(served, graph, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
+    reference = io.BytesIO()
+    logged_table(val.pixels, _run(graph, val.pixels)[0]).to_parquet(reference, index=False)
+    now = datetime.now(UTC)
+    bundle_dir = models_dir / _new_version(models_dir, now, weights)
+    write_atomically(bundle_dir / MODEL_NAME, graph)
+    write_atomically(bundle_dir / WEIGHTS_NAME, weights)
+    write_atomically(bundle_dir / REFERENCE_NAME, reference.getvalue())
+    last = trained.history[-1] if trained.history else {}
+    write_manifest(
+        bundle_dir,
+        Manifest(
+            version=bundle_dir.name,
+            created_at=now.isoformat(timespec="seconds"),
+            temperature=round(trained.temperature, 5),
+            data_fingerprint=trained.data_fingerprint,
+            configuration=dataclasses.asdict(trained.config),
+            code_version=code_version,
+            environment={
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                **{name: version_of(name) for name in _LIBRARIES},
+            },
+            training={
+                "seconds": round(trained.seconds, 1),
+                "cpu_seconds": round(trained.cpu_seconds, 1),
+                "precision": trained.precision,
+                "resumed_from_epoch": trained.resumed_from_epoch,
+                "num_parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
+                "history": trained.history,
+            },
+            metrics={name: value for name, value in last.items() if name.startswith("val/")},
+            known_answer=_run(graph, known_pattern())[0][0].tolist(),
+            files={name: sha256_of(bundle_dir / name) for name in (MODEL_NAME, WEIGHTS_NAME, REFERENCE_NAME)},
+        ),
+    )
+    return bundle_dir
+
+
+def _export_graph(served: ServedNet) -> bytes:
+    example = torch.zeros((2, *known_pattern().shape[1:]), dtype=torch.uint8)
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+            program = torch.onnx.export(
+                served,
+                (example,),
+                input_names=["pixels"],
+                output_names=list(Served._fields),
+                dynamic_shapes={"pixels": {0: torch.export.Dim("picture")}},
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        quiet.setLevel(level)
+    assert program is not None
+    buffer = io.BytesIO()
+    onnx.save_model(program.model_proto, buffer)
+    return buffer.getvalue()
+
+
+def _run(graph: bytes, pixels: Pixels) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    chunks = [
+        session.run(list(Served._fields), {"pixels": pixels[start : start + _NUM_PARITY_FACES]})
+        for start in range(0, len(pixels), _NUM_PARITY_FACES)
+    ]
+    return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
+
+
+def _check_parity(served: ServedNet, graph: bytes, pixels: Pixels) -> None:
+    with torch.inference_mode():
+        expected: list[Tensor] = list(served(torch.from_numpy(pixels)))
+    for name, ours, theirs in zip(Served._fields, _run(graph, pixels), expected, strict=True):
+        reference = theirs.numpy()
+        scale = max(1.0, float(np.abs(reference).max()))
+        difference = float(np.abs(ours - reference).max()) / scale
+        if not difference < PARITY_TOLERANCE:
+            raise BundleMismatchError(
+                f"The exported graph's {name} differ from the network's by {difference:.1e} "
+                f"(at most {PARITY_TOLERANCE:.0e}). Nothing is kept; report this with the versions of torch and onnx."
+            )
+
+
+def _new_version(models_dir: Path, now: datetime, weights: bytes) -> str:
+    """Return a version that sorts after all others, also when the clock was set back."""
+    digest = hashlib.sha256(weights + time.time_ns().to_bytes(8)).hexdigest()[:8]
+    stamp = now.strftime("%Y%m%d-%H%M%S")
+    newest = max((path.name for path in models_dir.glob("*-*-*") if is_version(path.name)), default="")
+    if newest[: len(stamp)] >= stamp:
+        date, clock = newest.split("-")[:2]
+        stamp = f"{date}-{int(clock) + 1:06}"
+    return f"{stamp}-{digest}"

@@ -1,0 +1,194 @@
+"""What Lightning carries: the network with its loss, batches from memory, and a line per epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torchmetrics.functional.classification import multiclass_f1_score
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.steps.data.split import Split
+from emotion_assets.steps.training.augment import augment
+from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.muon import MuonWithAdamW
+from emotion_assets.steps.training.network import prepare
+
+Batch = tuple[Tensor, Tensor]
+_EVALUATION_BATCH: int = 512
+
+
+class PictureBatches(Dataset[Batch]):
+    """Whole batches straight from the arrays in memory: indexing costs 1 % of decoding every epoch."""
+
+    def __init__(self, split: Split) -> None:
+        """Hold the pictures of `split`."""
+        self._pixels = torch.from_numpy(split.pixels)
+        self._class_indices = torch.from_numpy(split.class_indices)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._pixels)
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        """Return uint8 pixels (picture, 64, 64) and int64 class indices (picture,) at `positions`."""
+        return self._pixels[positions], self._class_indices[positions]
+
+
+class PictureData(pl.LightningDataModule):
+    """Training and validation batches from two splits."""
+
+    def __init__(self, train: Split, val: Split, config: TrainingConfig) -> None:
+        """Keep both splits in memory as they are, one byte a pixel."""
+        super().__init__()
+        self._train, self._val, self._config = PictureBatches(train), PictureBatches(val), config
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled batches; the order depends on the seed and the epoch alone."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        order = torch.Generator().manual_seed(self._config.seed * 1_000_003 + epoch)
+        # An incomplete last batch would make a batch normalisation of very few pictures.
+        drop_last = len(self._train) > self._config.batch_size
+        sampler = BatchSampler(RandomSampler(self._train, generator=order), self._config.batch_size, drop_last)
+        return DataLoader(self._train, batch_size=None, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation pictures in order."""
+        return DataLoader(
+            self._val, batch_size=None, sampler=BatchSampler(SequentialSampler(self._val), _EVALUATION_BATCH, False)
+        )
+
+
+class EmotionModule(pl.LightningModule):
+    """A network with its loss, its schedule and its validation scores."""
+
+    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
+        """Train `network` as `config` says."""
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.history: list[dict[str, float]] = []
+        self._started = time.monotonic()
+        self._losses: list[Tensor] = []
+        self._validated: list[tuple[Tensor, Tensor]] = []
+        self._generator = torch.Generator()
+
+    def configure_optimizers(self) -> MuonWithAdamW:
+        """Return the optimizer; `on_train_batch_start` sets its rates."""
+        return MuonWithAdamW(
+            self.network,
+            learning_rate=self.config.learning_rate,
+            adam_learning_rate=self.config.adam_learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, 0..1, by steps or by time, whichever is further."""
+        progress: float = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        if self.config.max_minutes is not None:
+            progress = max(progress, (time.monotonic() - self._started) / 60 / self.config.max_minutes)
+        return min(1.0, progress)
+
+    def on_train_start(self) -> None:
+        """Start the clock of `max_minutes`."""
+        self._started = time.monotonic()
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the augmentation by epoch, so that a resumed run sees what an unbroken one would."""
+        self._generator.manual_seed(self.config.seed * 7_368_787 + self.current_epoch + 1)
+        self._losses.clear()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rates: linear warm-up, then a cosine down to zero at the end of the run."""
+        del batch, batch_idx
+        factor = one_cycle(self.progress, self.config.warmup_fraction)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        if self.progress >= 1:
+            self.trainer.should_stop = True
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the smoothed cross-entropy of one augmented batch."""
+        del batch_idx
+        pixels, class_indices = batch
+        views = augment(pixels.cpu(), self._generator).to(self.device)
+        logits = self.network(views.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss became {loss.item()} in epoch {self.current_epoch}, step {self.global_step}. "
+                f"Nothing is kept. Lower learning_rate (now {self.config.learning_rate})."
+            )
+        self._losses.append(loss.detach())
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect logits; the scores are computed over the whole split."""
+        del batch_idx
+        pixels, class_indices = batch
+        logits = self.network(prepare(pixels).contiguous(memory_format=torch.channels_last))
+        self._validated.append((logits.float(), class_indices))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, accuracy and macro-F1 of the validation split, and keep them for the learning curves."""
+        logits = torch.cat([pair[0] for pair in self._validated])
+        class_indices = torch.cat([pair[1] for pair in self._validated])
+        self._validated.clear()
+        scores = {
+            "val/loss": functional.cross_entropy(logits, class_indices),
+            "val/accuracy": (logits.argmax(dim=1) == class_indices).float().mean(),
+            "val/macro_f1": multiclass_f1_score(logits, class_indices, len(EMOTIONS)),
+        }
+        self.log_dict(scores, prog_bar=True)
+        train_loss = torch.stack(self._losses).mean().item() if self._losses else math.nan
+        self.history.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "train/loss": round(train_loss, 5),
+                **{name: round(score.item(), 5) for name, score in scores.items()},
+                "seconds": round(time.monotonic() - self._started, 1),
+            }
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let a resumed run keep its learning curves and its clock."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the learning curves up again."""
+        self.history = list(checkpoint["history"])
+
+
+class EpochLines(pl.Callback):
+    """Tell a person, in one line an epoch, how the training goes."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        """Send each line to `log`."""
+        self._log = log
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the line."""
+        assert isinstance(pl_module, EmotionModule)
+        if pl_module.history:
+            last = pl_module.history[-1]
+            self._log(
+                f"Epoch {last['epoch']:.0f} of {trainer.max_epochs}: train loss {last['train/loss']:.3f}, "
+                f"val accuracy {last['val/accuracy']:.3f}, macro-F1 {last['val/macro_f1']:.3f}, "
+                f"{last['seconds']:.0f} s"
+            )
+
+
+def one_cycle(progress: float, warmup_fraction: float) -> float:
+    """Return the factor on the peak learning rate at `progress` 0..1: up in a line, down in a cosine."""
+    if progress < warmup_fraction:
+        return max(progress, 1e-3) / warmup_fraction
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_fraction) / (1 - warmup_fraction)))

@@ -1,0 +1,103 @@
+"""The network: plain convolutional blocks, pooling, one linear head; and the form of it that is served."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emotion_assets.core.emotions import EMOTIONS
+
+INPUT_SIZE_PX: Final = 48
+"""The network's own resolution: FER2013's faces were taken at 48×48, and a smaller picture costs less."""
+
+_CONTRAST_FLOOR: Final = 0.01
+
+
+def standardise(grey: Tensor) -> Tensor:
+    """Give every picture mean 0 and deviation 1, so that light and contrast matter less.
+
+    Args:
+        grey: float (picture, 1, row, column) in 0..1.
+
+    Returns:
+        float of the same shape.
+    """
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = (grey - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return (grey - mean) / (deviation + _CONTRAST_FLOOR)
+
+
+def _block(num_in: int, num_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(num_in, num_out, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(num_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class EmotionNet(nn.Module):
+    """A stem of stride 2, three stages of two convolutional blocks at 24, 12 and 6 pixels, pooling, a head."""
+
+    def __init__(self, width: int = 64, dropout: float = 0.3) -> None:
+        """Make a network of `width`, 2 × `width` and 4 × `width` channels, with random weights."""
+        super().__init__()
+        stages = [_block(1, width, kernel=5, stride=2)]
+        for stage, (num_in, num_out) in enumerate(((width, width), (width, 2 * width), (2 * width, 4 * width))):
+            if stage:
+                stages.append(nn.Sequential(nn.MaxPool2d(2)))
+            stages += [_block(num_in, num_out), _block(num_out, num_out)]
+        self.body = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(8 * width, len(EMOTIONS))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return logits (picture, emotion) for standardised float (picture, 1, 48, 48)."""
+        logits: Tensor = self.head(self.dropout(self.embed(self.body(batch))))
+        return logits
+
+    @staticmethod
+    def embed(features: Tensor) -> Tensor:
+        """Pool features (picture, channel, row, column) into the embedding (picture, 2 × channel): mean, then max."""
+        return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+
+
+class Served(NamedTuple):
+    """What the exported graph returns."""
+
+    probabilities: Tensor
+    """float32 (picture, emotion), calibrated, each row sums to 1."""
+    embedding: Tensor
+    """float32 (picture, feature)."""
+    activation_maps: Tensor
+    """float32 (picture, emotion, row, column): evidence for each emotion, place by place."""
+
+
+class ServedNet(nn.Module):
+    """A trained network from raw pixels to calibrated probabilities, so that no caller normalises anything."""
+
+    def __init__(self, network: EmotionNet, temperature: float) -> None:
+        """Wrap `network`; `temperature` divides the logits (Guo et al. 2017, "On calibration of modern networks")."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+
+    def forward(self, pixels: Tensor) -> Served:
+        """Run on uint8 pixels (picture, 64, 64)."""
+        features = self.network.body(prepare(pixels))
+        embedding = self.network.embed(features)
+        logits = self.network.head(embedding)
+        # The head sees mean and maximum of each channel; a place counts with both weights.
+        num_channels = features.shape[1]
+        weight = self.network.head.weight[:, :num_channels] + self.network.head.weight[:, num_channels:]
+        maps = functional.conv2d(features, weight[:, :, None, None])
+        return Served((logits / self.temperature).softmax(dim=1), embedding, maps)
+
+
+def prepare(pixels: Tensor) -> Tensor:
+    """Turn uint8 pixels (picture, 64, 64) into the network's standardised float (picture, 1, 48, 48)."""
+    grey = pixels[:, None].float() / 255
+    size = (INPUT_SIZE_PX, INPUT_SIZE_PX)
+    return standardise(functional.interpolate(grey, size=size, mode="bilinear", align_corners=False))

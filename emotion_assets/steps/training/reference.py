@@ -1,0 +1,36 @@
+"""What the service's log would look like on faces like the training faces: the yardstick of drift.
+
+It is taken from validation faces, which the network never fitted: on fitted ones its answers are too sure,
+and drift would be seen where there is none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.image_stats import image_statistics
+from emotion_assets.core.images import Pixels
+from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
+
+_CHUNK = 512
+
+
+def logged_table(pixels: Pixels, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Return the logged values of pictures, one row each.
+
+    Args:
+        pixels: uint8 (picture, 64, 64).
+        probabilities: float32 (picture, emotion), the model's answers for them.
+
+    Returns:
+        A table with the columns of LOGGED_COLUMNS: floats, and the predicted emotion as a word.
+    """
+    parts = [image_statistics(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns |= {name: probabilities[:, index] for index, name in enumerate(PROBABILITY_COLUMNS)}
+    table = pd.DataFrame(columns)
+    table[EMOTION_COLUMN] = [EMOTIONS[index] for index in probabilities.argmax(axis=1)]
+    return table[list(LOGGED_COLUMNS)]

@@ -1,0 +1,35 @@
+"""One training run from splits to bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from emotion_assets.steps.data.split import read_split
+from emotion_assets.steps.training.config import training_config
+from emotion_assets.steps.training.export import export_bundle
+from emotion_assets.steps.training.train import discard_checkpoints, train
+
+
+def train_bundle(
+    splits_dir: Path,
+    models_dir: Path,
+    work_dir: Path,
+    *,
+    preset: str,
+    overrides: Mapping[str, Any],
+    code_version: str,
+    log: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Train with `preset` and `overrides`, write the bundle below `models_dir`, and return its folder.
+
+    Raises:
+        UnusableDataError: there are no splits, or no such preset.
+        FloatingPointError: the loss became infinite or not a number.
+        BundleMismatchError: the exported graph answers differently from the network.
+    """
+    trained = train(splits_dir, work_dir, training_config(preset, **overrides), log)
+    bundle_dir = export_bundle(trained, models_dir, read_split(splits_dir, "val"), code_version)
+    discard_checkpoints(work_dir)
+    return bundle_dir

@@ -1,0 +1,184 @@
+"""Train a network on the splits; go on from the last checkpoint if an equal run was interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.data.split import Split, read_manifest, read_split
+from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.lightning_parts import EmotionModule, EpochLines, PictureData
+from emotion_assets.steps.training.network import EmotionNet, prepare
+
+_EVALUATION_BATCH: Final = 512
+_CHECKPOINT_NAME: Final = "last.ckpt"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """A network after training, with what is needed to judge and to repeat it."""
+
+    network: EmotionNet
+    temperature: float
+    """Divides the logits; set on validation faces."""
+    data_fingerprint: str
+    config: TrainingConfig
+    history: list[dict[str, float]]
+    precision: str
+    resumed_from_epoch: int
+    """0 for a fresh run."""
+    seconds: float
+    cpu_seconds: float
+
+
+def train(
+    splits_dir: Path, work_dir: Path, config: TrainingConfig, log: Callable[[str], None] = lambda _: None
+) -> TrainedNetwork:
+    """Train on the `train` split, watch and calibrate on `val`.
+
+    Args:
+        splits_dir: written by `make_splits`.
+        work_dir: holds checkpoints while the run lasts, and Lightning's CSV and TensorBoard logs.
+        config: the choices of the run.
+        log: gets a line an epoch.
+
+    Raises:
+        UnusableDataError: there are no splits, or they changed while being read.
+        FloatingPointError: the loss became infinite or not a number.
+    """
+    fingerprint = str(read_manifest(splits_dir)["fingerprint"])
+    train_split, val_split = read_split(splits_dir, "train"), read_split(splits_dir, "val")
+    if len(val_split.pixels) == 0:
+        raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
+    run_dir = work_dir / _run_key(fingerprint, config)
+    checkpoint_path = run_dir / _CHECKPOINT_NAME
+    precision = _precision(config)
+    resumed_from_epoch = _epochs_done(checkpoint_path)
+    if resumed_from_epoch:
+        log(f"Going on after epoch {resumed_from_epoch} of an interrupted run with the same data and configuration")
+    else:
+        log(f"Starting afresh on {len(train_split.pixels):,} pictures, precision {precision}")
+    pl.seed_everything(config.seed, verbose=False)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = EmotionModule(network, config)
+    started, cpu_started = time.monotonic(), time.process_time()
+    trainer = _trainer(run_dir, config, precision, log)
+    with warnings.catch_warnings():
+        # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # A folder of checkpoints that is not empty is what resuming means.
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        resume = str(checkpoint_path) if resumed_from_epoch else None
+        trainer.fit(module, datamodule=PictureData(train_split, val_split, config), ckpt_path=resume)
+    network.eval()
+    return TrainedNetwork(
+        network=network,
+        temperature=fit_temperature(logits_of(network, val_split), val_split.class_indices),
+        data_fingerprint=fingerprint,
+        config=config,
+        history=module.history,
+        precision=precision,
+        resumed_from_epoch=resumed_from_epoch,
+        seconds=time.monotonic() - started,
+        cpu_seconds=time.process_time() - cpu_started,
+    )
+
+
+def discard_checkpoints(work_dir: Path) -> None:
+    """Remove the checkpoints of finished and abandoned runs; call it once the bundle is written."""
+    shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _run_key(fingerprint: str, config: TrainingConfig) -> str:
+    """Name a run by its inputs, so that only an equal one goes on from its checkpoint."""
+    described = json.dumps([fingerprint, dataclasses.asdict(config)], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def _epochs_done(checkpoint_path: Path) -> int:
+    """Return how many epochs a checkpoint holds; 0 when there is none that can be read."""
+    try:
+        return int(torch.load(checkpoint_path, weights_only=True, map_location="cpu")["epoch"]) + 1
+    except FileNotFoundError:
+        return 0
+    except Exception:  # noqa: BLE001 -- torch raises many classes on a damaged file
+        # Torn by a kill, or of another version: the run starts afresh, which is always right.
+        checkpoint_path.unlink(missing_ok=True)
+        return 0
+
+
+def _precision(config: TrainingConfig) -> str:
+    """Choose bfloat16 where the device multiplies it faster than float32, else float32."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    capabilities = torch.cpu.get_capabilities()
+    is_faster = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16-mixed" if is_faster else "32-true"
+
+
+def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callable[[str], None]) -> pl.Trainer:
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    checkpoints = ModelCheckpoint(
+        run_dir, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False
+    )
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        callbacks=[checkpoints, EpochLines(log)],
+        logger=[CSVLogger(run_dir, name="csv", version=0), TensorBoardLogger(run_dir, name="tensorboard", version=0)],
+        log_every_n_steps=10,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+    )
+
+
+def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
+    """Return the network's logits, float32 (picture, emotion), for all pictures of a split."""
+    network = network.cpu().float().eval()
+    with torch.inference_mode():
+        parts = [network(prepare(chunk)) for chunk in torch.split(torch.from_numpy(split.pixels), _EVALUATION_BATCH)]
+    return torch.cat(parts).numpy()
+
+
+def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[np.int64]) -> float:
+    """Return the temperature that makes the log loss smallest (Guo et al. 2017).
+
+    Args:
+        logits: float (picture, emotion).
+        class_indices: int (picture,).
+    """
+
+    def log_loss(log_temperature: float) -> float:
+        scaled: npt.NDArray[Any] = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(len(scaled)), class_indices].mean())
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=(-2.3, 2.3), method="bounded").x))
