@@ -1,0 +1,99 @@
+"""The gate: may this candidate take the champion's place?
+
+Both are judged on the same test faces. A candidate is refused when it is worse by an exact McNemar test
+(Dietterich 1998, "Approximate statistical tests for comparing supervised classification algorithms":
+the test that fits two fixed models on one test set), when it lost more accuracy than may be lost
+unnoticed, or when a class fell below its floor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.steps.evaluation.decision import Decision
+from emotion_assets.steps.evaluation.evaluate import Answers, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """What a candidate must reach; rates are fractions in 0..1."""
+
+    min_accuracy: float = 0.4
+    """For the first model; guessing the most frequent class gives about 0.3."""
+    min_recall: float = 0.1
+    """For every emotion, always: a model that never says one of them is broken."""
+    max_accuracy_loss: float = 0.01
+    """Against the champion, whatever the test says: a small test set proves nothing."""
+    max_recall_loss: float = 0.08
+    """Against the champion, for every emotion."""
+    max_calibration_error: float = 0.15
+    significance: float = 0.05
+
+
+def decide(
+    candidate: Answers,
+    scores: Scores,
+    champion: Answers | None,
+    champion_scores: Scores | None,
+    config: GateConfig | None = None,
+) -> Decision:
+    """Compare a candidate with the champion on the same faces, or with the floors if there is none."""
+    config = config or GateConfig()
+    refusals = _below_floors(scores, config, is_first=champion is None)
+    if champion is None or champion_scores is None:
+        reasons = refusals or [
+            f"First model: accuracy {scores.accuracy:.3f} is above the floor of {config.min_accuracy}."
+        ]
+        return Decision(candidate.version, None, not refusals, reasons, None, None, None, None)
+    only_candidate = int(np.sum(candidate.is_right & ~champion.is_right))
+    only_champion = int(np.sum(champion.is_right & ~candidate.is_right))
+    num_different = only_candidate + only_champion
+    p_value = float(binomtest(only_champion, num_different, alternative="greater").pvalue) if num_different else 1.0
+    difference = scores.accuracy - champion_scores.accuracy
+    if p_value < config.significance:
+        refusals.append(
+            f"Worse than the champion: {only_champion} faces only the champion gets right, {only_candidate} only "
+            f"the candidate (McNemar p = {p_value:.4f} < {config.significance})."
+        )
+    if difference < -config.max_accuracy_loss:
+        refusals.append(
+            f"Accuracy fell from {champion_scores.accuracy:.3f} to {scores.accuracy:.3f}, "
+            f"by more than {config.max_accuracy_loss}."
+        )
+    for emotion in EMOTIONS:
+        if scores.recall[emotion] < champion_scores.recall[emotion] - config.max_recall_loss:
+            refusals.append(
+                f"Recall of {emotion} fell from {champion_scores.recall[emotion]:.3f} to {scores.recall[emotion]:.3f}, "
+                f"by more than {config.max_recall_loss}."
+            )
+    reasons = refusals or [f"Not worse than the champion: accuracy {difference:+.3f}, McNemar p = {p_value:.3f}."]
+    return Decision(
+        candidate.version,
+        champion.version,
+        not refusals,
+        reasons,
+        difference,
+        p_value,
+        only_candidate,
+        only_champion,
+    )
+
+
+def _below_floors(scores: Scores, config: GateConfig, *, is_first: bool) -> list[str]:
+    refusals = []
+    if is_first and scores.accuracy < config.min_accuracy:
+        refusals.append(
+            f"Accuracy {scores.accuracy:.3f} is below the floor of {config.min_accuracy} for a first model."
+        )
+    for emotion, recall in scores.recall.items():
+        if scores.support[emotion] and recall < config.min_recall:
+            refusals.append(f"Recall of {emotion} is {recall:.3f}, below the floor of {config.min_recall}.")
+    if scores.calibration_error > config.max_calibration_error:
+        refusals.append(
+            f"Calibration error {scores.calibration_error:.3f} is above the ceiling of {config.max_calibration_error}."
+        )
+    return refusals

@@ -1,0 +1,27 @@
+"""What the gate decided about a candidate. Kept apart from the gate, so that reading it needs no heavy import."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The gate's verdict with its numbers; a refusal is a normal outcome, not an error."""
+
+    candidate: str
+    champion: str | None
+    is_accepted: bool
+    reasons: list[str]
+    """Why it was refused, or the one sentence why it was accepted."""
+    accuracy_difference: float | None
+    """Candidate minus champion."""
+    p_value: float | None
+    """One-sided exact McNemar test of "the candidate is worse"."""
+    num_only_candidate_right: int | None
+    num_only_champion_right: int | None
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the decision for JSON."""
+        return asdict(self)

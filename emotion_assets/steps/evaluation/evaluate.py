@@ -1,0 +1,105 @@
+"""Score a bundle on labelled pictures: the served graph itself, not the network in the trainer's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.data.split import Split
+
+NUM_CALIBRATION_BINS: Final = 15
+
+_CLASS_INDICES: Final = list(range(len(EMOTIONS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How good the answers for labelled pictures are; rates are fractions in 0..1."""
+
+    num_pictures: int
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    calibration_error: float
+    """Expected calibration error over 15 bins of equal width."""
+    precision: dict[str, float]
+    recall: dict[str, float]
+    f1: dict[str, float]
+    support: dict[str, int]
+    """Pictures of each emotion."""
+    confusion: list[list[int]]
+    """Counts; rows are true, columns predicted emotions, both in the order of EMOTIONS."""
+
+    def flat(self, stage: str) -> dict[str, float]:
+        """Return the scores as `stage/name`, for tables and plots over time."""
+        scores = {
+            f"{stage}/accuracy": self.accuracy,
+            f"{stage}/macro_f1": self.macro_f1,
+            f"{stage}/log_loss": self.log_loss,
+            f"{stage}/calibration_error": self.calibration_error,
+        }
+        return scores | {f"{stage}/recall_{emotion}": value for emotion, value in self.recall.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A model's answers for the pictures of a split, beside the truth."""
+
+    version: str
+    probabilities: npt.NDArray[np.float32]
+    """float32 (picture, emotion)."""
+    class_indices: npt.NDArray[np.int64]
+    """The true emotions, int64 (picture,)."""
+
+    @property
+    def is_right(self) -> npt.NDArray[np.bool_]:
+        """Which answers are right, bool (picture,)."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.class_indices)
+
+
+def answer(classifier: Classifier, split: Split) -> Answers:
+    """Let a model answer for every picture of a split.
+
+    Raises:
+        UnusableDataError: the split is empty.
+    """
+    if len(split.pixels) == 0:
+        raise UnusableDataError("There is no picture to evaluate on. Add photographs and materialize greyscale_splits.")
+    return Answers(classifier.version, classifier.predict(split.pixels).probabilities, split.class_indices)
+
+
+def score(answers: Answers) -> Scores:
+    """Compute the scores of a model's answers; a class without pictures gets 0, as scikit-learn's rule is."""
+    truth, probabilities = answers.class_indices, answers.probabilities.astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    rates: Any = precision_recall_fscore_support(truth, predicted, labels=_CLASS_INDICES, zero_division=0)
+    precision, recall, f1, support = rates
+    error = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(truth), len(EMOTIONS), n_bins=NUM_CALIBRATION_BINS
+    )
+
+    def by_emotion(values: Any) -> dict[str, float]:
+        return {emotion: float(value) for emotion, value in zip(EMOTIONS, values, strict=True)}
+
+    return Scores(
+        num_pictures=len(truth),
+        accuracy=float(accuracy_score(truth, predicted)),
+        macro_f1=float(f1_score(truth, predicted, labels=_CLASS_INDICES, average="macro", zero_division=0)),
+        log_loss=float(log_loss(truth, probabilities, labels=_CLASS_INDICES)),
+        calibration_error=float(error),
+        precision=by_emotion(precision),
+        recall=by_emotion(recall),
+        f1=by_emotion(f1),
+        support={emotion: int(value) for emotion, value in zip(EMOTIONS, support, strict=True)},
+        confusion=confusion_matrix(truth, predicted, labels=_CLASS_INDICES).tolist(),
+    )
