@@ -1,0 +1,78 @@
+"""Evidently's report of the same comparison, with our tests and thresholds, and our verdict beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.files import sync_folder, write_json
+from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
+from emotion_assets.steps.drift.predictions import NUMERIC_COLUMNS
+from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftVerdict
+
+VERDICT_NAME: Final = "verdict.json"
+REPORT_NAME: Final = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSource:
+    """What was held against the reference."""
+
+    kind: str
+    """`predictions` (the service's log) or `unlabelled` (a folder of another source)."""
+    model_version: str
+    num_refused: int = 0
+    """Files of the folder that are no readable pictures."""
+
+
+def write_drift_report(
+    report_dir: Path, current: pd.DataFrame, reference: pd.DataFrame, verdict: DriftVerdict, source: DriftSource
+) -> Path | None:
+    """Write `report.html` by Evidently (where there are pictures enough) and `verdict.json` (last).
+
+    Returns:
+        The path of the HTML report, or None when there were too few pictures for one.
+    """
+    report_dir.mkdir(parents=True, exist_ok=True)
+    path = None
+    if verdict.state != "too_few":
+        path = report_dir / REPORT_NAME
+        _write_evidently(path, current[list(LOGGED_COLUMNS)], reference[list(LOGGED_COLUMNS)])
+    record = {
+        "schema_version": 1,
+        "source": source.kind,
+        "model_version": source.model_version,
+        "num_refused": source.num_refused,
+        **verdict.as_record(),
+    }
+    write_json(report_dir / VERDICT_NAME, record)
+    return path
+
+
+def _write_evidently(path: Path, current: pd.DataFrame, reference: pd.DataFrame) -> None:
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    definition = DataDefinition(numerical_columns=list(NUMERIC_COLUMNS), categorical_columns=[EMOTION_COLUMN])
+    # Evidently's defaults ignore the size of the sample and the number of columns; these are the verdict's tests.
+    preset = DataDriftPreset(
+        num_method="ks",
+        cat_method="chisquare",
+        threshold=FALSE_ALARM_RATE / len(LOGGED_COLUMNS),
+        drift_share=1 / len(LOGGED_COLUMNS),
+    )
+    snapshot = Report([preset], include_tests=True).run(
+        Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition)
+    )
+    temporary = path.with_suffix(".tmp.html")
+    snapshot.save_html(str(temporary))  # a Path would be accepted, and nothing written
+    if not temporary.exists():
+        raise UnusableDataError(f"Evidently wrote no report to {temporary}. Check that the folder is writable.")
+    temporary.replace(path)
+    sync_folder(path.parent)
