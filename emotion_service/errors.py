@@ -1,0 +1,57 @@
+"""One shape for every error, and the one place that chooses the HTTP status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from emotion_assets.core.errors import (
+    EmptyPictureError,
+    PictureError,
+    PictureTooLargeError,
+    UnsupportedFormatError,
+)
+
+_STATUS_OF_PICTURE_ERROR = {EmptyPictureError: 400, PictureTooLargeError: 413, UnsupportedFormatError: 415}
+
+
+class RequestError(Exception):
+    """A request cannot be answered; `status`, `code` and the message go to the client."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """Keep what the answer needs."""
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+
+def error_response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the answer `{"error": {"code", "message"}}` with `status`."""
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+async def answer_picture_error(_: Request, error: Exception) -> Response:
+    """Answer a refused picture; damaged ones are 422."""
+    assert isinstance(error, PictureError)
+    return error_response(_STATUS_OF_PICTURE_ERROR.get(type(error), 422), error.code, str(error))
+
+
+async def answer_request_error(_: Request, error: Exception) -> Response:
+    """Answer a request that is refused for its form, its route or the service's state."""
+    assert isinstance(error, RequestError)
+    return error_response(error.status, error.code, str(error), error.headers)
+
+
+async def answer_http_error(_: Request, error: Exception) -> Response:
+    """Answer what Starlette itself refuses."""
+    assert isinstance(error, HTTPException)
+    return error_response(error.status_code, "http_error", error.detail, error.headers)
+
+
+EXCEPTION_HANDLERS = {
+    PictureError: answer_picture_error,
+    RequestError: answer_request_error,
+    HTTPException: answer_http_error,
+}

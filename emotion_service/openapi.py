@@ -1,0 +1,86 @@
+"""The OpenAPI document of every route, from the schemas that the service answers with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from emotion_service.schemas import ErrorAnswer, ModelFacts, Prediction
+from emotion_service.uploads import FIELD_NAME
+
+_REFUSALS = {
+    "400": "No picture, an empty one, or a malformed form.",
+    "413": "Over 10 MiB or over 40 megapixels.",
+    "415": "Not JPEG, PNG, WebP, GIF, BMP or TIFF by content; or a body of another kind.",
+    "422": "The picture is damaged, incomplete or too small.",
+    "429": "Too many requests at once; try again after the seconds in `Retry-After`.",
+    "503": "No model is ready.",
+    "504": "The answer took too long.",
+}
+
+
+def openapi_document(version: str) -> dict[str, Any]:
+    """Return the document for the service as it runs with model `version`."""
+    schemas = {model.__name__: _schema(model) for model in (Prediction, ErrorAnswer, ModelFacts)}
+    for schema in list(schemas.values()):
+        schemas |= schema.pop("$defs", {})
+    refusals = {status: _answer(text, "ErrorAnswer") for status, text in _REFUSALS.items()}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    form = {
+        "schema": {
+            "type": "object",
+            "required": [FIELD_NAME],
+            "properties": {FIELD_NAME: {"type": "string", "format": "binary"}},
+        }
+    }
+    predict = {
+        "summary": "Name the emotion of one face",
+        "parameters": [
+            {
+                "name": "heatmap",
+                "in": "query",
+                "description": "1 adds what the network looked at.",
+                "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+            }
+        ],
+        "requestBody": {"required": True, "content": {"multipart/form-data": form, "image/*": binary}},
+        "responses": {"200": _answer("The prediction.", "Prediction"), **refusals},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "emotion_service", "version": version, "description": "Emotion of a face photograph."},
+        "paths": {
+            "/predict": {"post": predict},
+            "/model": {
+                "get": {
+                    "summary": "Facts of the model that answers",
+                    "responses": {"200": _answer("The facts.", "ModelFacts"), "503": refusals["503"]},
+                }
+            },
+            "/": {"get": _plain("The page", "text/html")},
+            "/livez": {"get": _plain("Is the process alive?", "text/plain")},
+            "/readyz": {
+                "get": {
+                    **_plain("Is a model ready?", "text/plain"),
+                    "responses": {"200": {"description": "Ready."}, "503": {"description": "No model is ready."}},
+                }
+            },
+            "/metrics": {"get": _plain("Prometheus metrics", "text/plain")},
+            "/docs.json": {"get": _plain("This document", "application/json")},
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(ref_template="#/components/schemas/{model}")
+
+
+def _answer(text: str, schema: str) -> dict[str, Any]:
+    reference = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"description": text, "content": {"application/json": reference}}
+
+
+def _plain(summary: str, media_type: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": "OK", "content": {media_type: {}}}}}

@@ -1,0 +1,82 @@
+"""One record for every answered prediction, written off the request path.
+
+Each worker appends JSON lines to its own segment, a new one every hour, so writers never meet. A record
+that finds the queue full or the disk unwritable is counted as lost; the answer is never held up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+_QUEUE_RECORDS: Final = 10_000
+_STOP: Final = object()
+
+
+class PredictionLog:
+    """A queue, a thread that empties it into `predictions/<date>/<start>-<host>-<pid>.jsonl`, and two counters."""
+
+    def __init__(self, predictions_dir: Path) -> None:
+        """Start the writer; folders are made when the first record comes."""
+        self._dir = predictions_dir
+        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_RECORDS)
+        self._hour = ""
+        self._file: BinaryIO | None = None
+        self.num_written = 0
+        self.num_lost = 0
+        self._thread = threading.Thread(target=self._write_all, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Queue a JSON-ready record; return at once."""
+        try:
+            self._queue.put_nowait(record)
+        except queue.Full:
+            self.num_lost += 1
+
+    def close(self) -> None:
+        """Write what is queued and stop."""
+        self._queue.put(_STOP)
+        self._thread.join(timeout=10)
+
+    def _write_all(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < 256 and not self._queue.empty():
+                batch.append(self._queue.get())
+            records = [record for record in batch if record is not _STOP]
+            if records:
+                self._write(records)
+            if len(records) < len(batch):
+                if self._file:
+                    self._file.close()
+                return
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
+        lines = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
+        try:
+            self._segment().write(lines)
+            self.num_written += len(records)
+        except OSError:
+            # Disk full or read-only: these records are lost, and the next ones get a fresh segment.
+            self.num_lost += len(records)
+            self._file, self._hour = None, ""
+
+    def _segment(self) -> BinaryIO:
+        now = datetime.now(UTC)
+        hour = now.strftime("%Y%m%dT%H")
+        if self._file is None or hour != self._hour:
+            if self._file:
+                self._file.close()
+            name = f"{now:%Y%m%dT%H%M%S%f}-{socket.gethostname()}-{os.getpid()}.jsonl"
+            path = self._dir / f"{now:%Y-%m-%d}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: a line is with the operating system as soon as it is written.
+            self._file, self._hour = path.open("ab", buffering=0), hour
+        return self._file

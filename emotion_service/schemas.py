@@ -1,0 +1,58 @@
+"""The shapes of what goes over HTTP; `/docs.json` is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.image_stats import STATISTICS
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Prediction(BaseModel):
+    """The answer for one picture."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    prediction_id: str = Field(description="Names this answer in the log and in feedback.")
+    emotion: str = Field(description="The most probable emotion.", json_schema_extra={"enum": list(EMOTIONS)})
+    probabilities: dict[str, Probability] = Field(
+        description=f"Calibrated probability of each of {', '.join(EMOTIONS)}; they sum to 1."
+    )
+    model_version: str
+    features: dict[str, float] = Field(description=f"Statistics of the picture: {', '.join(STATISTICS)}.")
+    heatmap: list[list[Probability]] | None = Field(
+        default=None,
+        description="With `?heatmap=1`: how much each place speaks for the emotion, rows from the top, 0 to 1.",
+    )
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, for programs and for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ModelFacts(BaseModel):
+    """What is known of the model that answers."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_version: str
+    created_at: str
+    emotions: list[str]
+    image_size_px: int
+    temperature: float
+    data_fingerprint: str
+    metrics: dict[str, float]
+    num_parameters: int

@@ -1,0 +1,53 @@
+"""What the service reads from the environment, in one place; the README's table lists the same names."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+class InvalidSettingError(ValueError):
+    """A setting in the environment has no usable value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The service's settings, checked when they are read."""
+
+    data_dir: Path
+    """Root of the pipeline's data; predictions are logged below it."""
+    num_workers: int
+    """Processes that answer; each uses one core."""
+    max_concurrency: int
+    """Requests that one worker handles at a time; more are answered 429."""
+    timeout_seconds: float
+    """A request that takes longer is answered 504."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings.
+
+        Raises:
+            InvalidSettingError: a value is not a number or out of range; the message names the key and the value.
+        """
+        return cls(
+            data_dir=Path(os.environ.get("EMOTION_DATA_DIR", "data")).absolute(),
+            num_workers=int(_number("EMOTION_WORKERS", os.cpu_count() or 1, low=1)),
+            max_concurrency=int(_number("EMOTION_MAX_CONCURRENCY", 64, low=1)),
+            timeout_seconds=_number("EMOTION_TIMEOUT_SECONDS", 10, low=0.1),
+        )
+
+
+def _number(key: str, default: float, *, low: float) -> float:
+    text = os.environ.get(key)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise InvalidSettingError(f"{key} is {text!r}, which is no number. Set a number or unset it.") from error
+    if not value >= low:
+        raise InvalidSettingError(f"{key} is {text!r}, but must be at least {low:g}.")
+    return value

@@ -1,0 +1,97 @@
+"""Take one picture out of a request, with the size limit kept while the body streams in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from emotion_assets.core.errors import EmptyPictureError, PictureTooLargeError
+from emotion_assets.core.images import MAX_PICTURE_BYTES
+from emotion_service.errors import RequestError
+
+FIELD_NAME = "image"
+
+# Boundaries, part headers and a few small fields around the picture.
+_MULTIPART_OVERHEAD_BYTES = 64 * 1024
+
+
+async def read_picture(request: Request) -> bytes:
+    """Return the bytes of the picture that a request carries: a raw `image/*` body or the field `image`.
+
+    The sender's file name and type are not looked at; the content decides later.
+
+    Raises:
+        PictureTooLargeError: the body is over the limit, as announced or while it arrives.
+        EmptyPictureError: there is no picture, or an empty one.
+        RequestError: the body is of another kind (415) or no proper form (400).
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(415, "unsupported_encoding", "The body is compressed. Send it without Content-Encoding.")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type.startswith("image/"):
+        return await _read_body(request, MAX_PICTURE_BYTES)
+    if media_type == "multipart/form-data":
+        body = await _read_body(request, MAX_PICTURE_BYTES + _MULTIPART_OVERHEAD_BYTES)
+        return await _picture_of_form(request.headers, body)
+    if not media_type and request.headers.get("content-length", "0") == "0":
+        raise _no_picture()
+    raise RequestError(
+        415,
+        "unsupported_media_type",
+        f"Send the picture as multipart/form-data in the field {FIELD_NAME!r}, or as a raw body of type image/*.",
+    )
+
+
+async def _read_body(request: Request, limit_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+    if not body:
+        raise _no_picture()
+    return bytes(body)
+
+
+async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    try:
+        form = await MultiPartParser(headers, stream(), max_files=4, max_fields=16).parse()
+    except MultiPartException as error:
+        raise RequestError(
+            400, "malformed_form", f"The form cannot be read ({error.message}). Send it anew."
+        ) from error
+    except (KeyError, ValueError) as error:  # a missing boundary, undecodable part headers
+        raise RequestError(400, "malformed_form", "The form cannot be read (no boundary or bad headers).") from error
+    try:
+        parts = form.getlist(FIELD_NAME)
+        if not parts:
+            raise _no_picture()
+        if len(parts) > 1:
+            raise RequestError(400, "several_images", f"The field {FIELD_NAME!r} came {len(parts)} times. Send one.")
+        part = parts[0]
+        content = await part.read() if isinstance(part, UploadFile) else part.encode()
+    finally:
+        await form.close()
+    if not content:
+        raise _no_picture()
+    if len(content) > MAX_PICTURE_BYTES:
+        raise _too_large(MAX_PICTURE_BYTES)
+    return content
+
+
+def _no_picture() -> EmptyPictureError:
+    return EmptyPictureError(f"There is no picture. Send one in the field {FIELD_NAME!r} or as a raw image/* body.")
+
+
+def _too_large(limit_bytes: int) -> PictureTooLargeError:
+    return PictureTooLargeError(f"The upload is larger than {limit_bytes:,} bytes. Send a smaller copy.")
