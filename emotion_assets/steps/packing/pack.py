@@ -1,0 +1,137 @@
+"""Put an accepted bundle into BentoML's stores: the model, then the bento that serves it.
+
+BentoML copies files one by one into their final folder and writes `latest` in place, so a kill can leave
+half an item or an empty `latest`, on which everything after it fails. Packing repairs both first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml.exceptions import BentoMLException
+
+from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
+from emotion_assets.core.errors import BundleMismatchError
+from emotion_assets.core.files import sha256_of, write_atomically
+
+MODEL_NAME: Final = "emotion_cnn"
+BENTO_NAME: Final = "emotion_service"
+SERVICE: Final = "emotion_service.service:EmotionService"
+
+_CHECKOUT: Final = Path(__file__).parents[3]
+# What the service imports: its own package and the core, nothing that knows Dagster or torch.
+_PACKED: Final = ("emotion_service", "emotion_assets/core", "emotion_assets/__init__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Where the packed model and bento are."""
+
+    version: str
+    model_dir: Path
+    bento_dir: Path
+    size_bytes: int
+    requirements: list[str]
+    was_built: bool
+    """False when an equal bento was there already."""
+
+
+def pack(bundle_dir: Path, labels: dict[str, str]) -> Packed:
+    """Store the bundle as model `emotion_cnn:<version>` and build bento `emotion_service:<version>`.
+
+    Both stores' `latest` then name this version. Labels (run id, scores, …) go with both items.
+
+    Raises:
+        BundleMismatchError: the bundle is incomplete or altered.
+    """
+    manifest = read_manifest(bundle_dir)
+    check_files(bundle_dir, manifest)
+    models_dir = Path(BentoMLContainer.model_store_dir.get()) / MODEL_NAME
+    bentos_dir = Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME
+    _repair(models_dir, "model.yaml")
+    _repair(bentos_dir, "bento.yaml")
+    model_dir = _store_model(bundle_dir, manifest, models_dir, labels)
+    write_atomically(models_dir / "latest", manifest.version)
+    with tempfile.TemporaryDirectory() as folder:
+        staging = Path(folder)
+        _stage(staging)
+        bento_dir = bentos_dir / manifest.version
+        was_built = not _is_built(bento_dir, staging)
+        if was_built:
+            shutil.rmtree(bento_dir, ignore_errors=True)
+            _build(staging, manifest.version, labels)
+    write_atomically(bentos_dir / "latest", manifest.version)
+    requirements = (bento_dir / "env" / "python" / "requirements.txt").read_text().split()
+    size_bytes = sum(path.stat().st_size for path in bento_dir.rglob("*") if path.is_file())
+    return Packed(manifest.version, model_dir, bento_dir, size_bytes, requirements, was_built)
+
+
+def _repair(store_dir: Path, record_name: str) -> None:
+    """Remove half-written items, and a `latest` that names none."""
+    if not store_dir.is_dir():
+        return
+    for item in store_dir.iterdir():
+        if item.is_dir() and not (item / record_name).exists():
+            shutil.rmtree(item)
+    latest = store_dir / "latest"
+    if latest.exists():
+        named = latest.read_text().strip()
+        if not named or not (store_dir / named / record_name).exists():
+            latest.unlink()
+
+
+def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels: dict[str, str]) -> Path:
+    model_dir = models_dir / manifest.version
+    if model_dir.is_dir():
+        try:
+            check_files(model_dir, read_manifest(model_dir))
+            return model_dir
+        except BundleMismatchError:
+            shutil.rmtree(model_dir)
+    metadata = {
+        "emotions": manifest.emotions,
+        "metrics": manifest.metrics,
+        "data_fingerprint": manifest.data_fingerprint,
+    }
+    with bentoml.models.create(f"{MODEL_NAME}:{manifest.version}", labels=labels, metadata=metadata) as model:
+        for name in (*manifest.files, MANIFEST_NAME):
+            shutil.copyfile(bundle_dir / name, model.path_of(name))
+    return model_dir
+
+
+def _stage(staging: Path) -> None:
+    for name in _PACKED:
+        source, target = _CHECKOUT / name, staging / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def _is_built(bento_dir: Path, staging: Path) -> bool:
+    """Tell whether the bento is whole and holds exactly the code that would be packed now."""
+    if not (bento_dir / "bento.yaml").exists() or not (bento_dir / "env" / "python" / "requirements.txt").exists():
+        return False
+    files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
+    return all(
+        (bento_dir / "src" / name).is_file() and sha256_of(bento_dir / "src" / name) == sha256_of(staging / name)
+        for name in files
+    )
+
+
+def _build(staging: Path, version: str, labels: dict[str, str]) -> None:
+    with contextlib.chdir(staging):
+        try:
+            bentoml.bentos.build(
+                SERVICE, build_ctx=str(staging), include=["**/*"], labels=labels, version=version, name=BENTO_NAME
+            )
+        except BentoMLException as error:
+            raise BundleMismatchError(f"BentoML could not build {BENTO_NAME}:{version} ({error}).") from error
