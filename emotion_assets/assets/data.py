@@ -1,0 +1,130 @@
+"""The data assets: what lies in `raw/`, and the splits made of it.
+
+Reads photographs, leaves the catalogue, the ledger and the splits' arrays. Which pictures are accepted,
+which are the same photograph and which split they go to is decided in `steps.data`.
+"""
+
+import dagster as dg
+import pandas as pd
+
+from emotion_assets.assets.metadata import picture, table
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.resources import Places, code_version
+from emotion_assets.steps.data.catalogue import TABLE_NAME, folder_signature, take_stock
+from emotion_assets.steps.data.gallery import contact_sheet
+from emotion_assets.steps.data.split import SPLITS, leaking_pairs, make_splits, read_manifest, read_split
+
+_CODE_VERSION = code_version("data")
+_NUM_SHOWN = 36
+_MAX_REFUSED_FRACTION = 0.1
+
+
+@dg.asset(group_name="data", kinds={"python", "file"}, code_version=_CODE_VERSION)
+def raw_images(context: dg.AssetExecutionContext, places: Places) -> dg.MaterializeResult[None]:
+    """The labelled photographs in `raw/`, as a catalogue with one row for each file.
+
+    Only files that are new since the last run are read. What cannot be used is listed with its reason;
+    nothing is moved or deleted.
+    """
+    # Taken before the walk: a file that arrives during it makes the folder look new to the sensor.
+    signature, _, _ = folder_signature(places.raw_dir)
+    report = take_stock(places.raw_dir, places.catalogue_dir, log=context.log.info)
+    catalogue = pd.read_parquet(places.catalogue_dir / TABLE_NAME)
+    accepted = catalogue[catalogue["is_accepted"]]
+    counts = accepted["label"].value_counts()
+    refused = catalogue[~catalogue["is_accepted"]]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.fingerprint),
+        metadata={
+            **{f"num_{emotion}": int(counts.get(emotion, 0)) for emotion in EMOTIONS},
+            "num_files": report.num_files,
+            "num_new": report.num_new,
+            "num_cached": report.num_cached,
+            "num_removed": report.num_removed,
+            "num_decoded": report.num_decoded,
+            "num_refused": len(refused),
+            "num_label_conflicts": int(accepted["has_label_conflict"].sum()),
+            "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
+            "seconds": round(report.seconds, 2),
+            "refused": table(_refusals(refused)),
+            "fingerprint": report.fingerprint,
+            "folder_signature": signature,
+            "catalogue": dg.MetadataValue.path(places.catalogue_dir / TABLE_NAME),
+        },
+    )
+
+
+def _refusals(refused: pd.DataFrame) -> list[dict[str, str]]:
+    return [
+        {"path": str(row.path), "code": str(row.reason_code), "reason": str(row.reason)}
+        for row in refused.head(_NUM_SHOWN).itertuples()
+    ]
+
+
+@dg.asset_check(asset=raw_images, description="Every emotion has at least one usable photograph.")
+def every_emotion_has_pictures(places: Places) -> dg.AssetCheckResult:
+    """Fail when a class is empty: an empty class would be learnt as one that never occurs."""
+    catalogue = pd.read_parquet(places.catalogue_dir / TABLE_NAME)
+    counts = catalogue.loc[catalogue["is_accepted"], "label"].value_counts()
+    missing = [emotion for emotion in EMOTIONS if not counts.get(emotion, 0)]
+    return dg.AssetCheckResult(passed=not missing, metadata={"missing": ", ".join(missing) or "none"})
+
+
+@dg.asset_check(asset=raw_images, description="At most a tenth of the files are refused.")
+def few_files_are_refused(places: Places) -> dg.AssetCheckResult:
+    """Warn when much of a delivery is unusable, which points at a broken copy or a wrong folder."""
+    catalogue = pd.read_parquet(places.catalogue_dir / TABLE_NAME)
+    fraction = float((~catalogue["is_accepted"]).mean()) if len(catalogue) else 0.0
+    return dg.AssetCheckResult(
+        passed=fraction <= _MAX_REFUSED_FRACTION,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"refused_fraction": fraction},
+    )
+
+
+@dg.asset(group_name="data", kinds={"numpy", "dataset"}, code_version=_CODE_VERSION, deps=[raw_images])
+def greyscale_splits(places: Places) -> dg.MaterializeResult[None]:
+    """64×64 grey faces in train, val and test (80/10/10 of each emotion).
+
+    A picture keeps its split for ever, near-duplicates share one, and a photograph that carries two labels is
+    left out.
+    """
+    report = make_splits(places.catalogue_dir, places.splits_dir)
+    split = read_split(places.splits_dir, "train")
+    order = split.class_indices.argsort(kind="stable")
+    step = max(1, len(order) // _NUM_SHOWN)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.fingerprint),
+        metadata={
+            **{f"num_{name}": sum(report.counts[name].values()) for name in SPLITS},
+            "num_new": report.num_new,
+            "num_label_conflicts": report.num_label_conflicts,
+            "num_left_out_ties": report.num_ties,
+            "counts": table([{"split": name, **report.counts[name]} for name in SPLITS]),
+            "faces": picture(contact_sheet(split.pixels[order[::step][:_NUM_SHOWN]]), "faces of the train split"),
+            "fingerprint": report.fingerprint,
+            "splits": dg.MetadataValue.path(places.splits_dir),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=greyscale_splits,
+    blocking=True,
+    description="No photograph, re-encoded, cropped or mirrored, is in two splits.",
+)
+def splits_share_no_picture(places: Places) -> dg.AssetCheckResult:
+    """Compare all stored pixels of each split with those of the others, from scratch."""
+    pairs = leaking_pairs([read_split(places.splits_dir, name) for name in SPLITS])
+    return dg.AssetCheckResult(
+        passed=not pairs,
+        metadata={"pairs": table([{"first": first, "second": second} for first, second in pairs])},
+    )
+
+
+@dg.asset_check(asset=greyscale_splits, description="Every split holds every emotion.")
+def splits_hold_every_emotion(places: Places) -> dg.AssetCheckResult:
+    """Fail when an emotion is missing from a split, whose scores would then say nothing about it."""
+    counts = read_manifest(places.splits_dir)["counts"]
+    missing = [f"{emotion} in {name}" for name in SPLITS for emotion in EMOTIONS if not counts[name][emotion]]
+    return dg.AssetCheckResult(passed=not missing, metadata={"missing": ", ".join(missing) or "none"})

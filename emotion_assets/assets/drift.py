@@ -1,0 +1,80 @@
+"""The drift asset: recent pictures and answers beside those of the validation faces.
+
+Reads the prediction log, or `unlabelled/` while there is none, and the accepted model's reference; leaves
+a report. The rule of the verdict is in `steps.drift.verdict`, what follows from it in `automation`.
+"""
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from emotion_assets.assets.evaluation import evaluation_report
+from emotion_assets.assets.metadata import table
+from emotion_assets.resources import Places, code_version
+
+
+@dg.asset(group_name="monitoring", kinds={"report"}, code_version=code_version("drift"), deps=[evaluation_report])
+def drift_report(places: Places) -> dg.MaterializeResult[None]:
+    """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
+
+    Compares the service's latest predictions, or `unlabelled/` while there are fewer than 50. The HTML is Evidently's.
+    """
+    from emotion_assets.steps.drift.check import check_drift
+
+    check = check_drift(
+        places.registry.require_champion(), places.predictions_dir, places.unlabelled_dir, places.reports_dir
+    )
+    verdict = check.verdict
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "state": verdict.state,
+        "cause": verdict.cause,
+        "source": check.source.kind,
+        "model_version": check.source.model_version,
+        "num_current": verdict.num_current,
+        "num_reference": verdict.num_reference,
+        "has_input_change": verdict.has_input_change,
+        "has_answer_change": verdict.has_answer_change,
+        "verdict_file": dg.MetadataValue.path(check.report_dir / "verdict.json"),
+    }
+    if check.html_path:
+        metadata |= {
+            "smallest_p_value": min(verdict.p_values.values()),
+            "columns": table(
+                [
+                    {"column": name, "p value": p, "shift (reference deviations)": verdict.shifts.get(name, "")}
+                    for name, p in sorted(verdict.p_values.items(), key=lambda item: item[1])
+                ]
+            ),
+            "report": dg.MetadataValue.url(places.link(check.html_path)),
+            "report_file": dg.MetadataValue.path(check.html_path),
+        }
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset_check(asset=drift_report, description="Pictures look like the validation faces.")
+def inputs_are_unchanged(places: Places) -> dg.AssetCheckResult:
+    """Warn when the pictures changed; accuracy need not suffer."""
+    return _result(_newest(places), "has_input_change")
+
+
+@dg.asset_check(asset=drift_report, description="The model's answers are spread as on the validation faces.")
+def answers_are_unchanged(places: Places) -> dg.AssetCheckResult:
+    """Warn when the answers changed, which goes with a loss of accuracy, or with another mix of emotions."""
+    return _result(_newest(places), "has_answer_change")
+
+
+def _newest(places: Places) -> dict[str, Any]:
+    from emotion_assets.steps.drift.check import newest_report
+
+    report_dir = newest_report(places.reports_dir)
+    record: dict[str, Any] = json.loads((report_dir / "verdict.json").read_text()) if report_dir else {}
+    return record
+
+
+def _result(record: dict[str, Any], key: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=not record[key],
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"cause": record["cause"], "state": record["state"]},
+    )

@@ -1,0 +1,72 @@
+"""The evaluation asset: the newest model's scores beside the accepted one's, and the gate's decision.
+
+Reads the test split and the bundles, leaves a report and moves `champion.json` if the candidate is
+accepted. The rules of the gate are in `steps.evaluation.compare`.
+"""
+
+import dagster as dg
+
+from emotion_assets.assets.metadata import picture, table
+from emotion_assets.assets.training import trained_cnn
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.resources import Places, code_version
+
+
+@dg.asset(
+    group_name="model", kinds={"report", "scikitlearn"}, code_version=code_version("evaluation"), deps=[trained_cnn]
+)
+def evaluation_report(places: Places) -> dg.MaterializeResult[None]:
+    """How good the newest model is on test faces it never saw, and whether it takes the champion's place.
+
+    A refusal is a normal outcome: the champion stays, and the reasons stand here and in the report.
+    """
+    from emotion_assets.steps.evaluation.judge import judge_candidate
+
+    judgement = judge_candidate(places.splits_dir, places.registry, places.reports_dir)
+    scores, decision, report_dir = judgement.scores, judgement.decision, judgement.report_dir
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(decision.candidate),
+        metadata={
+            **scores.flat("test"),
+            "version": decision.candidate,
+            "champion": places.registry.champion() or "none",
+            "is_accepted": decision.is_accepted,
+            "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in decision.reasons)),
+            "num_test_faces": scores.num_pictures,
+            "by_emotion": table(
+                [
+                    {
+                        "emotion": emotion,
+                        "precision": scores.precision[emotion],
+                        "recall": scores.recall[emotion],
+                        "F1": scores.f1[emotion],
+                        "faces": scores.support[emotion],
+                    }
+                    for emotion in EMOTIONS
+                ]
+            ),
+            **{name: picture(content, name) for name, content in judgement.pictures.items()},
+            "report": dg.MetadataValue.url(places.link(report_dir / "report.html")),
+            "report_file": dg.MetadataValue.path(report_dir / "report.html"),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=evaluation_report,
+    blocking=True,
+    description="The candidate is not worse than the accepted model, or above the floors if it is the first.",
+)
+def candidate_is_not_worse(places: Places) -> dg.AssetCheckResult:
+    """Stop the run when the gate refused the candidate; the champion goes on serving."""
+    from emotion_assets.steps.evaluation.report import read_decision
+
+    gate = read_decision(places.reports_dir / "evaluation" / places.registry.candidate())
+    return dg.AssetCheckResult(
+        passed=bool(gate["is_accepted"]),
+        metadata={
+            "candidate": gate["candidate"],
+            "champion": gate["champion"] or "none",
+            "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in gate["reasons"])),
+        },
+    )

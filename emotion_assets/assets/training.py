@@ -1,0 +1,90 @@
+"""The training asset: a network fitted to the train split.
+
+Reads the splits, leaves a bundle below `models/`. Whether the network is any good is not decided here:
+`evaluation_report` does that, and only an accepted one is served.
+"""
+
+import dagster as dg
+from pydantic import Field
+
+from emotion_assets.assets.data import greyscale_splits
+from emotion_assets.assets.metadata import picture
+from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.resources import Places, code_version
+
+
+class TrainingRunConfig(dg.Config):
+    """A preset, and what to change in it; a field left empty keeps the preset's value."""
+
+    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (1 to 2 hours).")
+    epochs: int | None = Field(None, ge=1, description="Passes over the train split.")
+    max_minutes: float | None = Field(
+        None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
+    )
+    batch_size: int | None = Field(
+        None, ge=2, description="Pictures a step; 128 by default. Halve it if memory is short."
+    )
+    learning_rate: float | None = Field(None, gt=0, description="Peak rate of Muon on the filters; 0.03 by default.")
+    width: int | None = Field(
+        None, ge=4, description="Channels of the first stage; later ones have 2 and 4 times as many."
+    )
+    seed: int | None = Field(
+        None, ge=0, description="Same data, configuration, seed and device: same weights. 0 by default."
+    )
+    devices: int | None = Field(None, ge=1, le=1, description="Processors to train on; one for now.")
+
+
+@dg.asset(
+    group_name="model",
+    kinds={"pytorch", "pytorchlightning"},
+    code_version=code_version("training"),
+    deps=[greyscale_splits],
+    pool="train",
+)
+def trained_cnn(
+    context: dg.AssetExecutionContext, places: Places, config: TrainingRunConfig
+) -> dg.MaterializeResult[None]:
+    """A convolutional network fitted to the train split, calibrated on val, exported as a bundle.
+
+    An interrupted run goes on from its last epoch when it is started again with the same data and configuration.
+    """
+    from emotion_assets.steps.evaluation.report import learning_curve_figure
+    from emotion_assets.steps.training.run import train_bundle
+
+    choices = config.model_dump()
+    bundle_dir = train_bundle(
+        places.splits_dir,
+        places.models_dir,
+        places.training_dir,
+        preset=choices.pop("preset"),
+        overrides=choices,
+        code_version=code_version("training"),
+        log=context.log.info,
+    )
+    manifest = read_manifest(bundle_dir)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(manifest.version),
+        metadata={
+            **manifest.metrics,
+            "version": manifest.version,
+            "temperature": manifest.temperature,
+            "epochs": len(manifest.training["history"]),
+            "num_parameters": manifest.training["num_parameters"],
+            "seconds": manifest.training["seconds"],
+            "cpu_seconds": manifest.training["cpu_seconds"],
+            "resumed_from_epoch": manifest.training["resumed_from_epoch"],
+            "learning_curves": picture(learning_curve_figure(manifest.training["history"]), "learning curves"),
+            "configuration": dg.MetadataValue.json(manifest.configuration),
+            "data_fingerprint": manifest.data_fingerprint,
+            "bundle": dg.MetadataValue.path(bundle_dir),
+        },
+    )
+
+
+@dg.asset_check(asset=trained_cnn, description="The network does better than guessing on validation faces.")
+def network_beats_guessing(places: Places) -> dg.AssetCheckResult:
+    """Fail when the macro-F1 is not above that of guessing, which means that nothing was learnt."""
+    manifest = read_manifest(places.models_dir / places.registry.candidate())
+    macro_f1 = manifest.metrics["val/macro_f1"]
+    return dg.AssetCheckResult(passed=macro_f1 > 1 / len(EMOTIONS), metadata={"val/macro_f1": macro_f1})

@@ -1,0 +1,15 @@
+"""What happens by the clock."""
+
+import dagster as dg
+
+from emotion_assets.automation.jobs import check_drift
+
+daily_drift_check = dg.ScheduleDefinition(
+    name="daily_drift_check",
+    job=check_drift,
+    cron_schedule="0 6 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Looks for drift every day at 06:00 UTC. Stopped until you switch it on.",
+)
+"""Stopped by default: it needs an accepted model and a service that logs."""

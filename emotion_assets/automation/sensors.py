@@ -1,0 +1,85 @@
+"""What starts a run by itself: new pictures, and drift. Both are stopped until you switch them on.
+
+Stopped by default, because a running one would begin to train as soon as the UI is opened.
+"""
+
+import json
+import time
+
+import dagster as dg
+
+from emotion_assets.assets.data import raw_images
+from emotion_assets.assets.drift import drift_report
+from emotion_assets.automation.jobs import retrain
+from emotion_assets.resources import Places
+from emotion_assets.steps.data.catalogue import folder_signature
+
+QUIET_SECONDS = 60
+"""A folder counts as quiet when no file in it was changed for so long: half-copied deliveries wait."""
+
+
+@dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
+def new_images_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.SensorResult | dg.SkipReason:
+    """Retrains when photographs came, went or changed in `raw/` and the folder has been quiet for a minute."""
+    signature, num_files, newest = folder_signature(places.raw_dir)
+    if num_files == 0:
+        return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
+    if signature in (context.cursor, _ingested_signature(context)):
+        return dg.SkipReason(f"Nothing new: the {num_files:,} files are known.")
+    quiet_seconds = time.time() - newest
+    # A time in the future (a wrong clock on a camera) says nothing about copying.
+    if 0 <= quiet_seconds < QUIET_SECONDS:
+        return dg.SkipReason(
+            f"Files are arriving: the newest of {num_files:,} is {quiet_seconds:.0f} s old; "
+            f"waiting for {QUIET_SECONDS} s of quiet."
+        )
+    if _is_retraining(context):
+        return dg.SkipReason("A retrain run is queued or running; what is new is taken after it.")
+    request = dg.RunRequest(run_key=f"images-{signature}", tags={"trigger": "new_images"})
+    return dg.SensorResult([request], cursor=signature)
+
+
+@dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
+def drift_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.SensorResult | dg.SkipReason:
+    """Answers to changed answers: asks for labels, and retrains once there is something new to learn from."""
+    event = context.instance.get_latest_materialization_event(drift_report.key)
+    if event is None or event.asset_materialization is None:
+        return dg.SkipReason("There is no drift report yet. Run the job check_drift.")
+    metadata = event.asset_materialization.metadata
+    state, cause = str(metadata["state"].value), str(metadata["cause"].value)
+    if state != "answers_changed":
+        return dg.SkipReason(f"The latest drift report says {state}: {cause}")
+    alarm = event.run_id
+    handled = json.loads(context.cursor or "{}")
+    if handled.get("alarm") == alarm:
+        return dg.SkipReason(f"This alarm was answered: {cause}")
+    signature, num_files, _ = folder_signature(places.raw_dir)
+    if signature == _ingested_signature(context):
+        return dg.SkipReason(
+            f"Answers changed: {cause} The {num_files:,} labelled photographs are the ones that the model was trained "
+            f"on, so training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
+        )
+    if _is_retraining(context):
+        return dg.SkipReason(f"Answers changed: {cause} A retrain run is queued or running already.")
+    request = dg.RunRequest(run_key=f"drift-{alarm}-{signature}", tags={"trigger": "drift"})
+    return dg.SensorResult([request], cursor=json.dumps({"alarm": alarm}))
+
+
+def _ingested_signature(context: dg.SensorEvaluationContext) -> str | None:
+    """Return what `raw/` looked like when it was ingested last."""
+    event = context.instance.get_latest_materialization_event(raw_images.key)
+    if event is None or event.asset_materialization is None:
+        return None
+    return str(event.asset_materialization.metadata["folder_signature"].value)
+
+
+def _is_retraining(context: dg.SensorEvaluationContext) -> bool:
+    statuses = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    filters = dg.RunsFilter(job_name=retrain.name, statuses=statuses)
+    return bool(context.instance.get_run_records(filters, limit=1))

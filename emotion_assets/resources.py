@@ -1,0 +1,88 @@
+"""The places: where data is read and left. The only module on the Dagster side that reads the environment."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+import dagster as dg
+
+from emotion_assets.core.files import source_version
+from emotion_assets.steps.evaluation.registry import Registry
+
+_PACKAGE_DIR = Path(__file__).parent
+
+
+class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter breaks inference in Dagster
+    """Every folder of the pipeline, below one root. Folders are made when something is written to them."""
+
+    data_dir: str
+    """The root, absolute."""
+    reports_url: str
+    """Where `make ui` serves the reports folder, so that a browser can open what an asset links to."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read `EMOTION_DATA_DIR` (default `data`) and `EMOTION_REPORTS_URL`."""
+        return cls(
+            data_dir=str(Path(os.environ.get("EMOTION_DATA_DIR", "data")).absolute()),
+            reports_url=os.environ.get("EMOTION_REPORTS_URL", "http://localhost:3002").rstrip("/"),
+        )
+
+    @property
+    def root(self) -> Path:
+        """The root as a path."""
+        return Path(self.data_dir)
+
+    @property
+    def raw_dir(self) -> Path:
+        """Labelled photographs, the user's own."""
+        return self.root / "raw"
+
+    @property
+    def unlabelled_dir(self) -> Path:
+        """Photographs of another source, the user's own."""
+        return self.root / "unlabelled"
+
+    @property
+    def catalogue_dir(self) -> Path:
+        """One row for each file seen."""
+        return self.root / "catalogue"
+
+    @property
+    def splits_dir(self) -> Path:
+        """Pixels and class indices of the three splits, and the ledger."""
+        return self.root / "splits"
+
+    @property
+    def models_dir(self) -> Path:
+        """Bundles and `champion.json`."""
+        return self.root / "models"
+
+    @property
+    def training_dir(self) -> Path:
+        """Checkpoints and logs of the training run in progress."""
+        return self.root / "models" / ".training"
+
+    @property
+    def predictions_dir(self) -> Path:
+        """What the service logged."""
+        return self.root / "predictions"
+
+    @property
+    def reports_dir(self) -> Path:
+        """HTML, JSON and pictures for people."""
+        return self.root / "reports"
+
+    @property
+    def registry(self) -> Registry:
+        """The models with the pointer to the accepted one."""
+        return Registry(self.models_dir)
+
+    def link(self, path: Path) -> str:
+        """Return the address under which `make ui` serves a file of the reports folder."""
+        return f"{self.reports_url}/{path.relative_to(self.reports_dir).as_posix()}"
+
+
+def code_version(room: str) -> str:
+    """Return what changes with the sources of a room of `steps` or of the core that it stands on."""
+    return source_version(_PACKAGE_DIR / "core", _PACKAGE_DIR / "steps" / room)
