@@ -1,0 +1,60 @@
+# A thin layer over the ecosystem's own tools; every target is a line or two that you can type yourself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# DEMO=1 points `ui` and `serve` at what `make demo` left behind.
+ifdef DEMO
+EMOTION_DATA_DIR := $(CURDIR)/data/demo
+export BENTOML_HOME := $(CURDIR)/data/demo/bentoml
+DAGSTER_HOME := $(CURDIR)/data/demo/dagster_home
+endif
+EMOTION_DATA_DIR ?= $(CURDIR)/data
+DAGSTER_HOME ?= $(CURDIR)/dagster_home
+export EMOTION_DATA_DIR DAGSTER_HOME
+export BENTOML_DO_NOT_TRACK := True
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check ui serve data bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
+	@echo "Installing the pinned packages into .venv (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
+	@touch $(READY)
+
+demo: $(READY) ## draw faces, run the whole pipeline, ask the service, in about two minutes
+	$(BIN)/python scripts/demo.py
+
+test: $(READY) ## run all tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## lint, types, who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_floor_plan.py
+
+ui: $(READY) ## Dagster on port 3000, its reports on port 3002
+	@mkdir -p "$(EMOTION_DATA_DIR)/reports" "$(DAGSTER_HOME)"
+	@$(BIN)/python -m http.server 3002 --bind 127.0.0.1 --directory "$(EMOTION_DATA_DIR)/reports" >/dev/null 2>&1 & \
+	reports=$$!; trap "kill $$reports 2>/dev/null" EXIT; \
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
+
+serve: $(READY) ## the accepted model on port 3001
+	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001
+
+data: $(READY) ## download the Kaggle set into raw/
+	$(BIN)/python -m emotion_assets.steps.data.download
+
+bench: $(READY) ## measure the data path
+	$(BIN)/python -m benchmarks.data_path
+
+clean: ## remove the environment; data and models stay
+	rm -rf .venv

@@ -1,0 +1,147 @@
+"""The whole product in one go: draw faces, run the job `retrain`, serve the bento, ask it once.
+
+Everything is left in `data/demo` (or EMOTION_DATA_DIR), so nothing of yours is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+
+CHECKOUT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+NUM_FACES_PER_EMOTION = 160
+READY_SECONDS = 120
+
+# What a person wants to follow: the steps' own lines, and each step's end.
+_LINE = re.compile(r" - INFO - retrain - [0-9a-f-]{36} - (?P<step>\w+) - (?P<text>.*)")
+_STEP_END = re.compile(r" - (?P<step>\w+) - STEP_(?P<end>SUCCESS|FAILURE) - .* (?:in|of) (?P<time>[\d.]+m?s)?")
+
+
+def main() -> int:
+    """Run the demo and return the exit status."""
+    home = Path(os.environ["EMOTION_DATA_DIR"]) if _is_chosen() else CHECKOUT / "data" / "demo"
+    home = home.absolute()
+    environment = os.environ | {
+        "EMOTION_DATA_DIR": str(home),
+        "BENTOML_HOME": str(home / "bentoml"),
+        "DAGSTER_HOME": str(home / "dagster_home"),
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONWARNINGS": "ignore",
+    }
+    (home / "dagster_home").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
+    say("1/4  Drawing faces")
+    num_faces = draw_delivery(home, num_per_emotion=NUM_FACES_PER_EMOTION, seed=0, log=lambda text: say(f"     {text}"))
+    say(f"2/4  Running the Dagster job `retrain` on {num_faces} drawn faces")
+    if not run_job(environment, home / "demo.log"):
+        return 1
+    say("3/4  Starting the service")
+    return ask_service(environment, home)
+
+
+def _is_chosen() -> bool:
+    """Tell whether the user named a data folder; the Makefile's default is not a choice."""
+    chosen = os.environ.get("EMOTION_DATA_DIR")
+    return chosen is not None and Path(chosen).absolute() != CHECKOUT / "data"
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def run_job(environment: dict[str, str], log_path: Path) -> bool:
+    """Run `retrain` in a process of its own, show its progress, and tell whether it succeeded."""
+    command = [str(BIN / "dagster"), "job", "execute", "-m", "emotion_assets.definitions", "-j", "retrain"]
+    command += ["-c", str(CHECKOUT / "scripts" / "demo_run.yaml")]
+    with (
+        log_path.open("w") as log,
+        subprocess.Popen(
+            command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout
+        for line in process.stdout:
+            log.write(line)
+            if found := _LINE.search(line):
+                say(f"     {found['step']}: {found['text']}")
+            elif found := _STEP_END.search(line):
+                say(f"     {found['step']}: {'done' if found['end'] == 'SUCCESS' else 'FAILED'}")
+    if process.returncode:
+        say("".join(log_path.read_text().splitlines(keepends=True)[-40:]))
+        say(f"The job failed; its last lines stand above, all of them in {log_path}.")
+    return process.returncode == 0
+
+
+def ask_service(environment: dict[str, str], home: Path) -> int:
+    """Start the bento, send it a face that it never saw, print the answer, stop it."""
+    port = _free_port()
+    log_path = home / "service.log"
+    command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        log_path.open("w") as log,
+        subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT) as service,
+    ):
+        try:
+            if not _is_ready(port, service):
+                say(log_path.read_text())
+                say("The service did not start; its log stands above.")
+                return 1
+            emotion = EMOTIONS[2]
+            face = draw_face(emotion, np.random.default_rng(12345))
+            (home / "question.jpg").write_bytes(face)
+            say(f"4/4  Sending one new {emotion} face: POST http://127.0.0.1:{port}/predict")
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/predict", face, {"Content-Type": "image/jpeg"}, method="POST"
+            )
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer = json.load(response)
+        finally:
+            service.terminate()
+            service.wait(timeout=60)
+    say(json.dumps(answer, indent=2))
+    say(
+        f"\nThe service says {answer['emotion']} ({answer['probabilities'][answer['emotion']]:.0%}). What next?\n"
+        "  make ui DEMO=1      the asset graph with every number and picture, http://localhost:3000\n"
+        "  make serve DEMO=1   the page, http://localhost:3001\n"
+        "  your own faces      put them into data/raw/<Emotion>/, then `make ui` and Materialize all"
+    )
+    return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_ready(port: int, service: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and service.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
