@@ -24,6 +24,9 @@ from emotion_assets.core.errors import (
     UnsupportedFormatError,
 )
 
+# Pillow warns of odd metadata, which says nothing about the pixels; what matters is checked here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 Pixels = npt.NDArray[np.uint8]
 """Grey values 0..255, axes (row, column) or (picture, row, column)."""
 
@@ -106,11 +109,13 @@ def decode_picture(content: bytes) -> DecodedPicture:
         )
     signature = _format_by_content(content)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _decode(content, signature)
+        return _decode(content, signature)
     except PictureError:
         raise
+    except Image.DecompressionBombError as error:
+        raise PictureTooLargeError(
+            f"The {signature} picture announces far more than {MAX_PICTURE_PIXELS:,} pixels. Send a smaller copy."
+        ) from error
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, ValueError,
         # IndexError, KeyError, struct.error, …); all of it means the same to the sender.

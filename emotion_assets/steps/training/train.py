@@ -153,7 +153,7 @@ def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callabl
         precision=precision,  # type: ignore[arg-type]
         callbacks=[checkpoints, EpochLines(log)],
         logger=[CSVLogger(run_dir, name="csv", version=0), TensorBoardLogger(run_dir, name="tensorboard", version=0)],
-        log_every_n_steps=10,
+        log_every_n_steps=1,  # small sets have few steps; a line in a file costs nothing beside a step
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,

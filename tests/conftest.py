@@ -1,0 +1,61 @@
+"""What the tests share: drawn faces, a small data root, a bundle of an untrained network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.steps.data.catalogue import take_stock
+from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.steps.data.split import make_splits
+
+NUM_PER_EMOTION = 40
+
+
+@pytest.fixture(scope="session")
+def faces() -> list[tuple[str, bytes]]:
+    """Three drawn faces of each emotion, as (emotion, JPEG bytes)."""
+    rng = np.random.default_rng(7)
+    return [(emotion, draw_face(emotion, rng)) for emotion in EMOTIONS for _ in range(3)]
+
+
+@pytest.fixture(scope="session")
+def face(faces: list[tuple[str, bytes]]) -> bytes:
+    """The bytes of one drawn face."""
+    return faces[0][1]
+
+
+@pytest.fixture(scope="session")
+def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with 200 drawn faces, catalogue and splits. Do not write to it."""
+    root = tmp_path_factory.mktemp("drawn")
+    draw_delivery(root, num_per_emotion=NUM_PER_EMOTION, seed=1)
+    take_stock(root / "raw", root / "catalogue")
+    make_splits(root / "catalogue", root / "splits")
+    return root
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small network that learnt for one epoch. Do not write to it."""
+    from emotion_assets.steps.training.run import train_bundle
+
+    models = tmp_path_factory.mktemp("models")
+    overrides = {"epochs": 1, "width": 8, "batch_size": 32}
+    return train_bundle(
+        drawn_root / "splits",
+        models,
+        models / ".training",
+        preset="quick",
+        overrides=overrides,
+        code_version="test",
+    )

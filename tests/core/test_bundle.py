@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.core.bundle import MANIFEST_NAME, MODEL_NAME, check_files, read_manifest
+from emotion_assets.core.errors import BundleMismatchError
+
+
+@pytest.fixture
+def own_bundle(bundle_dir: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may damage."""
+    return Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
+
+
+def rewrite(bundle_dir: Path, **fields: object) -> None:
+    path = bundle_dir / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_read_manifest_of_a_whole_bundle(bundle_dir: Path) -> None:
+    """A fresh bundle reads back under its own name, and its files match."""
+    manifest = read_manifest(bundle_dir)
+
+    assert manifest.version == bundle_dir.name
+    check_files(bundle_dir, manifest)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"schema_version": 99}, "schema version 99"),
+        ({"emotions": ["happy", "sad"]}, "is for"),
+        ({"image_size_px": 32}, "32 px"),
+        ({"surplus": 1}, "lacks or adds"),
+        ({"version": "../../etc"}, "malformed version"),
+    ],
+)
+def test_read_manifest_refuses_other_schemas(own_bundle: Path, fields: dict[str, object], message: str) -> None:
+    """A manifest of another schema, for other emotions or with odd fields is refused."""
+    rewrite(own_bundle, **fields)
+
+    with pytest.raises(BundleMismatchError, match=message):
+        read_manifest(own_bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_read_manifest_refuses_damage(own_bundle: Path, content: bytes) -> None:
+    """A torn or foreign manifest is refused with a sentence, not a traceback of the parser."""
+    (own_bundle / MANIFEST_NAME).write_bytes(content)
+
+    with pytest.raises(BundleMismatchError):
+        read_manifest(own_bundle)
+
+
+def test_read_manifest_refuses_an_incomplete_bundle(tmp_path: Path) -> None:
+    """A folder without a manifest was never completed."""
+    with pytest.raises(BundleMismatchError, match="never completed"):
+        read_manifest(tmp_path)
+
+
+def test_check_files_refuses_altered_and_missing_files(own_bundle: Path) -> None:
+    """A flipped byte and a missing file are named."""
+    manifest = read_manifest(own_bundle)
+    path = own_bundle / MODEL_NAME
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleMismatchError, match=r"model\.onnx is not the file"):
+        check_files(own_bundle, manifest)
+
+    path.unlink()
+    with pytest.raises(BundleMismatchError, match="missing"):
+        check_files(own_bundle, manifest)
+
+
+def test_check_files_refuses_names_that_leave_the_folder(own_bundle: Path) -> None:
+    """A manifest cannot point outside its bundle."""
+    rewrite(own_bundle, files={"../champion.json": "0" * 64})
+
+    with pytest.raises(BundleMismatchError):
+        check_files(own_bundle, read_manifest(own_bundle))

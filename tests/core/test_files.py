@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.core.files import sha256_of, source_version, write_atomically, write_json
+
+
+def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
+    """A second write replaces the first, and no temporary file stays behind."""
+    path = tmp_path / "a" / "b.txt"
+
+    write_atomically(path, "one")
+    write_atomically(path, b"two")
+
+    assert path.read_text() == "two"
+    assert [entry.name for entry in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_write_atomically_keeps_the_old_file_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk leaves the old content whole and no temporary file."""
+    path = tmp_path / "b.txt"
+    write_atomically(path, "old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_write_json_refuses_nan(tmp_path: Path) -> None:
+    """JSON has no NaN, so none is written."""
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"value": float("nan")})
+
+
+def test_sha256_of_is_that_of_the_bytes(tmp_path: Path) -> None:
+    """The hash of an empty file is the well-known one."""
+    (tmp_path / "empty").touch()
+
+    assert sha256_of(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+
+
+def test_source_version_follows_the_sources(tmp_path: Path) -> None:
+    """Changing a source changes the version; changing another file does not."""
+    (tmp_path / "a.py").write_text("x = 1")
+    before = source_version(tmp_path)
+
+    (tmp_path / "note.txt").write_text("hello")
+    same = source_version(tmp_path)
+    (tmp_path / "a.py").write_text("x = 2")
+
+    assert same == before
+    assert source_version(tmp_path) != before

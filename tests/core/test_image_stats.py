@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emotion_assets.core.image_stats import STATISTICS, image_statistics
+
+
+def noise(seed: int = 0, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).integers(60, 190, (count, 64, 64)).astype(np.uint8)
+
+
+def smooth() -> np.ndarray:
+    return np.tile(np.linspace(40, 200, 64), (1, 64, 1)).astype(np.uint8)
+
+
+def test_statistics_have_all_names_and_one_value_a_picture() -> None:
+    """Every statistic is a finite float32 for each picture."""
+    values = image_statistics(noise(count=3))
+
+    assert tuple(values) == STATISTICS
+    for name, array in values.items():
+        assert array.shape == (3,), name
+        assert array.dtype == np.float32, name
+        assert np.isfinite(array).all(), name
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_statistics_of_blank_pictures_are_finite(value: int) -> None:
+    """A picture without structure breaks nothing."""
+    values = image_statistics(np.full((1, 64, 64), value, dtype=np.uint8))
+
+    assert all(np.isfinite(array).all() for array in values.values())
+    assert values["brightness"][0] == pytest.approx(value / 255)
+    assert values["contrast"][0] == pytest.approx(0, abs=1e-6)
+
+
+def test_statistics_of_one_picture_do_not_depend_on_its_company() -> None:
+    """Batched or alone, a picture has the same numbers: training and serving agree."""
+    pictures = noise(count=5)
+    together = image_statistics(pictures)
+
+    for index in range(5):
+        alone = image_statistics(pictures[index : index + 1])
+        for name in STATISTICS:
+            assert alone[name][0] == pytest.approx(together[name][index], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "direction"),
+    [
+        ("brightness", lambda p: p * 0.5, -1),
+        ("contrast", lambda p: (p - 128) * 0.5 + 128, -1),
+        ("sharpness", lambda p: p + np.random.default_rng(1).normal(0, 15, p.shape), 1),
+        ("noise", lambda p: p + np.random.default_rng(1).normal(0, 15, p.shape), 1),
+        ("clipped_fraction", lambda p: p * 3, 1),
+        ("top_minus_bottom", lambda p: p * np.linspace(1, 0.3, 64)[None, :, None], 1),
+        ("mirror_symmetry", lambda p: (p + p[:, :, ::-1]) / 2 + np.abs(np.linspace(-9, 9, 64)), 1),
+        ("horizontal_gradient_fraction", lambda p: p.transpose(0, 2, 1), -1),
+    ],
+)
+def test_statistics_move_with_what_they_measure(name: str, change: object, direction: int) -> None:
+    """Each statistic rises or falls when a picture is changed in its sense."""
+    before = smooth()
+    after = np.clip(change(before.astype(float)), 0, 255).astype(np.uint8)  # type: ignore[operator]
+
+    moved = image_statistics(after)[name][0] - image_statistics(before)[name][0]
+
+    assert moved * direction > 0

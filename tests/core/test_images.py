@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion_assets.core import images
+from emotion_assets.core.errors import (
+    EmptyPictureError,
+    PictureError,
+    PictureTooLargeError,
+    UnreadablePictureError,
+    UnsupportedFormatError,
+)
+from emotion_assets.core.images import decode_picture
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def encode(image: Image.Image, name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 120, height: int = 90) -> Image.Image:
+    """A picture without symmetry: brighter to the right, and more so to the bottom."""
+    across, down = np.meshgrid(np.linspace(0, 180, width), np.linspace(0, 60, height))
+    return Image.fromarray((across + down).astype(np.uint8))
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(int) - second.astype(int)).mean())
+
+
+REFERENCE = decode_picture(encode(gradient(), "PNG")).pixels
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_decode_gives_the_same_pixels_for_every_format(name: str, mode: str) -> None:
+    """A picture looks the same in every format, up to the losses of lossy ones."""
+    picture = decode_picture(encode(gradient().convert(mode), name))
+
+    assert picture.pixels.shape == (64, 64)
+    assert picture.pixels.dtype == np.uint8
+    assert (picture.width_px, picture.height_px, picture.format) == (120, 90, name)
+    assert difference(picture.pixels, REFERENCE) < (3 if name in {"JPEG", "WEBP"} else 1.5)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decode_applies_exif_orientation(name: str, orientation: int) -> None:
+    """A turned picture with the matching EXIF tag decodes like the upright one."""
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = gradient() if undo is None else gradient().transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    picture = decode_picture(encode(stored, name, exif=exif))
+
+    assert difference(picture.pixels, REFERENCE) < 3
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF"])
+def test_decode_scales_sixteen_bits(name: str) -> None:
+    """16-bit grey is scaled to 8 bits, not clipped to white."""
+    deep = Image.fromarray(np.asarray(gradient()).astype(np.uint16) * 257)
+
+    picture = decode_picture(encode(deep, name))
+
+    assert difference(picture.pixels, REFERENCE) < 1.5
+
+
+def test_decode_reads_other_modes() -> None:
+    """Palette, 1-bit, CMYK, float and 32-bit pictures become grey of the right brightness."""
+    grey = gradient()
+    cases = [
+        (grey.convert("P"), "PNG", 3),
+        (grey.convert("CMYK"), "JPEG", 4),
+        (grey.convert("CMYK"), "TIFF", 3),
+        (grey.convert("F"), "TIFF", 1.5),
+        (grey.convert("I"), "TIFF", 1.5),
+        (Image.fromarray(np.asarray(grey, dtype=np.float32) / 255), "TIFF", 1.5),
+        (grey.convert("1"), "PNG", 40),
+    ]
+    for image, name, tolerance in cases:
+        pixels = decode_picture(encode(image, name)).pixels
+        assert difference(pixels, REFERENCE) < tolerance, (image.mode, name)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_decode_lays_transparency_on_white(mode: str) -> None:
+    """A transparent picture is white, whatever colour hides below."""
+    image = Image.new(mode, (40, 40))
+
+    assert decode_picture(encode(image, "PNG")).pixels.min() == 255
+
+
+def test_decode_takes_the_first_frame() -> None:
+    """Of an animation, the first frame counts."""
+    frames = [Image.new("L", (30, 30), value) for value in (0, 255)]
+    for name in ("GIF", "PNG", "WEBP", "TIFF"):
+        content = encode(frames[0], name, save_all=True, append_images=frames[1:])
+        assert decode_picture(content).pixels.max() < 20, name
+
+
+def test_decode_reads_phone_pictures_in_mpo() -> None:
+    """A JPEG with a second picture behind it (MPO, as phones write) is a JPEG."""
+    content = encode(gradient(), "MPO", save_all=True, append_images=[gradient()])
+
+    assert difference(decode_picture(content).pixels, REFERENCE) < 3
+
+
+def test_decode_of_a_large_picture_equals_the_whole_conversion() -> None:
+    """Working in strips gives what converting the whole picture gives."""
+    large = gradient(3000, 2000).convert("RGBA")
+
+    assert difference(decode_picture(encode(large, "PNG")).pixels, REFERENCE) < 1.5
+
+
+def test_decode_refuses_nothing() -> None:
+    """No bytes are an error of their own."""
+    with pytest.raises(EmptyPictureError, match="0 bytes"):
+        decode_picture(b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"hello", b"%PDF-1.7", b"\x00" * 100, b"%!PS-Adobe-3.0 EPSF-3.0", b"P5 2 2 255 aaaa", b"RIFF1234WAVEfmt "],
+)
+def test_decode_refuses_other_formats(content: bytes) -> None:
+    """What is no picture of the six formats is refused by its content."""
+    with pytest.raises(UnsupportedFormatError, match="JPEG"):
+        decode_picture(content)
+
+
+@pytest.mark.parametrize("name", ["ICO", "PPM", "TGA", "JPEG2000", "DDS", "PCX"])
+def test_decode_refuses_decoders_that_are_off(name: str) -> None:
+    """Pictures that Pillow could read, but strangers may not send, are refused."""
+    with pytest.raises(UnsupportedFormatError):
+        decode_picture(encode(gradient().convert("RGB"), name))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_decode_refuses_truncated_pictures(name: str, share: float) -> None:
+    """A file cut short is refused, never half decoded."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    content = encode(Image.fromarray(noise), name)
+
+    with pytest.raises(UnreadablePictureError, match=r"damaged|incomplete"):
+        decode_picture(content[: int(len(content) * share)])
+
+
+def test_decode_checks_png_checksums() -> None:
+    """A PNG with one flipped bit in its pixel data is refused."""
+    content = bytearray(encode(gradient(), "PNG"))
+    content[content.index(b"IDAT") + 30] ^= 1
+
+    with pytest.raises(UnreadablePictureError):
+        decode_picture(bytes(content))
+
+
+def test_decode_refuses_too_many_bytes() -> None:
+    """Over 10 MiB nothing is looked at."""
+    with pytest.raises(PictureTooLargeError, match="bytes"):
+        decode_picture(b"\xff\xd8\xff" + bytes(images.MAX_PICTURE_BYTES))
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(6401, 6400), (20001, 10), (10, 30000), (60000, 60000)])
+def test_decode_refuses_too_many_pixels_from_the_header(width: int, height: int) -> None:
+    """A picture that announces too many pixels is refused before it is decoded."""
+    with pytest.raises(PictureTooLargeError, match="pixels"):
+        decode_picture(png_header(width, height))
+
+
+def test_decode_refuses_tiny_pictures() -> None:
+    """Under 8 pixels a side there is no face."""
+    with pytest.raises(UnreadablePictureError, match="at least 8"):
+        decode_picture(encode(Image.new("L", (7, 100)), "PNG"))
+
+
+def test_decode_refuses_progressive_bombs() -> None:
+    """A JPEG of very many scans is refused, because each scan walks over the whole picture."""
+    content = encode(gradient(), "JPEG")
+    bomb = content[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00" * 200 + content[-2:]
+
+    with pytest.raises(UnreadablePictureError, match="scans"):
+        decode_picture(bomb)
+
+
+def test_decode_ignores_damaged_exif() -> None:
+    """Nonsense in the EXIF block does not make a good picture bad."""
+    content = encode(gradient(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff junk")
+
+    assert difference(decode_picture(content).pixels, REFERENCE) < 3
+
+
+def test_decode_never_raises_anything_else() -> None:
+    """Whatever bytes are flipped, a picture is accepted or refused with a PictureError."""
+    rng = np.random.default_rng()
+    seed = int(rng.integers(2**32))
+    rng = np.random.default_rng(seed)
+    contents = [encode(gradient(48, 40).convert("RGB"), name) for name in FORMATS]
+    for number in range(600):
+        content = bytearray(contents[number % len(contents)])
+        for _ in range(rng.integers(1, 8)):
+            content[rng.integers(len(content))] = rng.integers(256)
+        try:
+            picture = decode_picture(bytes(content))
+        except PictureError as error:
+            assert error.code, seed
+        else:
+            assert picture.pixels.shape == (64, 64), seed

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.data.catalogue import TABLE_NAME, StockReport, folder_signature, take_stock
+
+
+@pytest.fixture
+def raw(tmp_path: Path, faces: list[tuple[str, bytes]]) -> Path:
+    """A folder with three faces of each emotion."""
+    for number, (emotion, content) in enumerate(faces):
+        path = tmp_path / "raw" / emotion.capitalize() / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "raw"
+
+
+def stock(raw: Path) -> tuple[StockReport, pd.DataFrame]:
+    report = take_stock(raw, raw.parent / "catalogue")
+    return report, pd.read_parquet(raw.parent / "catalogue" / TABLE_NAME).set_index("path")
+
+
+def test_take_stock_lists_every_file(raw: Path) -> None:
+    """Each file has a row with its label, hash, size and format."""
+    report, table = stock(raw)
+
+    assert (report.num_files, report.num_new, report.num_decoded) == (15, 15, 15)
+    assert table["is_accepted"].all()
+    assert table["label"].value_counts().to_dict() == dict.fromkeys(EMOTIONS, 3)
+    assert set(table["format"]) == {"JPEG"}
+    assert (table["width_px"] == 96).all()
+
+
+def test_take_stock_reads_only_what_is_new(raw: Path, face: bytes) -> None:
+    """A second run decodes nothing; one new file costs one."""
+    stock(raw)
+
+    second, _ = stock(raw)
+    (raw / "Happy" / "new.jpg").write_bytes(face + b"\0")
+    third, _ = stock(raw)
+
+    assert (second.num_new, second.num_cached, second.num_decoded) == (0, 15, 0)
+    assert (third.num_new, third.num_cached, third.num_decoded) == (1, 15, 1)
+
+
+def test_take_stock_does_not_decode_known_content_again(raw: Path) -> None:
+    """A file that was touched, renamed or copied is read, but not decoded."""
+    stock(raw)
+    path = next(raw.glob("Angry/*.jpg"))
+
+    shutil.copyfile(path, path.with_name("copy.jpg"))
+    os.utime(path, (1, 1))
+    report, table = stock(raw)
+
+    assert (report.num_new, report.num_decoded) == (2, 0)
+    assert table.loc["Angry/copy.jpg", "content_hash"] == table.loc[f"Angry/{path.name}", "content_hash"]
+
+
+def test_take_stock_drops_removed_files(raw: Path) -> None:
+    """A deleted file leaves the catalogue."""
+    stock(raw)
+    next(raw.glob("Sad/*.jpg")).unlink()
+
+    report, table = stock(raw)
+
+    assert report.num_removed == 1
+    assert len(table) == 14
+
+
+def test_fingerprint_follows_contents_and_labels_only(raw: Path) -> None:
+    """Renaming changes nothing, relabelling does."""
+    before, _ = stock(raw)
+    path = next(raw.glob("Fear/*.jpg"))
+    path = path.rename(path.with_name("other name.jpg"))
+    renamed, _ = stock(raw)
+    path.rename(raw / "Sad" / path.name)
+    relabelled, _ = stock(raw)
+
+    assert renamed.fingerprint == before.fingerprint
+    assert relabelled.fingerprint != before.fingerprint
+
+
+def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) -> None:
+    """Links, pipes, sockets, archives, foreign folders, junk and damage are listed with a reason, and harm nothing."""
+    happy = raw / "Happy"
+    (happy / "loop").symlink_to(raw)
+    (tmp_path / "secret.jpg").write_bytes(face + b"secret")
+    (happy / "outside.jpg").symlink_to(tmp_path / "secret.jpg")
+    os.mkfifo(happy / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(happy / "s.jpg"))
+    (happy / "empty.jpg").touch()
+    (happy / "text.jpg").write_text("not a picture")
+    (happy / "cut.jpg").write_bytes(face[: len(face) // 2])
+    with (happy / "giant.jpg").open("wb") as giant:
+        giant.truncate(5 * 2**30)
+    (happy / "folder.jpg").mkdir()
+    (raw / "Neutral").mkdir()
+    (raw / "Neutral" / "x.jpg").write_bytes(face)
+    (raw / "delivery.zip").write_bytes(b"PK")
+    (raw / "loose.jpg").write_bytes(face)
+    with open(os.fsencode(happy) + b"/\xff\xfe.jpg", "wb") as file:
+        file.write(face + b"odd name")
+
+    report, table = stock(raw)
+
+    codes = table["reason_code"].dropna().to_dict()
+    assert codes == {
+        "Happy/loop": "symbolic_link",
+        "Happy/outside.jpg": "symbolic_link",
+        "Happy/pipe.jpg": "not_a_file",
+        "Happy/s.jpg": "not_a_file",
+        "Happy/empty.jpg": "empty_picture",
+        "Happy/text.jpg": "unsupported_format",
+        "Happy/cut.jpg": "unreadable_picture",
+        "Happy/giant.jpg": "picture_too_large",
+        "Neutral": "unknown_folder",
+        "delivery.zip": "packed_archive",
+        "loose.jpg": "unlabelled_file",
+    }
+    assert table["reason"].dropna().str.len().min() > 20
+    assert table.loc["Happy/\\xff\\xfe.jpg", "is_accepted"]
+    assert report.num_odd == 7
+
+
+def test_take_stock_lists_unreadable_files(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without permission is listed and taken once it can be read."""
+    real_open = os.open
+
+    def refuse(path: object, *rest: int) -> int:
+        if isinstance(path, bytes) and path.endswith(b"/0.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.steps.data.catalogue.os.open", refuse)
+        _, denied = stock(raw)
+    report, allowed = stock(raw)
+
+    assert denied.loc["Angry/0.jpg", "reason_code"] == "unreadable_file"
+    assert allowed["is_accepted"].all()
+    assert report.num_new == 1
+
+
+def test_take_stock_leaves_a_changing_file_for_later(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that grew while it was read is not used; the next run takes it."""
+    real_read = os.open
+    path = raw / "Angry" / "0.jpg"
+
+    def grow(name: object, *rest: int) -> int:
+        if isinstance(name, bytes) and name.endswith(b"/0.jpg"):
+            path.write_bytes(path.read_bytes() + b"more")
+        return real_read(name, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.steps.data.catalogue.os.open", grow)
+        _, during = stock(raw)
+    _, after = stock(raw)
+
+    assert during.loc["Angry/0.jpg", "reason_code"] == "still_changing"
+    assert after.loc["Angry/0.jpg", "is_accepted"]
+
+
+def test_take_stock_with_worker_processes_gives_the_same(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding in other processes changes no row."""
+    _, alone = stock(raw)
+    shutil.rmtree(raw.parent / "catalogue")
+    monkeypatch.setattr("emotion_assets.steps.data.catalogue._PARALLEL_FROM_FILES", 0)
+    monkeypatch.setattr("emotion_assets.steps.data.catalogue._BATCH_FILES", 4)
+
+    take_stock(raw, raw.parent / "catalogue", num_workers=2)
+    together = pd.read_parquet(raw.parent / "catalogue" / TABLE_NAME).set_index("path")
+
+    pd.testing.assert_frame_equal(together, alone)
+
+
+def test_take_stock_marks_label_conflicts(raw: Path) -> None:
+    """The same picture under two labels is marked in both places."""
+    path = next(raw.glob("Happy/*.jpg"))
+    shutil.copyfile(path, raw / "Sad" / "same.jpg")
+
+    _, table = stock(raw)
+
+    assert set(table.index[table["has_label_conflict"]]) == {f"Happy/{path.name}", "Sad/same.jpg"}
+
+
+def test_take_stock_without_a_folder_says_what_to_do(tmp_path: Path) -> None:
+    """A missing raw/ is refused with the remedy."""
+    with pytest.raises(UnusableDataError, match="make demo"):
+        take_stock(tmp_path / "raw", tmp_path / "catalogue")
+
+
+def test_folder_signature_changes_with_the_files(raw: Path, face: bytes) -> None:
+    """The sensor's look notices a new, a changed and a removed file, and nothing else."""
+    before = folder_signature(raw)
+    assert folder_signature(raw) == before
+
+    (raw / "Happy" / "x.jpg").write_bytes(face)
+    added = folder_signature(raw)
+    (raw / "Happy" / "x.jpg").unlink()
+
+    assert added[0] != before[0]
+    assert added[1] == before[1] + 1
+    assert folder_signature(raw)[0] == before[0]
+    assert folder_signature(raw / "missing") == (f"{0:032x}", 0, 0)
