@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+# BentoML reads its home when it is imported; the tests never touch yours.
+_bentoml_home = tempfile.TemporaryDirectory(prefix="bentoml-")
+os.environ["BENTOML_HOME"] = _bentoml_home.name
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.steps.data.catalogue import take_stock

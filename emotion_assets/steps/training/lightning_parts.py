@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from emotion_assets.core.emotions import EMOTIONS
@@ -42,6 +42,31 @@ class PictureBatches(Dataset[Batch]):
         return self._pixels[positions], self._class_indices[positions]
 
 
+class ShuffledBatches(Sampler[list[int]]):
+    """Positions in random order, a batch at a time; the order depends on the seed and the epoch alone."""
+
+    def __init__(self, num_pictures: int, batch_size: int, seed: int) -> None:
+        """Deal positions below `num_pictures` into batches of `batch_size`."""
+        self._num_pictures, self._batch_size, self._seed = num_pictures, batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of `epoch`; Lightning calls this, also after it resumed."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return max(1, self._num_pictures // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the batches; what does not fill the last one waits for another epoch."""
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(self._num_pictures, generator=generator).tolist()
+        # A small last batch would make a batch normalisation over very few pictures.
+        for number in range(len(self)):
+            yield order[number * self._batch_size : (number + 1) * self._batch_size]
+
+
 class PictureData(pl.LightningDataModule):
     """Training and validation batches from two splits."""
 
@@ -51,12 +76,8 @@ class PictureData(pl.LightningDataModule):
         self._train, self._val, self._config = PictureBatches(train), PictureBatches(val), config
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled batches; the order depends on the seed and the epoch alone."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        order = torch.Generator().manual_seed(self._config.seed * 1_000_003 + epoch)
-        # An incomplete last batch would make a batch normalisation of very few pictures.
-        drop_last = len(self._train) > self._config.batch_size
-        sampler = BatchSampler(RandomSampler(self._train, generator=order), self._config.batch_size, drop_last)
+        """Return shuffled batches."""
+        sampler = ShuffledBatches(len(self._train), self._config.batch_size, self._config.seed)
         return DataLoader(self._train, batch_size=None, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -101,14 +122,11 @@ class EmotionModule(pl.LightningModule):
         """Start the clock of `max_minutes`."""
         self._started = time.monotonic()
 
-    def on_train_epoch_start(self) -> None:
-        """Seed the augmentation by epoch, so that a resumed run sees what an unbroken one would."""
-        self._generator.manual_seed(self.config.seed * 7_368_787 + self.current_epoch + 1)
-        self._losses.clear()
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rates: linear warm-up, then a cosine down to zero at the end of the run."""
+        """Set the learning rates, and seed augmentation and dropout by step: a resumed run goes on like an unbroken one."""
         del batch, batch_idx
+        torch.manual_seed(self.config.seed * 9_999_991 + self.trainer.global_step)
+        self._generator.manual_seed(self.config.seed * 7_368_787 + self.trainer.global_step)
         factor = one_cycle(self.progress, self.config.warmup_fraction)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["peak_lr"] * factor
@@ -149,7 +167,8 @@ class EmotionModule(pl.LightningModule):
             "val/macro_f1": multiclass_f1_score(logits, class_indices, len(EMOTIONS)),
         }
         self.log_dict(scores, prog_bar=True)
-        train_loss = torch.stack(self._losses).mean().item() if self._losses else math.nan
+        train_loss = torch.stack(self._losses).mean().item() if self._losses else 0.0
+        self._losses.clear()
         self.history.append(
             {
                 "epoch": self.current_epoch + 1,

@@ -144,7 +144,12 @@ def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callabl
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
-        run_dir, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False
+        run_dir,
+        filename="last",
+        every_n_epochs=1,
+        enable_version_counter=False,
+        # After the epoch is counted: saved before that, a resumed run would repeat its order of pictures.
+        save_on_train_epoch_end=True,
     )
     return pl.Trainer(
         max_epochs=config.epochs,
@@ -154,7 +159,6 @@ def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callabl
         callbacks=[checkpoints, EpochLines(log)],
         logger=[CSVLogger(run_dir, name="csv", version=0), TensorBoardLogger(run_dir, name="tensorboard", version=0)],
         log_every_n_steps=1,  # small sets have few steps; a line in a file costs nothing beside a step
-        reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emotion_assets.core.bundle import REFERENCE_NAME
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.logged_values import LOGGED_COLUMNS
+from emotion_assets.steps.data.split import read_split
+from emotion_assets.steps.drift.check import check_drift, newest_report
+from emotion_assets.steps.drift.predictions import answer_folder, read_log
+from emotion_assets.steps.drift.report import DriftSource, write_drift_report
+from emotion_assets.steps.drift.verdict import judge
+
+
+def logged(count: int, seed: int, shift: float = 0.0, happy: float = 0.2) -> pd.DataFrame:
+    """Logged values that look like those of some model, `brightness` moved by `shift`."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({name: rng.normal(0.5, 0.1, count) for name in LOGGED_COLUMNS[:-1]})
+    table["brightness"] += shift
+    weights = [happy if emotion == "happy" else (1 - happy) / 4 for emotion in EMOTIONS]
+    table["emotion"] = rng.choice(EMOTIONS, count, p=weights)
+    return table
+
+
+def test_equal_sources_seldom_raise_an_alarm() -> None:
+    """Over 200 windows without drift, each tier raises at most a few alarms."""
+    reference = logged(3000, seed=0)
+    verdicts = [judge(logged(200, seed=seed), reference) for seed in range(1, 201)]
+
+    assert sum(verdict.has_input_change for verdict in verdicts) <= 6
+    assert sum(verdict.has_answer_change for verdict in verdicts) <= 6
+
+
+def test_darker_pictures_are_named() -> None:
+    """A change of the inputs alone warns, and the cause is said in words."""
+    verdict = judge(logged(200, seed=1, shift=-0.1), logged(2000, seed=0))
+
+    assert verdict.state == "inputs_changed"
+    assert "darker" in verdict.cause
+    assert verdict.shifts["brightness"] == pytest.approx(-1, abs=0.3)
+
+
+def test_other_answers_are_named() -> None:
+    """A change of the answers is the stronger state."""
+    verdict = judge(logged(200, seed=1, happy=0.7), logged(2000, seed=0))
+
+    assert verdict.state == "answers_changed"
+    assert not verdict.has_input_change
+    assert "happy" in verdict.cause
+
+
+@pytest.mark.parametrize("count", [0, 1, 49])
+def test_too_few_pictures_say_nothing(count: int) -> None:
+    """Below fifty pictures there is no verdict either way."""
+    verdict = judge(logged(count, seed=1, shift=-0.4), logged(2000, seed=0))
+
+    assert verdict.state == "too_few"
+    assert str(count) in verdict.cause
+
+
+def test_constant_columns_and_missing_emotions_break_nothing() -> None:
+    """A camera that sends one and the same picture is a change, not an error."""
+    current = logged(60, seed=1)
+    current.loc[:, current.columns[:-1]] = 0.5
+    current["emotion"] = "sad"
+
+    assert judge(current, logged(500, seed=0)).state == "answers_changed"
+
+
+def write_log(folder: Path, rows: pd.DataFrame, version: str = "v1", name: str = "20260101T000000-a-1.jsonl") -> Path:
+    path = folder / "2026-01-01" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, row in enumerate(rows.to_dict("records")):
+        record = {
+            "time": f"2026-01-01T00:00:{number:02}.000+00:00",
+            "model_version": version,
+            "emotion": row["emotion"],
+            "probabilities": {emotion: row[f"p_{emotion}"] for emotion in EMOTIONS},
+            "features": {key: value for key, value in row.items() if not key.startswith("p_") and key != "emotion"},
+        }
+        lines.append(json.dumps(record) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_read_log_passes_over_torn_and_foreign_lines(tmp_path: Path) -> None:
+    """A last line cut by a kill, junk and other models' rows do not count."""
+    path = write_log(tmp_path, logged(5, seed=0))
+    write_log(tmp_path, logged(3, seed=0), version="v2", name="20260101T010000-b-2.jsonl")
+    whole = path.read_text()
+    path.write_text('{"half": \n' + "null\n[1]\n" + whole[:-40])
+
+    table = read_log(tmp_path, "v1", limit=100)
+
+    assert len(table) == 4
+    assert list(table["time"]) == sorted(table["time"])
+    assert set(LOGGED_COLUMNS) <= set(table.columns)
+
+
+def test_read_log_keeps_the_latest(tmp_path: Path) -> None:
+    """With a limit, the newest rows stay; without a log there are none."""
+    write_log(tmp_path, logged(30, seed=0))
+
+    assert list(read_log(tmp_path, "v1", limit=2)["time"]) == [
+        "2026-01-01T00:00:28.000+00:00",
+        "2026-01-01T00:00:29.000+00:00",
+    ]
+    assert len(read_log(tmp_path / "none", "v1", limit=2)) == 0
+
+
+def test_answer_folder_counts_what_is_no_picture(drawn_root: Path, bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """Readable pictures are answered, others counted."""
+    (tmp_path / "a.jpg").write_bytes(face)
+    (tmp_path / "b.txt").write_text("no")
+
+    table, num_refused = answer_folder(tmp_path, Classifier(bundle_dir))
+
+    assert (len(table), num_refused) == (1, 1)
+    assert tuple(table.columns) == LOGGED_COLUMNS
+
+
+def test_evidently_agrees_with_the_verdict(tmp_path: Path) -> None:
+    """Told our tests and thresholds, Evidently's page is written, is whole, and needs no network."""
+    current, reference = logged(200, seed=1, shift=-0.2), logged(1000, seed=0)
+    verdict = judge(current, reference)
+
+    path = write_drift_report(tmp_path, current, reference, verdict, DriftSource("predictions", "v1"))
+
+    assert path is not None
+    page = path.read_text()
+    assert "brightness" in page
+    assert "<script src=" not in page
+    assert path.stat().st_size < 6_000_000
+    assert json.loads((tmp_path / "verdict.json").read_text())["state"] == verdict.state
+
+
+def test_check_drift_prefers_the_log_and_falls_back_to_the_folder(
+    bundle_dir: Path, drawn_root: Path, tmp_path: Path
+) -> None:
+    """Dim faces of another source are a change; the validation faces themselves, once logged, are none."""
+    folder = check_drift(bundle_dir, tmp_path / "predictions", drawn_root / "unlabelled", tmp_path / "reports")
+    assert len(read_split(drawn_root / "splits", "val").pixels) < 50  # too few to judge on
+    assert folder.source.kind == "unlabelled"
+    assert folder.verdict.state == "too_few"
+    assert newest_report(tmp_path / "reports") == folder.report_dir
+
+    reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
+    write_log(tmp_path / "predictions", pd.concat([reference] * 3).head(60), version=bundle_dir.name)
+    log = check_drift(bundle_dir, tmp_path / "predictions", drawn_root / "unlabelled", tmp_path / "reports")
+
+    assert log.source.kind == "predictions"
+    assert log.verdict.num_current == 60
+    assert newest_report(tmp_path / "reports") == log.report_dir

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.errors import BundleMismatchError, MissingModelError, UnusableDataError
+from emotion_assets.steps.data.split import Split, read_split
+from emotion_assets.steps.evaluation.compare import GateConfig, decide
+from emotion_assets.steps.evaluation.decision import Decision
+from emotion_assets.steps.evaluation.evaluate import Answers, answer, score
+from emotion_assets.steps.evaluation.judge import judge_candidate
+from emotion_assets.steps.evaluation.registry import CHAMPION_NAME, Registry
+from emotion_assets.steps.evaluation.report import read_decision
+
+
+def answers_with(accuracy: float, *, version: str = "new", count: int = 1000, seed: int = 0, sure: float = 0.9) -> Answers:
+    """Answers of a model that is right with probability `accuracy`, independently on each picture."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(count) % 5
+    said = np.where(rng.random(count) < accuracy, truth, (truth + rng.integers(1, 5, count)) % 5)
+    probabilities = np.full((count, 5), (1 - sure) / 4, dtype=np.float32)
+    probabilities[np.arange(count), said] = sure
+    return Answers(version, probabilities, truth)
+
+
+def gate(candidate: Answers, champion: Answers | None = None, config: GateConfig | None = None) -> Decision:
+    return decide(candidate, score(candidate), champion, score(champion) if champion else None, config)
+
+
+def test_scores_of_a_small_example_by_hand() -> None:
+    """Four pictures, three right: every number is what counting gives."""
+    probabilities = np.array(
+        [[0.6, 0.1, 0.1, 0.1, 0.1], [0.5, 0.2, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1]],
+        dtype=np.float32,
+    )
+    scores = score(Answers("x", probabilities, np.array([0, 1, 2, 2])))
+
+    assert scores.accuracy == 0.75
+    assert scores.recall == {"angry": 1, "fear": 0, "happy": 1, "sad": 0, "surprise": 0}
+    assert scores.precision["angry"] == 0.5
+    assert scores.support == {"angry": 1, "fear": 1, "happy": 2, "sad": 0, "surprise": 0}
+    assert scores.confusion[1] == [1, 0, 0, 0, 0]
+    assert scores.log_loss == pytest.approx(-np.log([0.6, 0.2, 0.6, 0.6]).mean(), rel=1e-5)
+    # Three answers of confidence 0.6, all right; one of 0.5, wrong.
+    assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)
+
+
+def test_answer_refuses_an_empty_split(bundle_dir: Path) -> None:
+    """Without pictures there is nothing to score."""
+    from emotion_assets.core.classifier import Classifier
+
+    empty = Split(np.empty((0, 64, 64), dtype=np.uint8), np.empty(0, dtype=np.int64), ())
+    with pytest.raises(UnusableDataError, match="no picture"):
+        answer(Classifier(bundle_dir), empty)
+
+
+def test_gate_accepts_a_first_model_above_the_floor_only() -> None:
+    """Without a champion the floors decide."""
+    assert gate(answers_with(0.8, sure=0.8)).is_accepted
+    refused = gate(answers_with(0.3, sure=0.3))
+    assert not refused.is_accepted
+    assert "floor of 0.4" in refused.reasons[0]
+
+
+def test_gate_accepts_better_and_equal_candidates() -> None:
+    """A better candidate and the same answers again both pass."""
+    champion = answers_with(0.7, version="old", sure=0.7)
+
+    better = gate(answers_with(0.85, seed=1, sure=0.8), champion)
+    equal = gate(replace(champion, version="new"), champion)
+
+    assert better.is_accepted
+    assert better.accuracy_difference is not None
+    assert better.accuracy_difference > 0.1
+    assert equal.is_accepted
+    assert equal.p_value == 1.0
+
+
+def test_gate_refuses_a_worse_candidate_with_its_numbers() -> None:
+    """Five points worse is refused by the paired test, and the reason counts the faces."""
+    champion = answers_with(0.8, version="old", sure=0.8)
+
+    decision = gate(answers_with(0.72, seed=1, sure=0.7), champion)
+
+    assert not decision.is_accepted
+    assert decision.p_value is not None
+    assert decision.p_value < 0.05
+    assert any("McNemar" in reason for reason in decision.reasons)
+    assert decision.champion == "old"
+
+
+def test_gate_refuses_a_candidate_that_gave_up_an_emotion() -> None:
+    """Better overall, but one class forgotten: refused."""
+    champion = answers_with(0.7, version="old", sure=0.7)
+    candidate = answers_with(0.97, seed=1, sure=0.8)
+    candidate.probabilities[candidate.class_indices == 1] = [0.8, 0.05, 0.05, 0.05, 0.05]
+
+    decision = gate(candidate, champion)
+
+    assert not decision.is_accepted
+    assert any("fear" in reason for reason in decision.reasons)
+    assert decision.accuracy_difference is not None
+    assert decision.accuracy_difference > 0
+
+
+def test_gate_refuses_bad_calibration() -> None:
+    """Right answers with wrong certainty do not pass."""
+    decision = gate(answers_with(0.6, sure=0.99))
+
+    assert not decision.is_accepted
+    assert "Calibration" in decision.reasons[0]
+
+
+def test_registry_follows_decisions(bundle_dir: Path, tmp_path: Path) -> None:
+    """The pointer moves with an acceptance only; every decision stays in the history."""
+    import shutil
+
+    shutil.copytree(bundle_dir, tmp_path / bundle_dir.name)
+    registry = Registry(tmp_path)
+    assert registry.champion() is None
+    with pytest.raises(MissingModelError, match="retrain"):
+        registry.require_champion()
+
+    refused = Decision(bundle_dir.name, None, False, ["no"], None, None, None, None)
+    registry.record(refused)
+    assert registry.champion() is None
+    registry.record(replace(refused, is_accepted=True, reasons=["yes"]))
+
+    assert registry.champion() == bundle_dir.name == registry.require_champion().name
+    assert [entry["reasons"] for entry in registry.history()] == [["no"], ["yes"]]
+
+
+def test_registry_ignores_incomplete_bundles(bundle_dir: Path, tmp_path: Path) -> None:
+    """A folder without a manifest is no model: its training was killed."""
+    (tmp_path / "20991231-235959-deadbeef").mkdir()
+    with pytest.raises(MissingModelError, match="trained_cnn"):
+        Registry(tmp_path).candidate()
+
+    assert Registry(bundle_dir.parent).candidate() == bundle_dir.name
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 1, "version": "20260101-000000-00000000", "history": []}'])
+def test_registry_refuses_a_damaged_pointer(tmp_path: Path, content: str) -> None:
+    """A torn pointer, one of another schema and one that names nothing are refused with a remedy."""
+    (tmp_path / CHAMPION_NAME).write_text(content)
+
+    with pytest.raises(BundleMismatchError, match=r"Restore|name another"):
+        Registry(tmp_path).champion()
+
+
+def test_judge_candidate_writes_a_report_that_agrees_with_its_predictions(
+    bundle_dir: Path, drawn_root: Path, tmp_path: Path
+) -> None:
+    """HTML, JSON and table are written; the accuracy follows from the stored predictions; the page needs no network."""
+    import shutil
+
+    shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
+    registry = Registry(tmp_path / "models")
+    lenient = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
+
+    judgement = judge_candidate(drawn_root / "splits", registry, tmp_path / "reports", lenient)
+
+    predictions = pd.read_parquet(judgement.report_dir / "predictions.parquet")
+    said = predictions[[f"p_{emotion}" for emotion in EMOTIONS]].to_numpy().argmax(axis=1)
+    right = np.array(EMOTIONS)[said] == predictions["true_emotion"]
+    record = json.loads((judgement.report_dir / "scores.json").read_text())
+    page = (judgement.report_dir / "report.html").read_text()
+
+    assert list(predictions["content_hash"]) == list(read_split(drawn_root / "splits", "test").content_hashes)
+    assert right.mean() == pytest.approx(record["test"]["accuracy"])
+    assert registry.champion() == bundle_dir.name
+    assert read_decision(judgement.report_dir)["is_accepted"]
+    assert "<script" not in page
+    assert "http://" not in page.replace('xmlns="http://www.w3.org', "")
+    assert f"{judgement.scores.accuracy:.4f}" in page
+
+
+def test_judging_the_champion_again_records_nothing(bundle_dir: Path, drawn_root: Path, tmp_path: Path) -> None:
+    """Materializing the report twice does not lengthen the history."""
+    import shutil
+
+    shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
+    registry = Registry(tmp_path / "models")
+    lenient = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
+
+    for _ in range(2):
+        judge_candidate(drawn_root / "splits", registry, tmp_path / "reports", lenient)
+
+    assert len(registry.history()) == 1

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emotion_assets.core.bundle import REFERENCE_NAME, WEIGHTS_NAME, read_manifest
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.errors import BundleMismatchError
+from emotion_assets.core.logged_values import LOGGED_COLUMNS
+from emotion_assets.steps.data.split import read_split
+from emotion_assets.steps.training.export import _check_parity, _new_version
+from emotion_assets.steps.training.network import EmotionNet, ServedNet
+
+
+def test_weights_give_the_answers_of_the_graph(bundle_dir: Path, drawn_root: Path) -> None:
+    """The network rebuilt from weights and manifest answers like the exported graph."""
+    manifest = read_manifest(bundle_dir)
+    network = EmotionNet(manifest.configuration["width"], manifest.configuration["dropout"])
+    network.load_state_dict(load_file(bundle_dir / WEIGHTS_NAME))
+    pixels = read_split(drawn_root / "splits", "test").pixels
+
+    with torch.inference_mode():
+        expected = ServedNet(network.eval(), manifest.temperature).eval()(torch.from_numpy(pixels)).probabilities
+
+    assert Classifier(bundle_dir).predict(pixels).probabilities == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_reference_holds_the_validation_faces(bundle_dir: Path, drawn_root: Path) -> None:
+    """One row for each unseen face, with every logged column."""
+    reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
+
+    assert tuple(reference.columns) == LOGGED_COLUMNS
+    assert len(reference) == len(read_split(drawn_root / "splits", "val").pixels)
+
+
+def test_parity_check_refuses_another_graph(bundle_dir: Path) -> None:
+    """A graph of other weights does not pass for the network's."""
+    stranger = ServedNet(EmotionNet(8).eval(), 1.0).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64)).astype(np.uint8)
+
+    with pytest.raises(BundleMismatchError, match="differ"):
+        _check_parity(stranger, (bundle_dir / "model.onnx").read_bytes(), pixels)
+
+
+def test_versions_sort_by_time_even_if_the_clock_goes_back(tmp_path: Path) -> None:
+    """A version made after another sorts after it."""
+    now = datetime(2026, 1, 1, 12, 0, 59, tzinfo=UTC)
+    earlier = datetime(2025, 1, 1, tzinfo=UTC)
+    versions = []
+    for moment in (now, now, earlier):
+        versions.append(_new_version(tmp_path, moment, b"weights"))
+        (tmp_path / versions[-1]).mkdir()
+
+    assert versions == sorted(versions)
+    assert len(set(versions)) == 3

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from emotion_assets.steps.training.augment import augment
+from emotion_assets.steps.training.muon import MuonWithAdamW, orthogonalise
+from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet, ServedNet, prepare, standardise
+
+
+def some_pixels(count: int = 4, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 64, 64), generator=generator, dtype=torch.uint8)
+
+
+def test_network_gives_logits_for_every_emotion() -> None:
+    """A batch in, five logits a picture out, whatever the width."""
+    for width in (4, 8):
+        network = EmotionNet(width).eval()
+        assert network(torch.zeros(3, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)).shape == (3, 5)
+
+
+def test_served_network_takes_raw_pixels() -> None:
+    """Probabilities sum to 1, maps keep the grid, and a higher temperature makes answers less sure."""
+    network = EmotionNet(8).eval()
+    cool, hot = ServedNet(network, 0.5).eval(), ServedNet(network, 5.0).eval()
+
+    served = cool(some_pixels())
+
+    assert served.probabilities.sum(dim=1).tolist() == pytest.approx([1, 1, 1, 1], abs=1e-5)
+    assert served.embedding.shape == (4, 64)
+    assert served.activation_maps.shape == (4, 5, 6, 6)
+    assert hot(some_pixels()).probabilities.max() < served.probabilities.max()
+
+
+def test_standardise_removes_light_and_contrast() -> None:
+    """A darker and flatter copy looks the same to the network."""
+    grey = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    assert torch.allclose(standardise(grey), standardise(grey * 0.6 + 0.1), atol=0.1)
+    assert torch.isfinite(standardise(torch.zeros(1, 1, 48, 48))).all()
+
+
+def test_augment_depends_on_the_generator_alone() -> None:
+    """Same generator state, same views; the next batch differs."""
+    generator = torch.Generator().manual_seed(3)
+    first = augment(some_pixels(), generator)
+    second = augment(some_pixels(), generator)
+    again = augment(some_pixels(), torch.Generator().manual_seed(3))
+
+    assert first.shape == (4, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_augment_keeps_a_face_recognisable() -> None:
+    """A view differs from its picture, but correlates with it or with its mirror image."""
+    down = torch.linspace(0, 255, 64)[:, None].expand(64, 64)
+    pixels = down.to(torch.uint8)[None].repeat(64, 1, 1)
+
+    views = augment(pixels, torch.Generator().manual_seed(0))
+    plain = prepare(pixels)
+    correlation = torch.stack([torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(views, plain, strict=True)])
+
+    assert correlation.min() > 0.3
+    assert correlation.median() > 0.9
+    assert correlation.max() < 1
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])
+def test_orthogonalise_makes_singular_values_equal(shape: tuple[int, int]) -> None:
+    """Muon's property: the update has singular values near 1, whatever the gradient's were."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 100
+
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_muon_takes_the_filters_and_adam_the_rest() -> None:
+    """The stem has one input channel and is left to AdamW."""
+    network = EmotionNet(4)
+    optimizer = MuonWithAdamW(network, learning_rate=0.02, adam_learning_rate=0.002, weight_decay=0.1)
+    muon, adam = (group["params"] for group in optimizer.param_groups)
+
+    assert all(parameter.ndim == 4 and parameter.shape[1] > 1 for parameter in muon)
+    assert len(muon) + len(adam) == len(list(network.parameters()))
+
+
+def test_optimizer_fits_a_small_problem() -> None:
+    """A few steps on one batch bring the loss down to almost nothing."""
+    torch.manual_seed(0)
+    network = EmotionNet(8, dropout=0)
+    optimizer = MuonWithAdamW(network, learning_rate=0.02, adam_learning_rate=0.005, weight_decay=0)
+    batch, truth = prepare(some_pixels(10)), torch.arange(10) % 5
+
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(batch), truth)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.1 * losses[0]

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
+from emotion_assets.steps.training.lightning_parts import one_cycle
+from emotion_assets.steps.training.train import TrainedNetwork, fit_temperature, train
+
+TINY = TrainingConfig(epochs=2, width=4, dropout=0.1, batch_size=32, precision="32-true")
+
+
+def weights(trained: TrainedNetwork) -> torch.Tensor:
+    return torch.cat([value.flatten().float() for value in trained.network.state_dict().values()])
+
+
+def test_same_inputs_give_the_same_weights(drawn_root: Path, tmp_path: Path) -> None:
+    """Data, configuration and seed determine the network; another seed gives another one."""
+    first = train(drawn_root / "splits", tmp_path / "a", TINY)
+    second = train(drawn_root / "splits", tmp_path / "b", TINY)
+    other = train(drawn_root / "splits", tmp_path / "c", training_config("quick", **_fields(seed=1)))
+
+    assert torch.equal(weights(first), weights(second))
+    assert first.history[-1]["val/loss"] == second.history[-1]["val/loss"]
+    assert not torch.equal(weights(first), weights(other))
+
+
+def _fields(**changes: object) -> dict[str, object]:
+    return {name: getattr(TINY, name) for name in TINY.__slots__} | changes
+
+
+def test_an_interrupted_run_goes_on_from_its_last_epoch(drawn_root: Path, tmp_path: Path) -> None:
+    """After a kill in the second epoch, training resumes after the first and ends where an unbroken run ends."""
+    lines: list[str] = []
+
+    def stop_after_first_epoch(line: str) -> None:
+        if line.startswith("Epoch 2"):
+            raise KeyboardInterrupt
+
+    config = training_config("quick", **_fields(epochs=3))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(drawn_root / "splits", tmp_path / "work", config, stop_after_first_epoch)
+    resumed = train(drawn_root / "splits", tmp_path / "work", config, lines.append)
+    unbroken = train(drawn_root / "splits", tmp_path / "other", config)
+
+    assert resumed.resumed_from_epoch >= 1
+    assert "interrupted run" in lines[0]
+    assert [record["epoch"] for record in resumed.history] == [1, 2, 3]
+    assert torch.allclose(weights(resumed), weights(unbroken), atol=1e-6)
+
+
+def test_a_changed_configuration_starts_afresh(drawn_root: Path, tmp_path: Path) -> None:
+    """A checkpoint of another configuration is not used, and a torn one is not either."""
+    train(drawn_root / "splits", tmp_path, TINY)
+    lines: list[str] = []
+    changed = train(drawn_root / "splits", tmp_path, training_config("quick", **_fields(seed=5)), lines.append)
+    for checkpoint in tmp_path.rglob("*.ckpt"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    torn = train(drawn_root / "splits", tmp_path, TINY)
+
+    assert changed.resumed_from_epoch == torn.resumed_from_epoch == 0
+    assert "afresh" in lines[0]
+
+
+def test_an_absurd_learning_rate_is_refused(drawn_root: Path, tmp_path: Path) -> None:
+    """A loss that is no number stops the run with advice."""
+    config = training_config("quick", **_fields(learning_rate=1e30, adam_learning_rate=1e30))
+
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        train(drawn_root / "splits", tmp_path, config)
+
+
+def test_max_minutes_shapes_the_schedule(drawn_root: Path, tmp_path: Path) -> None:
+    """With almost no time the run ends early and in order."""
+    config = training_config("quick", **_fields(epochs=500, max_minutes=0.02))
+
+    trained = train(drawn_root / "splits", tmp_path, config)
+
+    assert 1 <= len(trained.history) < 500
+
+
+def test_training_without_splits_says_what_to_do(tmp_path: Path) -> None:
+    """The remedy is to materialize the splits."""
+    with pytest.raises(UnusableDataError, match="Materialize greyscale_splits"):
+        train(tmp_path, tmp_path / "work", TINY)
+
+
+def test_presets_take_overrides() -> None:
+    """An override replaces the preset's value, None keeps it, and an unknown preset is refused."""
+    assert training_config("quick", epochs=3, seed=None).epochs == 3
+    assert training_config("standard") == PRESETS["standard"]
+    with pytest.raises(UnusableDataError, match="quick, standard, long"):
+        training_config("fast")
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    """The factor starts near 0, peaks at 1 after the warm-up and ends at 0."""
+    values = [one_cycle(x, 0.2) for x in np.linspace(0, 1, 101)]
+
+    assert values[0] < 0.01
+    assert max(values) == pytest.approx(1)
+    assert np.argmax(values) == 20
+    assert values[-1] == pytest.approx(0)
+
+
+def test_fit_temperature_recovers_overconfidence() -> None:
+    """Logits that were multiplied by 3 get a temperature of about 3."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (4000, 5)).astype(np.float32)
+    truth = np.array([rng.choice(5, p=p) for p in softmax(logits, axis=1)])
+
+    assert fit_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)
+
+
+def test_bundle_records_how_it_was_made(bundle_dir: Path) -> None:
+    """The manifest holds what is needed to repeat the run, and nothing in the bundle is a pickle."""
+    manifest = read_manifest(bundle_dir)
+
+    assert manifest.configuration["seed"] == 0
+    assert manifest.configuration["width"] == 8
+    assert len(manifest.data_fingerprint) == 64
+    assert manifest.training["history"][0]["epoch"] == 1
+    assert manifest.environment["torch"]
+    assert set(manifest.files) == {"model.onnx", "weights.safetensors", "reference.parquet"}
+    assert {path.name for path in bundle_dir.iterdir()} == {*manifest.files, "manifest.json"}
+    json.dumps(manifest.configuration)
+
+
+def test_finished_run_leaves_no_checkpoints(bundle_dir: Path) -> None:
+    """Once the bundle is written, the work folder is gone."""
+    assert not (bundle_dir.parent / ".training").exists()
