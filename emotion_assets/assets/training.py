@@ -40,7 +40,6 @@ class TrainingRunConfig(dg.Config):
     kinds={"pytorch", "pytorchlightning"},
     code_version=code_version("training"),
     deps=[greyscale_splits],
-    pool="train",
 )
 def trained_cnn(
     context: dg.AssetExecutionContext, places: Places, config: TrainingRunConfig

@@ -18,9 +18,7 @@ def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["b.txt"]
 
 
-def test_write_atomically_keeps_the_old_file_when_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk leaves the old content whole and no temporary file."""
     path = tmp_path / "b.txt"
     write_atomically(path, "old")

@@ -20,7 +20,9 @@ def test_draw_face_is_a_picture_that_depends_on_the_seed_alone() -> None:
 def test_dim_faces_are_darker() -> None:
     """The other source differs in what drift detection should see."""
     bright = np.mean([decode_picture(draw_face("fear", np.random.default_rng(i))).pixels.mean() for i in range(10)])
-    dim = np.mean([decode_picture(draw_face("fear", np.random.default_rng(i), dim=True)).pixels.mean() for i in range(10)])
+    dim = np.mean(
+        [decode_picture(draw_face("fear", np.random.default_rng(i), dim=True)).pixels.mean() for i in range(10)]
+    )
 
     assert dim < 0.6 * bright
 

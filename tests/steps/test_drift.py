@@ -115,7 +115,9 @@ def test_read_log_keeps_the_latest(tmp_path: Path) -> None:
     assert len(read_log(tmp_path / "none", "v1", limit=2)) == 0
 
 
-def test_answer_folder_counts_what_is_no_picture(drawn_root: Path, bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+def test_answer_folder_counts_what_is_no_picture(
+    drawn_root: Path, bundle_dir: Path, tmp_path: Path, face: bytes
+) -> None:
     """Readable pictures are answered, others counted."""
     (tmp_path / "a.jpg").write_bytes(face)
     (tmp_path / "b.txt").write_text("no")

@@ -19,7 +19,9 @@ from emotion_assets.steps.evaluation.registry import CHAMPION_NAME, Registry
 from emotion_assets.steps.evaluation.report import read_decision
 
 
-def answers_with(accuracy: float, *, version: str = "new", count: int = 1000, seed: int = 0, sure: float = 0.9) -> Answers:
+def answers_with(
+    accuracy: float, *, version: str = "new", count: int = 1000, seed: int = 0, sure: float = 0.9
+) -> Answers:
     """Answers of a model that is right with probability `accuracy`, independently on each picture."""
     rng = np.random.default_rng(seed)
     truth = np.arange(count) % 5
@@ -145,7 +147,9 @@ def test_registry_ignores_incomplete_bundles(bundle_dir: Path, tmp_path: Path) -
     assert Registry(bundle_dir.parent).candidate() == bundle_dir.name
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 1, "version": "20260101-000000-00000000", "history": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"schema_version": 1, "version": "20260101-000000-00000000", "history": []}']
+)
 def test_registry_refuses_a_damaged_pointer(tmp_path: Path, content: str) -> None:
     """A torn pointer, one of another schema and one that names nothing are refused with a remedy."""
     (tmp_path / CHAMPION_NAME).write_text(content)

@@ -60,7 +60,9 @@ def test_augment_keeps_a_face_recognisable() -> None:
 
     views = augment(pixels, torch.Generator().manual_seed(0))
     plain = prepare(pixels)
-    correlation = torch.stack([torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(views, plain, strict=True)])
+    correlation = torch.stack(
+        [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(views, plain, strict=True)]
+    )
 
     assert correlation.min() > 0.3
     assert correlation.median() > 0.9

@@ -39,7 +39,9 @@ def test_bento_carries_the_service_and_no_training_stack(bundle_dir: Path, store
     names = {requirement.partition("==")[0] for requirement in packed.requirements}
     assert names >= {"bentoml", "onnxruntime", "pillow", "numpy", "starlette"}
     assert names.isdisjoint({"torch", "dagster", "lightning", "evidently", "pandas", "scikit-learn"})
-    sources = {path.relative_to(packed.bento_dir / "src").parts[:2] for path in (packed.bento_dir / "src").rglob("*.py")}
+    sources = {
+        path.relative_to(packed.bento_dir / "src").parts[:2] for path in (packed.bento_dir / "src").rglob("*.py")
+    }
     assert {parts[0] for parts in sources} == {"emotion_service", "emotion_assets"}
     assert {parts[1] for parts in sources if parts[0] == "emotion_assets"} == {"core", "__init__.py"}
     assert (packed.bento_dir / "src" / "emotion_service" / "page.html").exists()

@@ -62,7 +62,7 @@ def test_splits_hold_what_the_catalogue_accepted(drawn_root: Path) -> None:
 def test_splits_do_not_depend_on_names_and_order(root: Path, tmp_path: Path) -> None:
     """The same delivery under other names, in another place and without the ledger gives the same splits."""
     other = tmp_path / "other"
-    paths = [path for path in (root / "raw").rglob("*.jpg")]
+    paths = list((root / "raw").rglob("*.jpg"))
     random.Random(5).shuffle(paths)
     for number, path in enumerate(paths):
         target = other / "raw" / path.parts[-3].upper() / str(number % 3) / f"{number}.jpeg"

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import sha256_of, sync_folder, write_atomically, write_json
+from emotion_assets.core.files import locked, sha256_of, sync_folder, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.catalogue import STORE_NAME, conflicts, publish
 from emotion_assets.steps.data.near_duplicates import describe, similar_pairs
@@ -77,7 +77,7 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
         UnusableDataError: a class has too few usable pictures; the message has the counts.
     """
     ledger_path = splits_dir / LEDGER_NAME
-    with Store(catalogue_dir / STORE_NAME) as store:
+    with locked(splits_dir / ".lock"), Store(catalogue_dir / STORE_NAME) as store:
         deal = _deal(store, read_ledger(ledger_path))
         _refuse_too_few(deal)
         _append_to_ledger(ledger_path, deal.newcomers)

@@ -123,7 +123,10 @@ class EmotionModule(pl.LightningModule):
         self._started = time.monotonic()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rates, and seed augmentation and dropout by step: a resumed run goes on like an unbroken one."""
+        """Set the learning rates and seed the step.
+
+        Augmentation and dropout depend on seed and step alone, so a resumed run goes on like an unbroken one.
+        """
         del batch, batch_idx
         torch.manual_seed(self.config.seed * 9_999_991 + self.trainer.global_step)
         self._generator.manual_seed(self.config.seed * 7_368_787 + self.trainer.global_step)

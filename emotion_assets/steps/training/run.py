@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from emotion_assets.core.files import locked
 from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.export import export_bundle
@@ -29,7 +30,10 @@ def train_bundle(
         FloatingPointError: the loss became infinite or not a number.
         BundleMismatchError: the exported graph answers differently from the network.
     """
-    trained = train(splits_dir, work_dir, training_config(preset, **overrides), log)
-    bundle_dir = export_bundle(trained, models_dir, read_split(splits_dir, "val"), code_version)
-    discard_checkpoints(work_dir)
+    config = training_config(preset, **overrides)
+    # Two runs at once would share cores and checkpoints; the second waits.
+    with locked(models_dir / ".training.lock"):
+        trained = train(splits_dir, work_dir, config, log)
+        bundle_dir = export_bundle(trained, models_dir, read_split(splits_dir, "val"), code_version)
+        discard_checkpoints(work_dir)
     return bundle_dir

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from emotion_assets.automation.sensors import QUIET_SECONDS, drift_sensor, new_images_sensor
+from emotion_assets.resources import Places
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+
+
+@pytest.fixture
+def instance() -> dg.DagsterInstance:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def put(places: Places, face: bytes, name: str = "a.jpg", age_seconds: float = 2 * QUIET_SECONDS) -> None:
+    path = places.raw_dir / "Happy" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(face)
+    moment = time.time() - age_seconds
+    os.utime(path, (moment, moment))
+
+
+def tick(sensor: Any, places: Places, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"places": places})
+    return sensor(context)
+
+
+def report_event(instance: dg.DagsterInstance, key: str, metadata: dict[str, Any]) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+
+
+def test_new_images_start_one_run(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """Quiet new files request one run; the next tick, with the cursor, none."""
+    put(places, face)
+    put(places, face, "b.jpg")
+
+    first = tick(new_images_sensor, places, instance)
+    second = tick(new_images_sensor, places, instance, cursor=first.cursor)
+
+    assert len(first.run_requests) == 1
+    assert first.run_requests[0].tags["trigger"] == "new_images"
+    assert "Nothing new: the 2 files" in second.skip_message
+
+
+def test_arriving_images_wait(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """While files arrive nothing starts, and the reason has the numbers."""
+    put(places, face)
+    put(places, face, "b.jpg", age_seconds=1)
+
+    assert "waiting for 60 s" in tick(new_images_sensor, places, instance).skip_message
+
+
+def test_a_file_from_the_future_does_not_block(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """A camera with a wrong clock cannot hold up training for years."""
+    put(places, face, age_seconds=-(10**8))
+
+    assert len(tick(new_images_sensor, places, instance).run_requests) == 1
+
+
+def test_an_empty_folder_is_no_reason(places: Places, instance: dg.DagsterInstance) -> None:
+    """Without photographs the sensor says so."""
+    assert "no photograph" in tick(new_images_sensor, places, instance).skip_message
+
+
+def test_what_was_ingested_by_hand_is_not_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """After a run from the UI the sensor does not start another for the same files."""
+    put(places, face)
+    signature = tick(new_images_sensor, places, instance).cursor
+    report_event(instance, "raw_images", {"folder_signature": signature})
+
+    assert "Nothing new" in tick(new_images_sensor, places, instance).skip_message
+
+
+def test_no_second_run_while_one_is_going_on(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """The sensor waits for a retrain that is going on, and forgets nothing."""
+    put(places, face)
+    from emotion_assets.definitions import defs
+
+    run = instance.create_run_for_job(defs.resolve_job_def("retrain"), status=dg.DagsterRunStatus.STARTED)
+    assert "queued or running" in tick(new_images_sensor, places, instance).skip_message
+
+    instance.delete_run(run.run_id)
+    assert len(tick(new_images_sensor, places, instance).run_requests) == 1
+
+
+def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """No report, no alarm, nothing new to learn: three reasons in words."""
+    put(places, face)
+    assert "no drift report" in tick(drift_sensor, places, instance).skip_message
+
+    report_event(instance, "drift_report", {"state": "inputs_changed", "cause": "pictures are darker."})
+    assert "inputs_changed: pictures are darker." in tick(drift_sensor, places, instance).skip_message
+
+    report_event(instance, "drift_report", {"state": "answers_changed", "cause": "answers shift to sad."})
+    signature = tick(new_images_sensor, places, instance).cursor
+    report_event(instance, "raw_images", {"folder_signature": signature})
+    assert "Label recent pictures" in tick(drift_sensor, places, instance).skip_message
+
+
+def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
+    places: Places, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """An alarm with new photographs starts one run; the same alarm starts no second one."""
+    put(places, face)
+    report_event(instance, "raw_images", {"folder_signature": "of yesterday"})
+    report_event(instance, "drift_report", {"state": "answers_changed", "cause": "answers shift to sad."})
+
+    first = tick(drift_sensor, places, instance)
+    second = tick(drift_sensor, places, instance, cursor=first.cursor)
+
+    assert [request.tags["trigger"] for request in first.run_requests] == ["drift"]
+    assert "was answered" in second.skip_message

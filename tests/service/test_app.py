@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.core.images import MAX_PICTURE_BYTES
+from emotion_service.app import EmotionApp
+from emotion_service.settings import Settings
+
+
+@pytest.fixture
+def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
+    """The application with a model, logging below `tmp_path`."""
+    emotion_app = EmotionApp(Settings(tmp_path, num_workers=1, max_concurrency=4, timeout_seconds=20))
+    emotion_app.load(bundle_dir)
+    return emotion_app
+
+
+@pytest.fixture
+def client(app: EmotionApp) -> Iterator[TestClient]:
+    with TestClient(app.routes()) as test_client:
+        yield test_client
+
+
+def logged(app: EmotionApp) -> list[dict[str, object]]:
+    app.close()
+    paths = (app.settings.data_dir / "predictions").rglob("*.jsonl")
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def refusal(response: httpx.Response) -> str:
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message"}
+    assert len(body["error"]["message"]) > 10
+    return str(body["error"]["code"])
+
+
+def test_predict_answers_with_the_contract(client: TestClient, face: bytes, bundle_dir: Path) -> None:
+    """Five probabilities that sum to 1, the best of them named, features, version and an id."""
+    body = client.post("/predict", files={"image": face}).json()
+
+    assert set(body) == {"prediction_id", "emotion", "probabilities", "model_version", "features"}
+    assert list(body["probabilities"]) == list(EMOTIONS)
+    assert sum(body["probabilities"].values()) == pytest.approx(1, abs=1e-9)
+    assert body["probabilities"][body["emotion"]] == max(body["probabilities"].values())
+    assert tuple(body["features"]) == STATISTICS
+    assert body["model_version"] == bundle_dir.name
+    assert body["prediction_id"] != client.post("/predict", files={"image": face}).json()["prediction_id"]
+
+
+def test_predict_adds_a_heatmap_when_asked(client: TestClient, face: bytes) -> None:
+    """The heatmap is a grid of shares; nobody who did not ask gets one."""
+    asked = client.post("/predict?heatmap=1", files={"image": face}).json()["heatmap"]
+
+    assert np.array(asked).ndim == 2
+    assert 0 <= np.min(asked) <= np.max(asked) <= 1
+    assert "heatmap" not in client.post("/predict?heatmap=0", files={"image": face}).json()
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "content", "media_type"),
+    [
+        (400, "empty_picture", b"", "image/png"),
+        (400, "empty_picture", b"", None),
+        (400, "empty_picture", b"--x--\r\n", FORM),
+        (400, "empty_picture", b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\r\n--x--\r\n', FORM),
+        (400, "empty_picture", b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nhi\r\n--x--\r\n', FORM),
+        (400, "malformed_form", b"hello", "multipart/form-data"),
+        (400, "malformed_form", b"hello", FORM),
+        (415, "unsupported_format", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nhttp://127.0.0.1/\r\n--x--\r\n', FORM),
+        (400, "several_images", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\na\r\n--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nb\r\n--x--\r\n', FORM),
+        (415, "unsupported_media_type", b'{"image": "http://127.0.0.1/"}', "application/json"),
+        (415, "unsupported_media_type", b"image=x", "application/x-www-form-urlencoded"),
+        (415, "unsupported_media_type", b"hello", "text/plain"),
+        (415, "unsupported_media_type", b"\x80\x04.", "application/vnd.bentoml+pickle"),
+        (415, "unsupported_media_type", b"hello", None),
+        (415, "unsupported_format", b"hello", "image/jpeg"),
+        (415, "unsupported_format", b"<svg/>", "image/svg+xml"),
+        (422, "unreadable_picture", b"\xff\xd8\xff\xe0 not really", "image/jpeg"),
+        (422, "unreadable_picture", png(3, 3), "image/png"),
+        (413, "picture_too_large", png(20001, 9), "image/png"),
+        (413, "picture_too_large", bytes(MAX_PICTURE_BYTES + 1), "image/png"),
+        (413, "picture_too_large", bytes(MAX_PICTURE_BYTES + 70_000), FORM),
+    ],
+)  # fmt: skip
+def test_predict_refuses_with_the_right_status(
+    client: TestClient, app: EmotionApp, status: int, code: str, content: bytes, media_type: str | None
+) -> None:
+    """Every bad upload gets its status and the contract's body, and leaves no record."""
+    headers = {"Content-Type": media_type} if media_type else {}
+
+    response = client.post("/predict", content=content, headers=headers)
+
+    assert response.status_code == status, response.text
+    assert refusal(response) == code
+    assert logged(app) == []
+
+
+def test_predict_refuses_compressed_bodies(client: TestClient, face: bytes) -> None:
+    """A body that must be unpacked first could be a bomb."""
+    response = client.post("/predict", content=face, headers={"Content-Type": "image/jpeg", "Content-Encoding": "gzip"})
+
+    assert response.status_code == 415
+
+
+def test_predict_counts_bytes_while_they_stream(app: EmotionApp) -> None:
+    """A body of unknown length is never held beyond the limit, and cut off long before its end."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 40 * MAX_PICTURE_BYTES:
+            sent += 2**20
+            yield bytes(2**20)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app.routes())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/predict", content=endless(), headers={"Content-Type": "image/jpeg"})
+
+    response = asyncio.run(ask())
+
+    assert response.status_code == 413
+    assert sent < 10 * MAX_PICTURE_BYTES
+
+
+def test_every_answer_is_logged_once(client: TestClient, app: EmotionApp, face: bytes) -> None:
+    """Ten answers leave ten records with the answers' values and no picture."""
+    answers = [client.post("/predict", files={"image": face}).json() for _ in range(10)]
+    client.post("/predict", content=b"bad", headers={"Content-Type": "image/png"})
+
+    records = logged(app)
+
+    assert [record["prediction_id"] for record in records] == [answer["prediction_id"] for answer in answers]
+    for record, answer in zip(records, answers, strict=True):
+        assert record["probabilities"] == answer["probabilities"]
+        assert record["features"] == answer["features"]
+        assert len(str(record["picture_sha256"])) == 64
+        assert "heatmap" not in record
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+def test_wrong_methods_are_told_the_right_one(client: TestClient, method: str) -> None:
+    """405 names what is allowed."""
+    response = client.request(method, "/predict")
+
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "POST"
+
+
+def test_unknown_paths_are_not_found(client: TestClient) -> None:
+    """404 has the contract's body, also for odd paths."""
+    for path in ("/nope", "/../etc/passwd", "/predict/", "/%00", "/assets/x"):
+        response = client.get(path)
+        assert response.status_code == 404, path
+        assert refusal(response) == "not_found"
+
+
+def test_without_a_model_the_service_says_so(tmp_path: Path, face: bytes) -> None:
+    """503 until a model is loaded, with a hint when to come back."""
+    client = TestClient(EmotionApp(Settings(tmp_path, 1, 4, 5)).routes())
+
+    for response in (client.post("/predict", files={"image": face}), client.get("/model")):
+        assert response.status_code == 503
+        assert response.headers["Retry-After"]
+        assert refusal(response) == "no_model"
+
+
+def test_too_many_requests_at_once_are_told_to_wait(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """Above the limit the answer is 429 with Retry-After, and the place is given back afterwards."""
+    app = EmotionApp(Settings(tmp_path, 1, max_concurrency=1, timeout_seconds=20))
+    app.load(bundle_dir)
+    headers = {"Content-Type": "image/jpeg"}
+
+    async def slow(gate: asyncio.Event) -> AsyncIterator[bytes]:
+        await gate.wait()
+        yield face
+
+    async def ask() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(app.routes())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            gate = asyncio.Event()
+            first = asyncio.create_task(client.post("/predict", content=slow(gate), headers=headers))
+            await asyncio.sleep(0.1)
+            second = await client.post("/predict", content=face, headers=headers)
+            gate.set()
+            return await first, second, await client.post("/predict", content=face, headers=headers)
+
+    first, second, third = asyncio.run(ask())
+
+    assert (first.status_code, second.status_code, third.status_code) == (200, 429, 200)
+    assert second.headers["Retry-After"] == "1"
+
+
+def test_a_body_that_never_comes_times_out(bundle_dir: Path, tmp_path: Path) -> None:
+    """A stalled upload is answered 504 and frees its place."""
+    app = EmotionApp(Settings(tmp_path, 1, max_concurrency=1, timeout_seconds=0.2))
+    app.load(bundle_dir)
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app.routes())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/predict", content=never(), headers={"Content-Type": "image/jpeg"})
+
+    assert asyncio.run(ask()).status_code == 504
+
+
+def test_model_facts_are_those_of_the_bundle(client: TestClient, bundle_dir: Path) -> None:
+    """The facts name the version, the emotions and the scores."""
+    facts = client.get("/model").json()
+
+    assert facts["model_version"] == bundle_dir.name
+    assert facts["emotions"] == list(EMOTIONS)
+    assert set(facts["metrics"]) == {"val/loss", "val/accuracy", "val/macro_f1"}
+
+
+def test_documentation_covers_every_route_and_is_true(client: TestClient, face: bytes) -> None:
+    """Each documented route answers as documented, and each of our own routes is documented."""
+    document = client.get("/docs.json").json()
+    server_routes = {"/livez", "/readyz", "/metrics"}
+
+    for path, methods in document["paths"].items():
+        for method in methods:
+            if path not in server_routes:
+                files = {"image": face} if method == "post" else None
+                response = client.request(method.upper(), path, files=files)
+                assert str(response.status_code) in methods[method]["responses"], path
+    assert set(document["paths"]) == {"/", "/predict", "/model", "/docs.json", *server_routes}
+    properties = document["components"]["schemas"]["Prediction"]["properties"]
+    assert set(client.post("/predict?heatmap=1", files={"image": face}).json()) == set(properties)
+
+
+def test_page_needs_nothing_from_outside(client: TestClient) -> None:
+    """The page is one file without links to other hosts."""
+    response = client.get("/")
+
+    assert response.headers["content-type"].startswith("text/html")
+    assert "http://" not in response.text
+    assert "https://" not in response.text
+    assert all(emotion in response.text for emotion in EMOTIONS)
+
+
+def test_load_refuses_a_model_that_answers_differently(app: EmotionApp, bundle_dir: Path, tmp_path: Path) -> None:
+    """A model that fails its self-test does not replace the one that serves."""
+    import shutil
+
+    from emotion_assets.core.bundle import MANIFEST_NAME
+    from emotion_assets.core.errors import BundleMismatchError
+
+    other = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
+    record = json.loads((other / MANIFEST_NAME).read_text())
+    (other / MANIFEST_NAME).write_text(json.dumps(record | {"known_answer": [1, 0, 0, 0, 0]}))
+    before = app.model
+
+    with pytest.raises(BundleMismatchError):
+        app.load(other)
+
+    assert app.model is before

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from emotion_service.prediction_log import PredictionLog
+
+
+def lines(folder: Path) -> list[dict[str, int]]:
+    return [json.loads(line) for path in sorted(folder.rglob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_records_from_many_threads_are_whole(tmp_path: Path) -> None:
+    """A thousand records of eight threads arrive, each a line of its own."""
+    log = PredictionLog(tmp_path)
+
+    def write(worker: int) -> None:
+        for number in range(125):
+            log.append({"worker": worker, "number": number})
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+
+    assert len({(record["worker"], record["number"]) for record in lines(tmp_path)}) == 1000
+    assert (log.num_written, log.num_lost) == (1000, 0)
+
+
+def test_an_unwritable_disk_is_counted_and_survived(tmp_path: Path) -> None:
+    """Records that cannot be written are counted as lost; later ones are written again."""
+    blocker = tmp_path / "predictions"
+    blocker.write_text("a file where the folder should be")
+    log = PredictionLog(blocker)
+    log.append({"number": 1})
+    _wait(lambda: log.num_lost == 1)
+
+    blocker.unlink()
+    log.append({"number": 2})
+    log.close()
+
+    assert [record["number"] for record in lines(blocker)] == [2]
+    assert (log.num_written, log.num_lost) == (1, 1)
+
+
+def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the writer cannot keep up, answers are not held up; what is lost is counted."""
+    monkeypatch.setattr("emotion_service.prediction_log._QUEUE_RECORDS", 5)
+    release = threading.Event()
+    log = PredictionLog(tmp_path)
+    real_write = log._write
+    monkeypatch.setattr(log, "_write", lambda records: (release.wait(10), real_write(records)))
+
+    for number in range(20):
+        log.append({"number": number})
+    release.set()
+    log.close()
+
+    assert log.num_lost >= 10
+    assert log.num_written + log.num_lost == 20
+    assert len(lines(tmp_path)) == log.num_written
+
+
+def _wait(condition: object) -> None:
+    import time
+
+    for _ in range(200):
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.02)
+    raise AssertionError("the condition never held")

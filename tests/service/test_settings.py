@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emotion_service.packages import pinned_packages
+from emotion_service.settings import InvalidSettingError, Settings
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each documented variable changes its setting."""
+    monkeypatch.setenv("EMOTION_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("EMOTION_WORKERS", "3")
+    monkeypatch.setenv("EMOTION_MAX_CONCURRENCY", "7")
+    monkeypatch.setenv("EMOTION_TIMEOUT_SECONDS", "2.5")
+
+    assert Settings.from_environment() == Settings(tmp_path, 3, 7, 2.5)
+
+
+@pytest.mark.parametrize("value", ["", "many", "0", "-1", "nan"])
+def test_settings_refuse_nonsense_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The message has the key and the value."""
+    monkeypatch.setenv("EMOTION_WORKERS", value)
+
+    with pytest.raises(InvalidSettingError, match="EMOTION_WORKERS"):
+        Settings.from_environment()
+
+
+def test_pinned_packages_hold_all_that_bentoml_needs() -> None:
+    """The closure includes packages that only BentoML imports, each with one version."""
+    pins = pinned_packages()
+    names = [pin.partition("==")[0] for pin in pins]
+
+    assert {"aiohttp", "cattrs", "opentelemetry-sdk", "onnxruntime"} <= set(names)
+    assert len(names) == len(set(names))
+    assert names == sorted(names)

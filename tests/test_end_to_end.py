@@ -1,0 +1,240 @@
+"""The whole product as its users run it: Dagster, BentoML, HTTP and a browser, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import numpy as np
+import pytest
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.steps.evaluation.registry import Registry
+
+CHECKOUT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+RUN_CONFIG = """
+ops:
+  trained_cnn:
+    config: {preset: quick, epochs: 12, width: 12, batch_size: 32}
+"""
+
+
+class Site:
+    """A fresh machine's folders and environment, and the commands that people type."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.data = home / "data"
+        (home / "dagster").mkdir()
+        shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster" / "dagster.yaml")
+        (home / "run.yaml").write_text(RUN_CONFIG)
+        self.environment = os.environ | {
+            "EMOTION_DATA_DIR": str(self.data),
+            "BENTOML_HOME": str(home / "bentoml"),
+            "DAGSTER_HOME": str(home / "dagster"),
+            "EMOTION_WORKERS": "2",
+            "PYTHONWARNINGS": "ignore",
+        }
+        self.environment.pop("PYTEST_CURRENT_TEST", None)
+
+    def retrain(self) -> subprocess.Popen[str]:
+        command = [str(BIN / "dagster"), "job", "execute", "-m", "emotion_assets.definitions", "-j", "retrain"]
+        return subprocess.Popen(
+            [*command, "-c", str(self.home / "run.yaml")],
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def states(self) -> dict[str, bool]:
+        """Which assets have a materialization, in the instance that the UI would show."""
+        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            keys = (
+                "raw_images",
+                "greyscale_splits",
+                "trained_cnn",
+                "evaluation_report",
+                "drift_report",
+                "emotion_bento",
+            )
+            return {key: instance.get_latest_materialization_event(dg.AssetKey(key)) is not None for key in keys}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site whose first retrain was killed twice and then ran to its end."""
+    site = Site(tmp_path_factory.mktemp("site"))
+    draw_delivery(site.data, num_per_emotion=80, seed=11)
+    for moment in ("greyscale_splits - STEP_START", "Epoch 3 of 12"):
+        kill_at(site.retrain(), moment)
+    run = site.retrain()
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output[-5000:]
+    (site.home / "retrain.log").write_text(output)
+    return site
+
+
+def kill_at(run: subprocess.Popen[str], text: str) -> None:
+    """Kill a run and all its children, without warning, as soon as its log shows `text`."""
+    assert run.stdout
+    seen = []
+    for line in run.stdout:
+        seen.append(line)
+        if text in line:
+            os.killpg(run.pid, signal.SIGKILL)
+            break
+    run.stdout.close()
+    assert run.wait() == -signal.SIGKILL, "".join(seen[-30:])
+
+
+@pytest.fixture(scope="module")
+def service(site: Site) -> Iterator[str]:
+    """The address of the bento, served as people serve it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (site.home / "service.log").open("w") as log,
+        subprocess.Popen(command, cwd=site.home, env=site.environment, stdout=log, stderr=log) as process,
+    ):
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(240):
+                if process.poll() is not None or is_ready(address):
+                    break
+                time.sleep(0.5)
+            assert is_ready(address), (site.home / "service.log").read_text()[-5000:]
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def ask(address: str, content: bytes) -> httpx.Response:
+    return httpx.post(f"{address}/predict", content=content, headers={"Content-Type": "image/jpeg"}, timeout=20)
+
+
+def test_a_killed_run_is_made_good_by_the_next(site: Site) -> None:
+    """After two kills, one run without any repair materializes all six assets, and training goes on where it was."""
+    log = (site.home / "retrain.log").read_text()
+
+    assert all(site.states().values())
+    assert "of an interrupted run" in log
+    assert not list(site.data.rglob("*.tmp"))
+    assert Registry(site.data / "models").champion() is not None
+
+
+def test_the_service_answers_with_the_accepted_model(site: Site, service: str) -> None:
+    """New faces are answered by the champion's version, mostly rightly."""
+    champion = Registry(site.data / "models").champion()
+    rng = np.random.default_rng(99)
+    num_right = 0
+    for number in range(25):
+        emotion = EMOTIONS[number % 5]
+        answer = ask(service, draw_face(emotion, rng)).json()
+        assert answer["model_version"] == champion
+        num_right += answer["emotion"] == emotion
+
+    assert num_right >= 12
+
+
+def test_operations_routes_answer(service: str) -> None:
+    """Health, metrics, documentation and facts answer beside the page."""
+    assert httpx.get(f"{service}/livez").status_code == 200
+    assert "bentoml_service_request_total" in httpx.get(f"{service}/metrics").text
+    assert httpx.get(f"{service}/docs.json").json()["paths"]["/predict"]
+    assert httpx.get(f"{service}/model").json()["num_parameters"] > 0
+
+
+def test_bad_uploads_are_refused_by_the_real_server(service: str) -> None:
+    """The contract's errors hold behind BentoML's own middleware too."""
+    cases = [
+        (400, "POST", "/predict", b""),
+        (413, "POST", "/predict", bytes(11 * 2**20)),
+        (415, "POST", "/predict", b"hello"),
+        (422, "POST", "/predict", b"\xff\xd8\xff\xe0"),
+        (405, "PUT", "/predict", b""),
+        (405, "POST", "/readyz", b""),
+        (404, "GET", "/nope", b""),
+    ]
+    for status, method, path, content in cases:
+        headers = {"Content-Type": "image/png"}
+        response = httpx.request(method, f"{service}{path}", content=content, headers=headers, timeout=20)
+        assert response.status_code == status, (path, response.text)
+        assert set(response.json()["error"]) == {"code", "message"}
+    assert is_ready(service)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path) -> None:
+    """A person chooses a face and sees bars, heatmap and version; a broken file gets a sentence."""
+    from playwright.sync_api import expect, sync_playwright
+
+    (tmp_path / "face.jpg").write_bytes(draw_face("surprise", np.random.default_rng(5)))
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith((service, "blob:")) else problems.append(request.url),
+        )
+        page.goto(service)
+
+        page.set_input_files("#file", tmp_path / "face.jpg")
+        expect(page.locator("#answer")).to_contain_text("This face looks", timeout=20_000)
+        expect(page.locator("#facts")).to_contain_text(Registry(site.data / "models").champion() or "no champion")
+        shown = [page.locator(f"#row-{emotion} .number").inner_text() for emotion in EMOTIONS]
+        page.set_input_files("#file", tmp_path / "broken.jpg")
+        expect(page.locator("#problem")).to_contain_text("damaged or incomplete", timeout=20_000)
+        browser.close()
+
+    assert sum(float(text.removesuffix(" %")) for text in shown) == pytest.approx(100, abs=0.5)
+    assert problems == []
+
+
+def test_every_answer_is_in_the_log(site: Site, service: str) -> None:
+    """What the service answered stands in the prediction log, one record each, whichever worker answered."""
+    before = count_records(site)
+    for number in range(40):
+        assert ask(service, draw_face("happy", np.random.default_rng(number))).status_code == 200
+    for _ in range(100):
+        if count_records(site) >= before + 40:
+            break
+        time.sleep(0.1)
+
+    assert count_records(site) == before + 40
+
+
+def count_records(site: Site) -> int:
+    paths = (site.data / "predictions").rglob("*.jsonl")
+    return sum(len({json.loads(line)["prediction_id"] for line in path.read_text().splitlines()}) for path in paths)

@@ -1,0 +1,89 @@
+"""The promise against train/serve skew: the same bytes give the same pixels and probabilities everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from starlette.testclient import TestClient
+
+from emotion_assets.core.bundle import WEIGHTS_NAME, read_manifest
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.images import decode_picture
+from emotion_assets.steps.data.catalogue import STORE_NAME, take_stock
+from emotion_assets.steps.data.store import Store
+from emotion_assets.steps.training.network import EmotionNet, ServedNet
+from emotion_assets.steps.training.reference import logged_table
+from emotion_service.app import EmotionApp
+from emotion_service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def pictures(faces: list[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Pictures of many kinds, by their hash: as drawn, in colour, turned by EXIF, large, in other formats."""
+    contents = [content for _, content in faces]
+    image = Image.open(io.BytesIO(faces[0][1]))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    variants: list[tuple[Image.Image, str, dict[str, object]]] = [
+        (image.convert("RGB").resize((700, 500)), "JPEG", {"quality": 60}),
+        (image.convert("RGB"), "JPEG", {"exif": exif}),
+        (image.convert("RGBA"), "PNG", {}),
+        (image.convert("P"), "GIF", {}),
+        (image, "BMP", {}),
+        (image, "TIFF", {}),
+        (image.convert("RGB"), "WEBP", {}),
+        (image.resize((1500, 1500)), "PNG", {}),
+    ]
+    for variant, name, options in variants:
+        buffer = io.BytesIO()
+        variant.save(buffer, name, **options)
+        contents.append(buffer.getvalue())
+    return {hashlib.sha256(content).hexdigest(): content for content in contents}
+
+
+@pytest.fixture(scope="module")
+def service(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    """The service's own routes, in this process."""
+    app = EmotionApp(Settings(tmp_path_factory.mktemp("data"), 1, 8, 30))
+    app.load(bundle_dir)
+    return TestClient(app.routes())
+
+
+def test_ingest_training_and_service_agree(
+    pictures: dict[str, bytes], bundle_dir: Path, service: TestClient, tmp_path: Path
+) -> None:
+    """Ingested pixels equal decoded ones; torch, the reference table and HTTP give the same numbers."""
+    for number, content in enumerate(pictures.values()):
+        path = tmp_path / "raw" / "happy" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    take_stock(tmp_path / "raw", tmp_path / "catalogue")
+    with Store(tmp_path / "catalogue" / STORE_NAME) as store:
+        ingested = np.stack(list(store.read_pixels(pictures)))
+    manifest = read_manifest(bundle_dir)
+    network = EmotionNet(manifest.configuration["width"])
+    network.load_state_dict(load_file(bundle_dir / WEIGHTS_NAME))
+    with torch.inference_mode():
+        served = ServedNet(network.eval(), manifest.temperature).eval()
+        trained = served(torch.from_numpy(ingested)).probabilities.numpy()
+    reference = logged_table(ingested, trained)
+
+    for index, content in enumerate(pictures.values()):
+        assert (decode_picture(content).pixels == ingested[index]).all()
+        raw = service.post("/predict", content=content, headers={"Content-Type": "image/x-anything"})
+        form = service.post("/predict", files={"image": ("../../x.exe", content, "text/plain")})
+        assert raw.status_code == form.status_code == 200, raw.text
+        for answer in (raw.json(), form.json()):
+            assert [answer["probabilities"][emotion] for emotion in EMOTIONS] == pytest.approx(
+                trained[index].tolist(), abs=1e-5
+            )
+            assert answer["emotion"] == reference["emotion"][index]
+            for name, value in answer["features"].items():
+                assert value == pytest.approx(reference[name][index], abs=1e-5)
