@@ -51,7 +51,7 @@ serve: $(READY) ## the accepted model on port 3001
 	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001
 
 data: $(READY) ## download the Kaggle set into raw/
-	$(BIN)/python -m emotion_assets.steps.data.download
+	$(BIN)/python -m emotion_assets.steps.data.download "$(EMOTION_DATA_DIR)/raw"
 
 bench: $(READY) ## measure the data path
 	$(BIN)/python -m benchmarks.data_path

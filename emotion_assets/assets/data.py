@@ -26,6 +26,8 @@ def raw_images(context: dg.AssetExecutionContext, places: Places) -> dg.Material
     Only files that are new since the last run are read. What cannot be used is listed with its reason;
     nothing is moved or deleted.
     """
+    from emotion_assets.steps.data.show import catalogue_pictures
+
     # Taken before the walk: a file that arrives during it makes the folder look new to the sensor.
     signature, _, _ = folder_signature(places.raw_dir)
     report = take_stock(places.raw_dir, places.catalogue_dir, log=context.log.info)
@@ -47,6 +49,10 @@ def raw_images(context: dg.AssetExecutionContext, places: Places) -> dg.Material
             "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
             "seconds": round(report.seconds, 2),
             "refused": table(_refusals(refused)),
+            **{
+                name: picture(content, name)
+                for name, content in catalogue_pictures(places.catalogue_dir, catalogue).items()
+            },
             "fingerprint": report.fingerprint,
             "folder_signature": signature,
             "catalogue": dg.MetadataValue.path(places.catalogue_dir / TABLE_NAME),

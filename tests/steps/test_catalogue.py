@@ -103,6 +103,7 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
     with (happy / "giant.jpg").open("wb") as giant:
         giant.truncate(5 * 2**30)
     (happy / "folder.jpg").mkdir()
+    (happy / "coming.jpg.part").write_bytes(face[:100])
     (raw / "Neutral").mkdir()
     (raw / "Neutral" / "x.jpg").write_bytes(face)
     (raw / "delivery.zip").write_bytes(b"PK")
@@ -122,13 +123,14 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
         "Happy/text.jpg": "unsupported_format",
         "Happy/cut.jpg": "unreadable_picture",
         "Happy/giant.jpg": "picture_too_large",
+        "Happy/coming.jpg.part": "unfinished_copy",
         "Neutral": "unknown_folder",
         "delivery.zip": "packed_archive",
         "loose.jpg": "unlabelled_file",
     }
     assert table["reason"].dropna().str.len().min() > 20
     assert table.loc["Happy/\\xff\\xfe.jpg", "is_accepted"]
-    assert report.num_odd == 7
+    assert report.num_odd == 8
 
 
 def test_take_stock_lists_unreadable_files(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

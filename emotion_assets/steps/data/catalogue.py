@@ -37,7 +37,8 @@ TABLE_NAME: Final = "catalogue.parquet"
 _BATCH_FILES: Final = 128
 # Starting worker processes pays off from about this many new files.
 _PARALLEL_FROM_FILES: Final = 1000
-_ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
+_UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,8 @@ def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[SeenFile | 
             try:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk_folder(root, path, label)
+                elif entry.name.lower().endswith(_UNFINISHED_SUFFIXES):
+                    yield path, "unfinished_copy", "The name says that it is still being copied. It waits."
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     yield SeenFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino)
@@ -237,7 +240,7 @@ def _why_odd(entry: os.DirEntry[bytes]) -> tuple[str, str]:
         return "symbolic_link", "Links are not followed. Copy the file or folder here instead."
     if not entry.is_file(follow_symlinks=False):
         return "not_a_file", "This is a pipe, socket or device. Remove it."
-    if entry.name.lower().endswith(tuple(os.fsencode(suffix) for suffix in _ARCHIVE_SUFFIXES)):
+    if entry.name.lower().endswith(_ARCHIVE_SUFFIXES):
         return "packed_archive", "Archives are not unpacked. Unpack it into the emotions' folders."
     return "unlabelled_file", f"The file lies in no emotion's folder ({', '.join(EMOTIONS)}). Move it into one."
 

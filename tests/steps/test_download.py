@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.data.catalogue import take_stock
+from emotion_assets.steps.data.download import DATASET, download_faces
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, faces: list[tuple[str, bytes]]) -> Path:
+    """A folder laid out as the data set is, with spellings seen in the wild."""
+    spelling = {"angry": "Angry", "fear": "fear", "happy": "Happy", "sad": "Sad", "surprise": "Suprise"}
+    for number, (emotion, content) in enumerate(faces):
+        path = tmp_path / "cache" / "Data" / spelling[emotion] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "cache"
+
+
+def test_download_puts_pictures_where_the_catalogue_finds_them(stand_in: Path, tmp_path: Path) -> None:
+    """Every picture arrives under its emotion; a second call copies nothing."""
+    asked: list[str] = []
+
+    def fetch(name: str) -> str:
+        asked.append(name)
+        return str(stand_in)
+
+    assert download_faces(tmp_path / "raw", fetch) == 15
+    assert download_faces(tmp_path / "raw", fetch) == 0
+    assert asked == [DATASET] * 2
+    assert take_stock(tmp_path / "raw", tmp_path / "catalogue").num_files == 15
+
+
+def test_download_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+    """One sentence names the failure and the ways out."""
+
+    def fetch(_: str) -> str:
+        raise ConnectionError("no route to host")
+
+    with pytest.raises(UnusableDataError, match=r"ConnectionError.*make demo"):
+        download_faces(tmp_path / "raw", fetch)
+
+
+def test_download_of_something_else_is_refused(tmp_path: Path) -> None:
+    """A set without a folder of an emotion is not copied anywhere."""
+    (tmp_path / "cache" / "Neutral").mkdir(parents=True)
+
+    with pytest.raises(UnusableDataError, match="named after an emotion"):
+        download_faces(tmp_path / "raw", lambda _: str(tmp_path / "cache"))
+
+
+def test_the_command_fails_with_a_sentence(tmp_path: Path) -> None:
+    """Without account and network the command ends with status 1 and no traceback."""
+    environment = {"HOME": str(tmp_path), "PATH": "", "KAGGLE_API_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "*"}
+    environment["https_proxy"] = environment["http_proxy"] = "http://127.0.0.1:9"
+
+    result = subprocess.run(
+        [sys.executable, "-m", "emotion_assets.steps.data.download", str(tmp_path / "raw")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "could not be downloaded" in result.stderr
+    assert "Traceback" not in result.stderr
