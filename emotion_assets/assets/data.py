@@ -19,7 +19,7 @@ _NUM_SHOWN = 36
 _MAX_REFUSED_FRACTION = 0.1
 
 
-@dg.asset(group_name="data", kinds={"python", "file"}, code_version=_CODE_VERSION)
+@dg.asset(group_name="emotions", kinds={"python", "file"}, code_version=_CODE_VERSION)
 def raw_images(context: dg.AssetExecutionContext, places: Places) -> dg.MaterializeResult[None]:
     """The labelled photographs in `raw/`, as a catalogue with one row for each file.
 
@@ -88,7 +88,7 @@ def few_files_are_refused(places: Places) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset(group_name="data", kinds={"numpy", "dataset"}, code_version=_CODE_VERSION, deps=[raw_images])
+@dg.asset(group_name="emotions", kinds={"numpy", "dataset"}, code_version=_CODE_VERSION, deps=[raw_images])
 def greyscale_splits(places: Places) -> dg.MaterializeResult[None]:
     """64×64 grey faces in train, val and test (80/10/10 of each emotion).
 

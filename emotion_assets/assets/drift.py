@@ -14,7 +14,7 @@ from emotion_assets.assets.metadata import table
 from emotion_assets.resources import Places, code_version
 
 
-@dg.asset(group_name="monitoring", kinds={"report"}, code_version=code_version("drift"), deps=[evaluation_report])
+@dg.asset(group_name="emotions", kinds={"report"}, code_version=code_version("drift"), deps=[evaluation_report])
 def drift_report(places: Places) -> dg.MaterializeResult[None]:
     """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
 

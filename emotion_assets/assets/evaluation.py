@@ -13,7 +13,7 @@ from emotion_assets.resources import Places, code_version
 
 
 @dg.asset(
-    group_name="model", kinds={"report", "scikitlearn"}, code_version=code_version("evaluation"), deps=[trained_cnn]
+    group_name="emotions", kinds={"report", "scikitlearn"}, code_version=code_version("evaluation"), deps=[trained_cnn]
 )
 def evaluation_report(places: Places) -> dg.MaterializeResult[None]:
     """How good the newest model is on test faces it never saw, and whether it takes the champion's place.

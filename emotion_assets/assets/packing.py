@@ -15,7 +15,7 @@ from emotion_assets.resources import Places, code_version
 _FOREIGN = ("torch", "dagster", "lightning", "evidently")
 
 
-@dg.asset(group_name="service", kinds={"python"}, code_version=code_version("packing"), deps=[evaluation_report])
+@dg.asset(group_name="emotions", kinds={"python"}, code_version=code_version("packing"), deps=[evaluation_report])
 def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.MaterializeResult[None]:
     """The bento `emotion_service` with the accepted model, ready for `bentoml serve` and `bentoml containerize`."""
     from emotion_assets.steps.packing.pack import pack

@@ -36,7 +36,7 @@ class TrainingRunConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="model",
+    group_name="emotions",
     kinds={"pytorch", "pytorchlightning"},
     code_version=code_version("training"),
     deps=[greyscale_splits],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -53,13 +54,15 @@ def catalogue_pictures(catalogue_dir: Path, table: pd.DataFrame) -> dict[str, by
 
 
 def _members_of_groups(rows: pd.DataFrame) -> list[str]:
-    """Return the contents of the first groups, a few of each; single contents count as their own group."""
-    keys = rows["near_duplicate_group"].fillna(rows["content_hash"])
-    sizes = keys.map(keys.value_counts())
-    conflicting = rows["has_label_conflict"].astype(bool)
-    shown = rows[(sizes > 1) | conflicting].assign(key=keys).sort_values(["key", "content_hash"])
-    first = shown["key"].drop_duplicates().head(_NUM_GROUPS)
-    return list(shown[shown["key"].isin(first)].groupby("key").head(_PER_GROUP)["content_hash"])
+    """Return the contents of the first groups, a few of each; a single content counts only if it is in conflict."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    lonely_count = rows["has_label_conflict"].astype(bool)
+    names = rows["near_duplicate_group"].astype(object).where(rows["near_duplicate_group"].notna(), None)
+    for content_hash, name, is_conflict in zip(rows["content_hash"], names, lonely_count, strict=True):
+        if name is not None or is_conflict:
+            groups[name or content_hash].append(content_hash)
+    shown = sorted(members for members in groups.values() if len(members) > 1 or lonely_count.all())
+    return [content_hash for members in shown[:_NUM_GROUPS] for content_hash in sorted(members)[:_PER_GROUP]]
 
 
 def _balance(accepted: pd.DataFrame) -> bytes:
