@@ -28,7 +28,7 @@ def test_served_network_takes_raw_pixels() -> None:
     served = cool(some_pixels())
 
     assert served.probabilities.sum(dim=1).tolist() == pytest.approx([1, 1, 1, 1], abs=1e-5)
-    assert served.embedding.shape == (4, 64)
+    assert served.embedding.shape == (4, 32)
     assert served.activation_maps.shape == (4, 5, 6, 6)
     assert hot(some_pixels()).probabilities.max() < served.probabilities.max()
 
@@ -44,9 +44,9 @@ def test_standardise_removes_light_and_contrast() -> None:
 def test_augment_depends_on_the_generator_alone() -> None:
     """Same generator state, same views; the next batch differs."""
     generator = torch.Generator().manual_seed(3)
-    first = augment(some_pixels(), generator)
-    second = augment(some_pixels(), generator)
-    again = augment(some_pixels(), torch.Generator().manual_seed(3))
+    first = augment(some_pixels(), 48, generator)
+    second = augment(some_pixels(), 48, generator)
+    again = augment(some_pixels(), 48, torch.Generator().manual_seed(3))
 
     assert first.shape == (4, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)
     assert torch.equal(first, again)
@@ -58,14 +58,14 @@ def test_augment_keeps_a_face_recognisable() -> None:
     down = torch.linspace(0, 255, 64)[:, None].expand(64, 64)
     pixels = down.to(torch.uint8)[None].repeat(64, 1, 1)
 
-    views = augment(pixels, torch.Generator().manual_seed(0))
+    views = augment(pixels, 48, torch.Generator().manual_seed(0))
     plain = prepare(pixels)
     correlation = torch.stack(
         [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(views, plain, strict=True)]
     )
 
-    assert correlation.min() > 0.3
-    assert correlation.median() > 0.9
+    assert correlation.median() > 0.7
+    assert (correlation > 0.3).float().mean() > 0.9
     assert correlation.max() < 1
 
 
@@ -84,7 +84,8 @@ def test_muon_takes_the_filters_and_adam_the_rest() -> None:
     """The stem has one input channel and is left to AdamW."""
     network = EmotionNet(4)
     optimizer = MuonWithAdamW(network, learning_rate=0.02, adam_learning_rate=0.002, weight_decay=0.1)
-    muon, adam = (group["params"] for group in optimizer.param_groups)
+    muon, *others = (group["params"] for group in optimizer.param_groups)
+    adam = [parameter for group in others for parameter in group]
 
     assert all(parameter.ndim == 4 and parameter.shape[1] > 1 for parameter in muon)
     assert len(muon) + len(adam) == len(list(network.parameters()))

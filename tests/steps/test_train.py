@@ -11,7 +11,7 @@ from scipy.special import softmax
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
-from emotion_assets.steps.training.lightning_parts import one_cycle
+from emotion_assets.steps.training.lightning_parts import one_cycle, side_at
 from emotion_assets.steps.training.train import TrainedNetwork, fit_temperature, train
 
 TINY = TrainingConfig(epochs=2, width=4, dropout=0.1, batch_size=32, precision="32-true")
@@ -136,3 +136,8 @@ def test_bundle_records_how_it_was_made(bundle_dir: Path) -> None:
 def test_finished_run_leaves_no_checkpoints(bundle_dir: Path) -> None:
     """Once the bundle is written, the work folder is gone."""
     assert not (bundle_dir.parent / ".training").exists()
+
+
+def test_pictures_grow_during_a_progressive_run() -> None:
+    """Small at first, full size for the last two fifths."""
+    assert [side_at(progress) for progress in (0, 0.29, 0.3, 0.59, 0.6, 1)] == [32, 32, 40, 40, 48, 48]

@@ -1,4 +1,7 @@
-"""Make every training batch a little different: geometry, light and holes, as operations on whole batches."""
+"""Make every training batch a little different: geometry, light, blur, noise and holes, on whole batches.
+
+The ranges were chosen on validation faces together with the recipe; docs/log.md has what was tried.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +11,59 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emotion_assets.steps.training.network import INPUT_SIZE_PX, standardise
+from emotion_assets.steps.training.network import standardise
 
-_MAX_ROTATION_RAD: Final = 12 * torch.pi / 180
-_MAX_LOG_SCALE: Final = 0.12
-_MAX_LOG_ASPECT: Final = 0.06
-_MAX_SHIFT: Final = 4 / 64 * 2  # the grid runs from -1 to 1, so 2 is the whole side
-_MAX_GAIN: Final = 0.15
-_MAX_OFFSET: Final = 0.15
-_ERASE_SHARE: Final = 0.25
-_ERASE_SIDE: Final = (0.15, 0.4)
+_MAX_ROTATION_RAD: Final = 0.26
+_MAX_LOG_SCALE: Final = 0.15
+_MAX_LOG_ASPECT: Final = 0.07
+_MAX_SHIFT: Final = 0.14  # the grid runs from -1 to 1, so this is 7 % of the side
+
+_GAMMA_SHARE: Final = 0.5
+_MAX_LOG_GAMMA: Final = 0.5
+_BLUR_SHARE: Final = 0.15
+_RAMP_SHARE: Final = 0.3
+_MAX_RAMP: Final = 1.0
+_NOISE_SHARE: Final = 0.2
+_MAX_NOISE: Final = 0.4
+_MAX_LOG_GAIN: Final = 0.2
+_MAX_OFFSET: Final = 0.2
+_ERASE_SHARE: Final = 0.4
+_ERASE_AREA: Final = (0.02, 0.22)
+_MAX_ERASE_LOG_RATIO: Final = 0.9
+_MAX_ERASE_SIDE: Final = 0.9
 
 
-def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a random view of each picture, at the network's resolution.
+def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
+    """Return a random view of each picture.
 
-    One affine resampling does mirroring, rotation within ±12°, scale within ±12 %, aspect, shift within
-    4 of 64 pixels, and the step from 64 to 48 pixels. Then come standardisation, gain and offset, and in
-    a quarter of the pictures a grey rectangle (random erasing, Zhong et al. 2017).
+    One affine resampling does mirroring, rotation, scale, aspect, shift and the step from 64 to `side_px`.
+    Some pictures then get another gamma or a blur; after standardisation some get a ramp of light, noise or
+    a hole (random erasing, Zhong et al. 2017), and all another gain and offset.
 
     Args:
         pixels: uint8 (picture, 64, 64).
+        side_px: rows and columns of the views.
         generator: makes the result reproducible.
 
     Returns:
-        float32 (picture, 1, 48, 48).
+        float32 (picture, 1, side_px, side_px).
     """
     count = len(pixels)
-    grid = functional.affine_grid(_affine(count, generator), [count, 1, INPUT_SIZE_PX, INPUT_SIZE_PX], False)
+    grid = functional.affine_grid(_affine(count, generator), [count, 1, side_px, side_px], False)
     grey = pixels[:, None].float() / 255
     view = functional.grid_sample(grey, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    view = standardise(view)
-    gain = 1 + _MAX_GAIN * _symmetric((count, 1, 1, 1), generator)
-    offset = _MAX_OFFSET * _symmetric((count, 1, 1, 1), generator)
-    return _erase(view * gain + offset, generator)
+    view = _relight(view.clamp(0, 1), generator)
+    return _erase(_disturb(standardise(view), generator), generator)
 
 
 def _symmetric(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Return uniform random numbers in -1..1."""
     return torch.rand(shape, generator=generator) * 2 - 1
+
+
+def _some(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Choose a share of the pictures: bool (picture, 1, 1, 1)."""
+    return torch.rand((count, 1, 1, 1), generator=generator) < share
 
 
 def _affine(count: int, generator: torch.Generator) -> Tensor:
@@ -61,20 +78,50 @@ def _affine(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([rows, columns], dim=1)
 
 
-def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
+def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
+    """Change gamma, and blur twice by a binomial of 3×3, in some pictures."""
+    count = len(view)
+    gamma = torch.exp(_MAX_LOG_GAMMA * _symmetric((count, 1, 1, 1), generator))
+    view = torch.where(_some(count, _GAMMA_SHARE, generator), view.clamp_min(1e-4) ** gamma, view)
+    chosen = _some(count, _BLUR_SHARE, generator).flatten().nonzero().flatten()
+    weights = torch.tensor([0.25, 0.5, 0.25])
+    kernel = (weights[:, None] * weights)[None, None]
+    blurred = view[chosen]
+    for _ in range(2):
+        blurred = functional.conv2d(functional.pad(blurred, (1, 1, 1, 1), mode="replicate"), kernel)
+    return view.index_copy(0, chosen, blurred)
+
+
+def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
+    """Add a ramp of light and noise to some standardised pictures, and change gain and offset of all."""
     count, _, height, width = view.shape
-    low, high = _ERASE_SIDE
-    sides = (low + (high - low) * torch.rand(count, 2, generator=generator)) * height
-    starts = torch.rand(count, 2, generator=generator) * (height - sides)
-    chosen = torch.rand(count, generator=generator) < _ERASE_SHARE
+    across = torch.linspace(-1, 1, width)[None, None, None, :]
+    down = torch.linspace(-1, 1, height)[None, None, :, None]
+    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _some(count, _RAMP_SHARE, generator)
+    level = _MAX_NOISE * torch.rand((count, 1, 1, 1), generator=generator) * _some(count, _NOISE_SHARE, generator)
+    gain = torch.exp(_MAX_LOG_GAIN * _symmetric((count, 1, 1, 1), generator))
+    offset = _MAX_OFFSET * _symmetric((count, 1, 1, 1), generator)
+    noise = torch.randn(view.shape, generator=generator)
+    return (view + slopes[0] * across + slopes[1] * down + level * noise) * gain + offset
+
+
+def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
+    """Cover a rectangle of some pictures with one random grey."""
+    count, _, height, width = view.shape
+    low, high = _ERASE_AREA
+    area = low + (high - low) * torch.rand(count, generator=generator)
+    ratio = torch.exp(_MAX_ERASE_LOG_RATIO * _symmetric((count,), generator))
+    tall = (area * ratio).sqrt().clamp(max=_MAX_ERASE_SIDE) * height
+    broad = (area / ratio).sqrt().clamp(max=_MAX_ERASE_SIDE) * width
+    top = torch.rand(count, generator=generator) * (height - tall)
+    left = torch.rand(count, generator=generator) * (width - broad)
     down = torch.arange(height)[None, :, None]
     across = torch.arange(width)[None, None, :]
-    (top, left), (tall, broad) = starts.unbind(1), sides.unbind(1)
     hole = (
         (down >= top[:, None, None])
         & (down < (top + tall)[:, None, None])
         & (across >= left[:, None, None])
         & (across < (left + broad)[:, None, None])
-        & chosen[:, None, None]
     )
-    return view.masked_fill(hole[:, None], 0.0)
+    hole = hole[:, None] & _some(count, _ERASE_SHARE, generator)
+    return torch.where(hole, torch.randn((count, 1, 1, 1), generator=generator), view)

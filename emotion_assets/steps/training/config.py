@@ -16,15 +16,17 @@ class TrainingConfig:
     epochs: int
     width: int
     dropout: float
+    is_progressive: bool = True
+    """Whether early steps see smaller pictures: 32 px until 30 %, 40 px until 60 %, then 48 px."""
     max_minutes: float | None = None
     batch_size: int = 128
-    learning_rate: float = 0.03
+    learning_rate: float = 0.02
     """Peak rate of Muon on the inner filters."""
     adam_learning_rate: float = 2e-3
     """Peak rate of AdamW on stem, normalisation and head."""
     weight_decay: float = 0.1
     """Share of a weight lost in a step, in units of the learning rate."""
-    warmup_fraction: float = 0.15
+    warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
     seed: int = 0
     devices: int = 1
@@ -32,9 +34,9 @@ class TrainingConfig:
 
 
 PRESETS: Final = {
-    "quick": TrainingConfig(epochs=6, width=48, dropout=0.2),
-    "standard": TrainingConfig(epochs=24, width=64, dropout=0.3),
-    "long": TrainingConfig(epochs=80, width=80, dropout=0.4),
+    "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
+    "standard": TrainingConfig(epochs=55, width=64, dropout=0.3),
+    "long": TrainingConfig(epochs=160, width=80, dropout=0.4),
 }
 
 

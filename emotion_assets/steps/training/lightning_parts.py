@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
@@ -19,10 +19,11 @@ from emotion_assets.steps.data.split import Split
 from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.muon import MuonWithAdamW
-from emotion_assets.steps.training.network import prepare
+from emotion_assets.steps.training.network import INPUT_SIZE_PX, prepare
 
 Batch = tuple[Tensor, Tensor]
 _EVALUATION_BATCH: int = 512
+_SIDES_PX: Final = ((0.3, 32), (0.6, 40))
 
 
 class PictureBatches(Dataset[Batch]):
@@ -108,6 +109,7 @@ class EmotionModule(pl.LightningModule):
             learning_rate=self.config.learning_rate,
             adam_learning_rate=self.config.adam_learning_rate,
             weight_decay=self.config.weight_decay,
+            work_dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32,
         )
 
     @property
@@ -140,7 +142,8 @@ class EmotionModule(pl.LightningModule):
         """Return the smoothed cross-entropy of one augmented batch."""
         del batch_idx
         pixels, class_indices = batch
-        views = augment(pixels.cpu(), self._generator).to(self.device)
+        side_px = side_at(self.progress) if self.config.is_progressive else INPUT_SIZE_PX
+        views = augment(pixels.cpu(), side_px, self._generator).to(self.device)
         logits = self.network(views.contiguous(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)
         if not torch.isfinite(loss):
@@ -207,6 +210,14 @@ class EpochLines(pl.Callback):
                 f"val accuracy {last['val/accuracy']:.3f}, macro-F1 {last['val/macro_f1']:.3f}, "
                 f"{last['seconds']:.0f} s"
             )
+
+
+def side_at(progress: float) -> int:
+    """Return the side of the training pictures at `progress` 0..1: small ones teach the coarse things cheaply."""
+    for until, side_px in _SIDES_PX:
+        if progress < until:
+            return side_px
+    return INPUT_SIZE_PX
 
 
 def one_cycle(progress: float, warmup_fraction: float) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 # The quintic iteration of the authors: fast towards singular values of about 1, not exact.
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
-_NUM_ITERATIONS: Final = 5
+_NUM_ITERATIONS: Final = 4
 _MOMENTUM: Final = 0.9
 _BETAS: Final = (0.9, 0.99)
 _EPSILON: Final = 1e-8
@@ -37,17 +37,38 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on the inner convolutions' filters, AdamW on stem, normalisation and head."""
 
     def __init__(
-        self, network: nn.Module, *, learning_rate: float, adam_learning_rate: float, weight_decay: float
+        self,
+        network: nn.Module,
+        *,
+        learning_rate: float,
+        adam_learning_rate: float,
+        weight_decay: float,
+        work_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Sort the parameters of `network`: filters of more than one input channel go to Muon."""
+        """Sort the parameters of `network`: filters of more than one input channel go to Muon.
+
+        AdamW's matrices decay by a tenth of `weight_decay`, scales and biases not at all. `work_dtype` is that
+        of Muon's matrix products; bfloat16 is good enough, and faster where the device multiplies it well.
+        """
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         filters = [parameter for parameter in parameters if parameter.ndim == 4 and parameter.shape[1] > 1]
         others = [parameter for parameter in parameters if parameter.ndim != 4 or parameter.shape[1] == 1]
+        matrices = [parameter for parameter in others if parameter.ndim > 1]
+        vectors = [parameter for parameter in others if parameter.ndim == 1]
+        adam = {"is_muon": False, "lr": adam_learning_rate, "peak_lr": adam_learning_rate}
         groups = [
-            {"params": filters, "is_muon": True, "lr": learning_rate, "peak_lr": learning_rate},
-            {"params": others, "is_muon": False, "lr": adam_learning_rate, "peak_lr": adam_learning_rate},
+            {
+                "params": filters,
+                "is_muon": True,
+                "lr": learning_rate,
+                "peak_lr": learning_rate,
+                "weight_decay": weight_decay,
+            },
+            {"params": matrices, "weight_decay": weight_decay / 10, **adam},
+            {"params": vectors, "weight_decay": 0.0, **adam},
         ]
-        super().__init__(groups, {"weight_decay": weight_decay})
+        super().__init__(groups, {})
+        self._work_dtype = work_dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -64,16 +85,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
                     parameter.add_(update(parameter, self.state[parameter]), alpha=-group["lr"])
         return loss
 
-    @staticmethod
-    def _muon(parameter: Tensor, state: dict[str, Any]) -> Tensor:
+    def _muon(self, parameter: Tensor, state: dict[str, Any]) -> Tensor:
         gradient = parameter.grad
         assert gradient is not None
         momentum: Tensor = state.setdefault("momentum", torch.zeros_like(parameter))
         momentum.lerp_(gradient, 1 - _MOMENTUM)
         direction = gradient.lerp(momentum, _MOMENTUM).flatten(1)
         num_rows, num_columns = direction.shape
-        update: Tensor = orthogonalise(direction) * max(1.0, num_rows / num_columns) ** 0.5
-        return update.view_as(parameter)
+        update: Tensor = orthogonalise(direction.to(self._work_dtype)) * max(1.0, num_rows / num_columns) ** 0.5
+        return update.to(parameter.dtype).view_as(parameter)
 
     @staticmethod
     def _adam(parameter: Tensor, state: dict[str, Any]) -> Tensor:

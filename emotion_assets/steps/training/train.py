@@ -166,10 +166,11 @@ def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callabl
 
 
 def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
-    """Return the network's logits, float32 (picture, emotion), for all pictures of a split."""
+    """Return logits, float32 (picture, emotion), for all pictures of a split: the mean of both mirror images."""
     network = network.cpu().float().eval()
     with torch.inference_mode():
-        parts = [network(prepare(chunk)) for chunk in torch.split(torch.from_numpy(split.pixels), _EVALUATION_BATCH)]
+        batches = [prepare(chunk) for chunk in torch.split(torch.from_numpy(split.pixels), _EVALUATION_BATCH)]
+        parts = [(network(batch) + network(batch.flip(3))) / 2 for batch in batches]
     return torch.cat(parts).numpy()
 
 
