@@ -53,7 +53,7 @@ def open_like_an_image_folder(path: str) -> np.ndarray:
 def decode_bare(path: str) -> np.ndarray:
     """The least that turns a JPEG into 64×64: the decoder's own shrinking, grey, resize; no check, no hash."""
     image = Image.open(io.BytesIO(Path(path).read_bytes()))
-    image.draft("L", (128, 128))
+    image.draft("L", (64, 64))
     return np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BILINEAR))
 
 

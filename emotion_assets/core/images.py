@@ -59,9 +59,9 @@ _SIGNATURES: Final = (
     (b"MM\x00+", "TIFF"),
 )
 
-# Pictures are shrunk to at least twice the final size first, so that one strip at a time is in memory
-# and the final filter still sees enough detail.
-_WORKING_SIDE_PX: Final = 2 * IMAGE_SIZE_PX
+# Pictures are first shrunk by a whole factor to no less than the final size: by the JPEG decoder itself, or
+# strip by strip, so that one strip at a time is in memory.
+_WORKING_SIDE_PX: Final = IMAGE_SIZE_PX
 _STRIP_PIXELS: Final = 1_000_000
 
 _ORIENTATION_TAG: Final = 0x0112

@@ -17,17 +17,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.core.errors import PictureError, PictureTooLargeError, UnusableDataError
 from emotion_assets.core.files import sync_folder
-from emotion_assets.core.images import MAX_PICTURE_BYTES, decode_picture
+from emotion_assets.core.images import IMAGE_SIZE_PX, MAX_PICTURE_BYTES, decode_picture
 from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, group_names
 from emotion_assets.steps.data.store import Content, SeenFile, Store
 
@@ -260,6 +261,17 @@ def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list
             if isinstance(read, bytes):
                 read = _read_content(read, connection, known)
             results.append(read)
+    return _described(results)
+
+
+def _described(results: list[_Read]) -> list[_Read]:
+    """Add the descriptors, computed for the whole batch at once."""
+    accepted = [index for index, read in enumerate(results) if isinstance(read, Content) and read.pixels]
+    if accepted:
+        flat = b"".join(results[index].pixels for index in accepted)  # type: ignore[union-attr, misc]
+        pixels = np.frombuffer(flat, dtype=np.uint8).reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+        for index, descriptor in zip(accepted, describe(pixels), strict=True):
+            results[index] = replace(results[index], descriptor=descriptor.tobytes())  # type: ignore[type-var]
     return results
 
 
@@ -306,7 +318,6 @@ def _read_content(content: bytes, connection: sqlite3.Connection, known: set[str
         picture.mode,
         picture.format,
         picture.pixels.tobytes(),
-        describe(picture.pixels[None])[0].tobytes(),
     )
 
 

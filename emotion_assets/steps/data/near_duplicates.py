@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dctn
+from scipy.fft import dct
 
-from emotion_assets.core.images import Pixels
+from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.store import Store
 
 SIMILARITY_THRESHOLD: Final = 0.85
@@ -30,7 +30,8 @@ _BLANK_NORM: Final = 8.0
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))
 _RADIUS: Final = np.hypot(_ROWS, _COLUMNS)
 _KEPT: Final = (_RADIUS > 0) & (_RADIUS < _NUM_FREQUENCIES)
-_WEIGHT: Final = _RADIUS[_KEPT].astype(np.float32)
+_WEIGHT: Final = _RADIUS[_KEPT]
+_BASIS: Final = np.asarray(dct(np.eye(IMAGE_SIZE_PX), axis=0, norm="ortho"))[:_NUM_FREQUENCIES]
 _MIRROR: Final = np.where(_COLUMNS[_KEPT] % 2 == 1, -1, 1).astype(np.int16)
 
 Descriptors = npt.NDArray[np.int16]
@@ -46,8 +47,9 @@ def describe(pixels: Pixels) -> Descriptors:
         int16 (picture, 120): a vector of length 2048. Pictures without any structure get one shared
         vector, so that all blank pictures count as one.
     """
-    spectrum = dctn(pixels.astype(np.float32), axes=(1, 2), norm="ortho")
-    vectors = spectrum[:, :_NUM_FREQUENCIES, :_NUM_FREQUENCIES][:, _KEPT] * _WEIGHT
+    # One small product a picture, so that a descriptor does not depend on the batch it was computed in.
+    spectrum = _BASIS @ pixels.astype(np.float64) @ _BASIS.T
+    vectors = spectrum[:, _KEPT] * _WEIGHT
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[norms[:, 0] < _BLANK_NORM] = 1
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
