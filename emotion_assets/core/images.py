@@ -43,6 +43,7 @@ MAX_WEBP_PIXELS: Final = 12_000_000
 # Cameras and encoders write about ten scans.
 MAX_JPEG_SCANS: Final = 100
 MAX_JPEG_SCAN_PIXELS: Final = 500_000_000
+MAX_JPEG_COEFFICIENT_BYTES: Final = 150_000_000
 
 # Every other Pillow decoder stays off: EPS starts an interpreter, many are rarely fuzzed.
 # Phone pictures in MPO containers open as JPEG.
@@ -143,7 +144,7 @@ def _decode(content: bytes, signature: str) -> DecodedPicture:
         if signature == "PNG":
             _check_png(content)
         if signature == "JPEG":
-            _check_jpeg_scans(content, width_px * height_px)
+            _check_jpeg_scans(content, image)
             # Decodes at a half, a quarter or an eighth of the size straight from the cosine coefficients.
             image.draft("L", (_WORKING_SIDE_PX, _WORKING_SIDE_PX))
         image.load()
@@ -176,13 +177,24 @@ def _check_png(content: bytes) -> None:
         image.verify()
 
 
-def _check_jpeg_scans(content: bytes, num_pixels: int) -> None:
+def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
+    num_pixels = image.width * image.height
     num_scans = content.count(b"\xff\xda")
     if num_scans > MAX_JPEG_SCANS or num_scans * num_pixels > MAX_JPEG_SCAN_PIXELS:
         raise UnreadablePictureError(
             f"The JPEG picture has {num_scans} scans over {num_pixels:,} pixels, which takes too long to decode. "
             "Save it anew as a baseline JPEG."
         )
+    if num_scans > 1:
+        # Between scans the decoder keeps every coefficient, 2 bytes each, of every channel.
+        samplings = [(across, down) for _, across, down, _ in getattr(image, "layer", ())]
+        largest = max((across * down for across, down in samplings), default=1)
+        num_bytes = 2 * num_pixels * sum(across * down for across, down in samplings) // largest
+        if num_bytes > MAX_JPEG_COEFFICIENT_BYTES:
+            raise PictureTooLargeError(
+                f"The progressive JPEG picture needs {num_bytes:,} bytes to decode; at most "
+                f"{MAX_JPEG_COEFFICIENT_BYTES:,} are spent. Send a smaller copy, or save it as a baseline JPEG."
+            )
 
 
 def _orientation_of(image: Image.Image) -> int:

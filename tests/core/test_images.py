@@ -211,6 +211,17 @@ def test_decode_refuses_progressive_bombs() -> None:
         decode_picture(bomb)
 
 
+def test_decode_refuses_progressive_pictures_that_need_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All coefficients of a progressive JPEG are held at once; subsampled colour needs half."""
+    monkeypatch.setattr(images, "MAX_JPEG_COEFFICIENT_BYTES", 120 * 90 * 2 * 2)
+    colour = gradient().convert("RGB")
+
+    decode_picture(encode(colour, "JPEG", progressive=True, subsampling=2))
+    decode_picture(encode(colour, "JPEG", subsampling=0))
+    with pytest.raises(PictureTooLargeError, match="progressive"):
+        decode_picture(encode(colour, "JPEG", progressive=True, subsampling=0))
+
+
 def test_decode_ignores_damaged_exif() -> None:
     """Nonsense in the EXIF block does not make a good picture bad."""
     content = encode(gradient(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff junk")

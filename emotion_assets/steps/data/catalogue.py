@@ -91,7 +91,9 @@ def take_stock(
         num_removed = store.end_walk()
         log("Comparing new pictures with all others")
         num_new_pairs = compare_new_contents(store)
-        publish(store, catalogue_dir, splits={})
+        table_path = catalogue_dir / TABLE_NAME
+        if ingest.num_new or num_removed or ingest.num_odd or not table_path.exists():
+            publish(store, catalogue_dir, splits={})
         fingerprint = _fingerprint(store)
     return StockReport(
         num_files=ingest.num_new + ingest.num_cached,

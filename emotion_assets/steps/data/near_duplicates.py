@@ -87,9 +87,9 @@ def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) 
 
 def compare_new_contents(store: Store) -> int:
     """Find the near-duplicates of contents that were never compared; return the number of new pairs."""
-    ids, descriptors, is_compared = store.descriptors()
-    if is_compared.all():
+    if not store.has_uncompared():
         return 0
+    ids, descriptors, is_compared = store.descriptors()
     pairs = similar_pairs(descriptors, is_compared)
     store.add_pairs(((int(ids[a]), int(ids[b])) for a, b in pairs), ids[~is_compared])
     return len(pairs)

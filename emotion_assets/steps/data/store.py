@@ -38,6 +38,7 @@ CREATE TABLE files (
     content_id INTEGER NOT NULL REFERENCES contents
 ) WITHOUT ROWID;
 CREATE INDEX files_by_content ON files (content_id);
+CREATE INDEX contents_to_compare ON contents (content_id) WHERE is_compared = 0 AND descriptor IS NOT NULL;
 CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
     WITHOUT ROWID;
 CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
@@ -165,6 +166,11 @@ class Store:
         with self.transaction():
             self._connection.executemany("INSERT OR REPLACE INTO oddities VALUES (?, ?, ?)", kept)
             self._connection.executemany("DELETE FROM files WHERE path = ?", ((path,) for path, _, _ in kept))
+
+    def has_uncompared(self) -> bool:
+        """Tell whether a content was not compared with the others yet."""
+        query = "SELECT 1 FROM contents WHERE is_compared = 0 AND descriptor IS NOT NULL LIMIT 1"
+        return self._connection.execute(query).fetchone() is not None
 
     def descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
         """Return content ids, descriptors (content, feature) and which are compared with all others already."""
