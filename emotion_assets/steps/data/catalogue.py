@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.core.errors import PictureError, PictureTooLargeError, UnusableDataError
@@ -59,6 +60,26 @@ class StockReport:
 
 
 Oddity = tuple[bytes, str, str]
+
+_ROWS_A_GROUP: Final = 20_000
+_TABLE_SCHEMA: Final = pa.schema(
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("content_hash", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("mode", pa.string()),
+        ("format", pa.string()),
+        ("is_accepted", pa.bool_()),
+        ("reason_code", pa.string()),
+        ("reason", pa.string()),
+        ("near_duplicate_group", pa.string()),
+        ("has_label_conflict", pa.bool_()),
+        ("split", pa.string()),
+    ]
+)
 
 
 def take_stock(
@@ -328,46 +349,43 @@ def publish(store: Store, catalogue_dir: Path, splits: dict[str, str]) -> Path:
 
     `splits` gives the split (or the reason for having none) by content hash.
     """
+    table_path = catalogue_dir / TABLE_NAME
+    temporary = table_path.with_name(f".{TABLE_NAME}.{os.getpid()}.tmp")
+    with pq.ParquetWriter(temporary, _TABLE_SCHEMA) as writer:
+        # In portions, so that memory does not grow with the number of files.
+        for rows in _batched(_table_rows(store, splits), _ROWS_A_GROUP):
+            writer.write_table(pa.Table.from_pylist(list(rows), _TABLE_SCHEMA))
+    temporary.replace(table_path)
+    sync_folder(catalogue_dir)
+    return table_path
+
+
+def _table_rows(store: Store, splits: dict[str, str]) -> Iterator[dict[str, object]]:
     groups = group_names(store.pairs(), store.hashes_by_id())
     labels: dict[int, set[str]] = {}
     for content_id, _, label in store.labelled_contents():
         labels.setdefault(content_id, set()).add(label)
     conflicting = conflicts(store, labels)
-    columns = ("path", "label", "size_bytes", "content_hash", "width_px", "height_px", "mode", "format")
-    rows: list[dict[str, object]] = []
+    columns = _TABLE_SCHEMA.names[:8]
     for path, label, size_bytes, content_hash, width, height, mode, form, code, reason, content_id in store.file_rows():
         facts = (_readable(path), label, size_bytes, content_hash, width, height, mode, form)
-        rows.append(
-            {
-                **dict(zip(columns, facts, strict=True)),
-                "is_accepted": code is None,
-                "reason_code": code,
-                "reason": reason,
-                "near_duplicate_group": groups.get(content_id),
-                "has_label_conflict": content_id in conflicting,
-                "split": splits.get(content_hash),
-            }
-        )
+        yield {
+            **dict(zip(columns, facts, strict=True)),
+            "is_accepted": code is None,
+            "reason_code": code,
+            "reason": reason,
+            "near_duplicate_group": groups.get(content_id),
+            "has_label_conflict": content_id in conflicting,
+            "split": splits.get(content_hash),
+        }
     for path, code, reason in store.oddities():
-        rows.append({"path": _readable(path), "is_accepted": False, "reason_code": code, "reason": reason})
-    table = pd.DataFrame(
-        rows,
-        columns=[
-            *columns,
-            "is_accepted",
-            "reason_code",
-            "reason",
-            "near_duplicate_group",
-            "has_label_conflict",
-            "split",
-        ],
-    ).astype({"size_bytes": "Int64", "width_px": "Int32", "height_px": "Int32"})
-    table_path = catalogue_dir / TABLE_NAME
-    temporary = table_path.with_name(f".{TABLE_NAME}.{os.getpid()}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(table_path)
-    sync_folder(catalogue_dir)
-    return table_path
+        yield {
+            "path": _readable(path),
+            "is_accepted": False,
+            "reason_code": code,
+            "reason": reason,
+            "has_label_conflict": False,
+        }
 
 
 def folder_signature(raw_dir: Path) -> tuple[str, int, float]:
