@@ -42,10 +42,7 @@ check: $(READY) ## lint, types, who imports whom
 	$(BIN)/python -m pytest -q tests/test_floor_plan.py
 
 ui: $(READY) ## Dagster on port 3000, its reports on port 3002
-	@mkdir -p "$(EMOTION_DATA_DIR)/reports" "$(DAGSTER_HOME)"
-	@$(BIN)/python -m http.server 3002 --bind 127.0.0.1 --directory "$(EMOTION_DATA_DIR)/reports" >/dev/null 2>&1 & \
-	reports=$$!; trap "kill $$reports 2>/dev/null" EXIT; \
-	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
+	$(BIN)/python scripts/ui.py
 
 serve: $(READY) ## the accepted model on port 3001
 	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001

@@ -1,0 +1,46 @@
+"""Dagster's UI on port 3000, and on port 3002 the reports that its assets link to. Ctrl-C stops both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+UI_PORT = 3000
+REPORTS_PORT = 3002
+CHECKOUT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a line for each."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def main() -> int:
+    """Run both until the UI ends, and return its exit status."""
+    reports = Path(os.environ["EMOTION_DATA_DIR"]) / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", REPORTS_PORT), partial(QuietHandler, directory=reports))
+    except OSError as error:
+        sys.exit(f"Port {REPORTS_PORT} is taken ({error.strerror}): does another `make ui` run? Stop it first.")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [BIN / "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(UI_PORT)]
+    with subprocess.Popen(command, cwd=CHECKOUT) as ui:
+        # Ctrl-C reaches the UI too, which takes a moment to stop its daemon; a plain kill is passed on.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: ui.terminate())
+        return ui.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
