@@ -51,7 +51,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def similarities(pixels: np.ndarray) -> np.ndarray:
     """All similarities, the larger of straight and mirrored, (picture, picture) in -1..1."""
     descriptors = describe(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
-    mirrored = descriptors * near_duplicates._MIRROR  # noqa: SLF001
+    mirrored = descriptors * np.where(near_duplicates._IS_ODD, -1, 1)  # noqa: SLF001
     return np.maximum(descriptors @ descriptors.T, mirrored @ descriptors.T)
 
 
@@ -88,7 +88,7 @@ def count_real(raw_dir: Path, path: Path) -> None:
     labels = np.array([emotion_of_folder(file.parent.name) for file in files])
     found = []
     descriptors = describe(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
-    for vectors in (descriptors, descriptors * near_duplicates._MIRROR):  # noqa: SLF001
+    for vectors in (descriptors, descriptors * np.where(near_duplicates._IS_ODD, -1, 1)):  # noqa: SLF001
         for start in range(0, len(files), 2048):
             block = vectors[start : start + 2048] @ descriptors.T
             first, second = np.nonzero(block >= EDGES[0])

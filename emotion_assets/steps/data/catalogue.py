@@ -8,16 +8,11 @@ decoded again. Links are not followed, so nothing outside the tree is read.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import sqlite3
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -27,16 +22,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
-from emotion_assets.core.errors import PictureError, PictureTooLargeError, UnusableDataError
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import sync_folder
-from emotion_assets.core.images import IMAGE_SIZE_PX, MAX_PICTURE_BYTES, decode_picture
+from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, group_names
-from emotion_assets.steps.data.store import Content, SeenFile, Store
+from emotion_assets.steps.data.reading import (
+    Content,
+    Oddity,
+    Read,
+    ReaderDiedError,
+    Readers,
+    SeenFile,
+    read_files,
+)
+from emotion_assets.steps.data.store import Store
 
 STORE_NAME: Final = "pictures.sqlite"
 TABLE_NAME: Final = "catalogue.parquet"
 
 _BATCH_FILES: Final = 128
+_LOOKED_AT_ONCE: Final = 500
 # Starting worker processes pays off from about this many new files.
 _PARALLEL_FROM_FILES: Final = 1000
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
@@ -58,8 +63,6 @@ class StockReport:
     fingerprint: str
     """Changes with the accepted contents and their labels, not with names, order or times."""
 
-
-Oddity = tuple[bytes, str, str]
 
 _ROWS_A_GROUP: Final = 20_000
 _TABLE_SCHEMA: Final = pa.schema(
@@ -145,8 +148,9 @@ class _Ingest:
         self.raw_dir, self.store, self.num_workers, self.log = raw_dir, store, num_workers, log
         self._places = (str(raw_dir), str(store_path))
         self.num_new = self.num_cached = self.num_decoded = self.num_odd = 0
-        self._pool: Executor | None = None
-        self._waiting: list[tuple[Future[list[_Read]], tuple[SeenFile, ...]]] = []
+        self._readers: Readers | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._waiting: list[tuple[Future[list[Read]], tuple[SeenFile, ...]]] = []
 
     def run(self) -> None:
         """Walk, read and store; every finished batch is kept if this is interrupted."""
@@ -156,19 +160,15 @@ class _Ingest:
                 self._take(batch)
             self._drain(0)
         finally:
-            if self._pool:
-                self._pool.shutdown(cancel_futures=True)
+            self._stop_readers()
 
     def _new_files(self) -> Iterator[SeenFile]:
-        for entries in _batched(walk(self.raw_dir), 1000):
+        for entries in _batched(walk(self.raw_dir), _LOOKED_AT_ONCE):
             files = [entry for entry in entries if isinstance(entry, SeenFile)]
             self._report(entry for entry in entries if not isinstance(entry, SeenFile))
-            self.store.note_seen(file.path for file in files)
-            for file in files:
-                if self.store.is_unchanged(file):
-                    self.num_cached += 1
-                else:
-                    yield file
+            changed = self.store.note_seen(files)
+            self.num_cached += len(files) - len(changed)
+            yield from changed
 
     def _take(self, batch: tuple[SeenFile, ...]) -> None:
         self.num_new += len(batch)
@@ -177,10 +177,10 @@ class _Ingest:
         if self.num_workers == 1 or self.num_new < _PARALLEL_FROM_FILES:
             self._keep(batch, read_files(*self._places, batch))
             return
-        if self._pool is None:
-            # Spawned, not forked: the caller may run threads (Dagster does).
-            self._pool = ProcessPoolExecutor(self.num_workers, multiprocessing.get_context("spawn"))
-        self._waiting.append((self._pool.submit(read_files, *self._places, batch), batch))
+        if self._readers is None or self._threads is None:
+            self._readers = Readers(self.num_workers, *self._places)
+            self._threads = ThreadPoolExecutor(self.num_workers, "readers")
+        self._waiting.append((self._threads.submit(self._readers.read, batch), batch))
         self._drain(2 * self.num_workers)
 
     def _drain(self, num_left: int) -> None:
@@ -188,25 +188,41 @@ class _Ingest:
             future, batch = self._waiting.pop(0)
             try:
                 read = future.result()
-            except BrokenProcessPool:
-                # A worker was killed (out of memory, most likely): go on here, one file at a time.
-                self._pool, self.num_workers = None, 1
+            except ReaderDiedError:
+                self.log("A reader process died (out of memory?); going on in this process")
+                self.num_workers = 1
                 read = read_files(*self._places, batch)
             self._keep(batch, read)
 
-    def _keep(self, batch: tuple[SeenFile, ...], read: list[_Read]) -> None:
+    def _stop_readers(self) -> None:
+        if self._readers and self._threads:
+            self._readers.close()
+            self._threads.shutdown(cancel_futures=True)
+
+    def _keep(self, batch: tuple[SeenFile, ...], read: list[Read]) -> None:
         self._report(oddity for oddity in read if isinstance(oddity, tuple))
         pairs = [(file, result) for file, result in zip(batch, read, strict=True) if isinstance(result, Content)]
-        self.num_decoded += sum(content.format is not None or content.refusal is not None for _, content in pairs)
-        self.store.add(pairs)
+        self.num_decoded += sum(content.is_fresh for _, content in pairs)
+        self.store.add(pairs, _descriptors([content for _, content in pairs]))
 
     def _report(self, oddities: Iterable[Oddity]) -> None:
         kept = list(oddities)
         self.num_odd += len(kept)
-        self.store.add_oddities(kept)
+        if kept:
+            self.store.add_oddities(kept)
 
 
-_Read = Content | Oddity
+def _descriptors(contents: list[Content]) -> dict[str, bytes]:
+    """Return the descriptors of the accepted contents, by hash; computed at once, because that is cheap."""
+    accepted = [content for content in contents if content.pixels]
+    if not accepted:
+        return {}
+    flat = b"".join(content.pixels or b"" for content in accepted)
+    pixels = np.frombuffer(flat, dtype=np.uint8).reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+    found = zip(accepted, describe(pixels), strict=True)
+    return {content.content_hash: descriptor.tobytes() for content, descriptor in found}
+
+
 _Item = TypeVar("_Item")
 
 
@@ -267,81 +283,6 @@ def _why_odd(entry: os.DirEntry[bytes]) -> tuple[str, str]:
     if entry.name.lower().endswith(_ARCHIVE_SUFFIXES):
         return "packed_archive", "Archives are not unpacked. Unpack it into the emotions' folders."
     return "unlabelled_file", f"The file lies in no emotion's folder ({', '.join(EMOTIONS)}). Move it into one."
-
-
-def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list[_Read]:
-    """Read `files` and decode those whose content the store does not hold.
-
-    Returns:
-        For each file its content (the bare hash if it is known), or an oddity if it could not be read.
-    """
-    root = os.fsencode(raw_dir)
-    with closing(sqlite3.connect(f"file:{store_path}?mode=ro", uri=True, timeout=60)) as connection:
-        known: set[str] = set()
-        results: list[_Read] = []
-        for file in files:
-            read = _read_file(root, file)
-            if isinstance(read, bytes):
-                read = _read_content(read, connection, known)
-            results.append(read)
-    return _described(results)
-
-
-def _described(results: list[_Read]) -> list[_Read]:
-    """Add the descriptors, computed for the whole batch at once."""
-    accepted = [index for index, read in enumerate(results) if isinstance(read, Content) and read.pixels]
-    if accepted:
-        flat = b"".join(results[index].pixels for index in accepted)  # type: ignore[union-attr, misc]
-        pixels = np.frombuffer(flat, dtype=np.uint8).reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-        for index, descriptor in zip(accepted, describe(pixels), strict=True):
-            results[index] = replace(results[index], descriptor=descriptor.tobytes())  # type: ignore[type-var]
-    return results
-
-
-def _read_file(root: bytes, file: SeenFile) -> bytes | Content | Oddity:
-    if file.size_bytes > MAX_PICTURE_BYTES:
-        # Not even hashed: it may be a sparse file of terabytes. Its size stands in for its content.
-        return Content(
-            f"size-{file.size_bytes}",
-            refusal_code=PictureTooLargeError.code,
-            refusal=f"The file has {file.size_bytes:,} bytes; at most {MAX_PICTURE_BYTES:,} are read.",
-        )
-    try:
-        # Neither follows a link nor waits for a pipe that took the file's place.
-        descriptor = os.open(os.path.join(root, file.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return file.path, "vanished", "The file was removed while the folder was read."
-    except OSError as error:
-        return file.path, "unreadable_file", f"The file cannot be opened ({error.strerror}). Check its permissions."
-    with open(descriptor, "rb") as opened:
-        try:
-            content = opened.read(MAX_PICTURE_BYTES + 1)
-            status = os.fstat(descriptor)
-        except OSError as error:
-            return file.path, "unreadable_file", f"The file cannot be read ({error.strerror}). Check the disk."
-    unchanged = (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
-    if not stat.S_ISREG(status.st_mode) or not unchanged or len(content) != file.size_bytes:
-        return file.path, "still_changing", "The file changed while it was read. The next run takes it."
-    return content
-
-
-def _read_content(content: bytes, connection: sqlite3.Connection, known: set[str]) -> Content:
-    digest = hashlib.sha256(content).hexdigest()
-    if digest in known or connection.execute("SELECT 1 FROM contents WHERE content_hash = ?", (digest,)).fetchone():
-        return Content(digest)
-    known.add(digest)
-    try:
-        picture = decode_picture(content)
-    except PictureError as error:
-        return Content(digest, refusal_code=error.code, refusal=str(error))
-    return Content(
-        digest,
-        picture.width_px,
-        picture.height_px,
-        picture.mode,
-        picture.format,
-        picture.pixels.tobytes(),
-    )
 
 
 def publish(store: Store, catalogue_dir: Path, splits: dict[str, str]) -> Path:

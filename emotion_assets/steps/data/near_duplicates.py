@@ -32,7 +32,7 @@ _RADIUS: Final = np.hypot(_ROWS, _COLUMNS)
 _KEPT: Final = (_RADIUS > 0) & (_RADIUS < _NUM_FREQUENCIES)
 _WEIGHT: Final = _RADIUS[_KEPT]
 _BASIS: Final = np.asarray(dct(np.eye(IMAGE_SIZE_PX), axis=0, norm="ortho"))[:_NUM_FREQUENCIES]
-_MIRROR: Final = np.where(_COLUMNS[_KEPT] % 2 == 1, -1, 1).astype(np.int16)
+_IS_ODD: Final = _COLUMNS[_KEPT] % 2 == 1
 
 Descriptors = npt.NDArray[np.int16]
 
@@ -66,18 +66,22 @@ def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) 
     Returns:
         int64 (pair, 2) of positions, the first below the second.
     """
-    limit = SIMILARITY_THRESHOLD * _SCALE**2
-    everyone = descriptors.astype(np.float32)
-    fresh = np.flatnonzero(~is_compared)
+    limit = np.float32(SIMILARITY_THRESHOLD * _SCALE**2)
+    # Mirroring turns the sign of the odd columns, so with the products of even and odd features apart,
+    # the larger of straight and mirrored similarity is even + |odd|.
+    even = np.ascontiguousarray(descriptors[:, ~_IS_ODD], dtype=np.float32)
+    odd = np.ascontiguousarray(descriptors[:, _IS_ODD], dtype=np.float32)
+    order = np.concatenate([np.flatnonzero(is_compared), np.flatnonzero(~is_compared)])
+    even, odd = even[order], odd[order]
     found = []
-    for start in range(0, len(fresh), _BLOCK_ROWS):
-        rows = fresh[start : start + _BLOCK_ROWS]
-        # Among fresh pictures each pair is met once only: those before this block are done.
-        columns = np.flatnonzero(is_compared | (np.arange(len(everyone)) >= rows[0]))
-        for vectors in (descriptors[rows], descriptors[rows] * _MIRROR):
-            matches = vectors.astype(np.float32) @ everyone[columns].T >= limit
-            row, column = np.nonzero(matches)
-            found.append(np.stack([rows[row], columns[column]], axis=1))
+    for start in range(int(is_compared.sum()), len(order), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(order))
+        # Each pair is met once: fresh pictures with all before them and with their own block.
+        similarity = odd[start:stop] @ odd[:stop].T
+        np.abs(similarity, out=similarity)
+        similarity += even[start:stop] @ even[:stop].T
+        row, column = np.divmod(np.flatnonzero(similarity >= limit), stop)
+        found.append(np.stack([order[row + start], order[column]], axis=1))
     if not found:
         return np.empty((0, 2), dtype=np.int64)
     pairs = np.concatenate(found)

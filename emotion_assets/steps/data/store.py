@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+from emotion_assets.steps.data.reading import Content, SeenFile
 
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -45,38 +45,14 @@ CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NO
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What became of the bytes of one picture; `pixels` is None when it was refused."""
-
-    content_hash: str
-    width_px: int | None = None
-    height_px: int | None = None
-    mode: str | None = None
-    format: str | None = None
-    pixels: bytes | None = None
-    descriptor: bytes | None = None
-    refusal_code: str | None = None
-    refusal: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SeenFile:
-    """A regular file in a labelled folder, as it was when its bytes were read."""
-
-    path: bytes
-    label: str
-    size_bytes: int
-    mtime_ns: int
-    inode: int
-
-
 class Store:
     """The pipeline's memory of pictures, in `catalogue/pictures.sqlite`. Use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        # Pages that hold several pictures each; the default of 4096 bytes would chain two for every one.
+        self._connection.execute("PRAGMA page_size = 32768")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -118,47 +94,62 @@ class Store:
         self._connection.execute("DELETE FROM temp.seen")
         self._connection.execute("DELETE FROM oddities")
 
-    def is_unchanged(self, file: SeenFile) -> bool:
-        """Tell whether the catalogue holds this very file: path, label, size, time and inode."""
-        row = self._connection.execute(
-            "SELECT label, size_bytes, mtime_ns, inode FROM files WHERE path = ?", (file.path,)
-        ).fetchone()
-        return bool(row == (file.label, file.size_bytes, file.mtime_ns, file.inode))
+    def note_seen(self, files: list[SeenFile]) -> list[SeenFile]:
+        """Remember that these files exist, and return those that are new or changed.
 
-    def note_seen(self, paths: Iterable[bytes]) -> None:
-        """Remember that these paths still exist."""
+        A file is known by its path, label, size, time and inode.
+        """
+        places = ",".join("?" * len(files))
+        paths = [file.path for file in files]
+        rows = self._connection.execute(
+            f"SELECT path, label, size_bytes, mtime_ns, inode FROM files WHERE path IN ({places})",  # noqa: S608 -- only question marks
+            paths,
+        )
+        known = {SeenFile(*row) for row in rows}
         with self.transaction():
             self._connection.executemany("INSERT OR IGNORE INTO temp.seen VALUES (?)", ((path,) for path in paths))
+        return [file for file in files if file not in known]
 
     def end_walk(self) -> int:
         """Drop the files that `note_seen` never met, and return how many they were."""
         with self.transaction():
             return self._connection.execute("DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.seen)").rowcount
 
-    def add(self, entries: Iterable[tuple[SeenFile, Content]]) -> None:
-        """Store files with their contents in one transaction; contents that are known are kept as they are."""
+    def add(self, entries: list[tuple[SeenFile, Content]], descriptors: dict[str, bytes]) -> None:
+        """Store files with their contents in one transaction; contents that are known are kept as they are.
+
+        `descriptors` has those of the accepted contents, by hash.
+        """
+        contents = (
+            (
+                content.content_hash,
+                content.width_px,
+                content.height_px,
+                content.mode,
+                content.format,
+                content.pixels,
+                descriptors.get(content.content_hash),
+                content.refusal_code,
+                content.refusal,
+            )
+            for _, content in entries
+            if content.is_fresh
+        )
+        files = (
+            (file.path, file.label, file.size_bytes, file.mtime_ns, file.inode, content.content_hash)
+            for file, content in entries
+        )
         with self.transaction():
-            for file, content in entries:
-                self._connection.execute(
-                    "INSERT OR IGNORE INTO contents (content_hash, width_px, height_px, mode, format, pixels,"
-                    " descriptor, refusal_code, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        content.content_hash,
-                        content.width_px,
-                        content.height_px,
-                        content.mode,
-                        content.format,
-                        content.pixels,
-                        content.descriptor,
-                        content.refusal_code,
-                        content.refusal,
-                    ),
-                )
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?,"
-                    " (SELECT content_id FROM contents WHERE content_hash = ?))",
-                    (file.path, file.label, file.size_bytes, file.mtime_ns, file.inode, content.content_hash),
-                )
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO contents (content_hash, width_px, height_px, mode, format, pixels,"
+                " descriptor, refusal_code, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                contents,
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?,"
+                " (SELECT content_id FROM contents WHERE content_hash = ?))",
+                files,
+            )
 
     def add_oddities(self, oddities: Iterable[tuple[bytes, str, str]]) -> None:
         """Store (path, code, reason) of what is no readable file in a labelled folder, and forget it as a file."""

@@ -1,0 +1,224 @@
+"""Read and decode files in other processes that cost little to start and end with their parent.
+
+A reader is a Python process that imports the core and nothing else: the standard pools import the parent's
+main module again in every worker, which costs seconds under Dagster, and leave orphans when it is killed.
+A request is one line of JSON; the answer is one line of JSON and the pixels of the accepted pictures behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from emotion_assets.core.errors import PictureError, PictureTooLargeError
+from emotion_assets.core.images import IMAGE_SIZE_PX, MAX_PICTURE_BYTES, decode_picture
+
+_PIXEL_BYTES: Final = IMAGE_SIZE_PX**2
+_PACKAGE_ROOT: Final = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What became of the bytes of one file; `pixels` is None when it was refused, or is known already."""
+
+    content_hash: str
+    width_px: int | None = None
+    height_px: int | None = None
+    mode: str | None = None
+    format: str | None = None
+    pixels: bytes | None = None
+    """uint8 (row, column)."""
+    refusal_code: str | None = None
+    refusal: str | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the content was decoded or refused now, rather than known before."""
+        return self.format is not None or self.refusal is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFile:
+    """A regular file in a labelled folder, as it was when it was looked at."""
+
+    path: bytes
+    """Relative to raw/, the file system's own bytes."""
+    label: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+Oddity = tuple[bytes, str, str]
+"""The path, code and reason of what cannot be used."""
+Read = Content | Oddity
+
+
+def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list[Read]:
+    """Read `files` and decode those whose content the store does not hold.
+
+    Returns:
+        For each file its content (the bare hash if it is known), or an oddity if it could not be read.
+    """
+    root = os.fsencode(raw_dir)
+    contents = [_read_file(root, file) for file in files]
+    known = _known_hashes(store_path, (digest for digest, *_ in contents if isinstance(digest, str)))
+    results: list[Read] = []
+    for digest, read in contents:
+        if digest is None:
+            assert not isinstance(read, bytes)
+            results.append(read)
+        elif digest in known:
+            results.append(Content(digest))
+        else:
+            assert isinstance(read, bytes)
+            results.append(_decoded(digest, read))
+            known.add(digest)
+    return results
+
+
+def _known_hashes(store_path: str, hashes: Iterable[str]) -> set[str]:
+    with closing(sqlite3.connect(f"file:{store_path}?mode=ro", uri=True, timeout=60)) as connection:
+        wanted = list(hashes)
+        places = ",".join("?" * len(wanted))
+        rows = connection.execute(f"SELECT content_hash FROM contents WHERE content_hash IN ({places})", wanted)  # noqa: S608 -- only question marks
+        return {digest for (digest,) in rows}
+
+
+def _read_file(root: bytes, file: SeenFile) -> tuple[str, bytes] | tuple[None, Read]:
+    """Return hash and bytes of a file, or None and why there are none."""
+    if file.size_bytes > MAX_PICTURE_BYTES:
+        # Not even hashed: it may be a sparse file of terabytes. Its size stands in for its content.
+        return None, Content(
+            f"size-{file.size_bytes}",
+            refusal_code=PictureTooLargeError.code,
+            refusal=f"The file has {file.size_bytes:,} bytes; at most {MAX_PICTURE_BYTES:,} are read.",
+        )
+    try:
+        # Neither follows a link nor waits for a pipe that took the file's place.
+        descriptor = os.open(os.path.join(root, file.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None, (file.path, "vanished", "The file was removed while the folder was read.")
+    except OSError as error:
+        reason = f"The file cannot be opened ({error.strerror}). Check its permissions."
+        return None, (file.path, "unreadable_file", reason)
+    with open(descriptor, "rb", buffering=0) as opened:
+        try:
+            content = opened.read(file.size_bytes + 1)
+            status = os.fstat(descriptor)
+        except OSError as error:
+            return None, (file.path, "unreadable_file", f"The file cannot be read ({error.strerror}). Check the disk.")
+    unchanged = (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
+    if not stat.S_ISREG(status.st_mode) or not unchanged or len(content) != file.size_bytes:
+        return None, (file.path, "still_changing", "The file changed while it was read. The next run takes it.")
+    return hashlib.sha256(content).hexdigest(), content
+
+
+def _decoded(digest: str, content: bytes) -> Content:
+    try:
+        picture = decode_picture(content)
+    except PictureError as error:
+        return Content(digest, refusal_code=error.code, refusal=str(error))
+    return Content(digest, picture.width_px, picture.height_px, picture.mode, picture.format, picture.pixels.tobytes())
+
+
+class ReaderDiedError(Exception):
+    """A reader process ended before it answered: it was killed, most likely for want of memory."""
+
+
+class Readers:
+    """Some reader processes; `read` may be called from as many threads. Use it as a context manager."""
+
+    def __init__(self, num_readers: int, raw_dir: str, store_path: str) -> None:
+        """Start `num_readers` processes."""
+        command = [sys.executable, "-m", __name__, raw_dir, store_path]
+        environment = os.environ | {"PYTHONPATH": str(_PACKAGE_ROOT), "OMP_NUM_THREADS": "1"}
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603 -- our own module
+            for _ in range(num_readers)
+        ]
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
+
+    def read(self, files: tuple[SeenFile, ...]) -> list[Read]:
+        """Do what `read_files` does, in another process.
+
+        Raises:
+            ReaderDiedError: that process died.
+        """
+        process = self._idle.get()
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(_line([{**asdict(file), "path": os.fsdecode(file.path)} for file in files]))
+            process.stdin.flush()
+            return _received(process.stdout)
+        except (OSError, ValueError) as error:
+            raise ReaderDiedError from error
+        finally:
+            self._idle.put(process)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            assert process.stdin
+            assert process.stdout
+            process.kill()
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _received(stream: BinaryIO | Any) -> list[Read]:
+    results: list[Read] = []
+    for record in json.loads(stream.readline()):
+        if isinstance(record, list):
+            results.append((os.fsencode(record[0]), record[1], record[2]))
+        else:
+            has_pixels = record.pop("has_pixels")
+            pixels = stream.read(_PIXEL_BYTES) if has_pixels else None
+            results.append(Content(**record, pixels=pixels))
+    return results
+
+
+def _sent(results: list[Read]) -> bytes:
+    records: list[Any] = []
+    pixels = []
+    for result in results:
+        if isinstance(result, Content):
+            record = asdict(replace(result, pixels=None))
+            del record["pixels"]
+            records.append({**record, "has_pixels": result.pixels is not None})
+            pixels.append(result.pixels or b"")
+        else:
+            records.append([os.fsdecode(result[0]), *result[1:]])
+    return _line(records) + b"".join(pixels)
+
+
+def main() -> None:
+    """Answer requests until the parent closes the pipe, or is gone."""
+    raw_dir, store_path = sys.argv[1:]
+    for line in sys.stdin.buffer:
+        files = [SeenFile(**{**record, "path": os.fsencode(record["path"])}) for record in json.loads(line)]
+        sys.stdout.buffer.write(_sent(read_files(raw_dir, store_path, files)))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
