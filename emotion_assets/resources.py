@@ -59,11 +59,6 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
         return self.root / "models"
 
     @property
-    def training_dir(self) -> Path:
-        """Checkpoints and logs of the training run in progress."""
-        return self.root / "models" / ".training"
-
-    @property
     def predictions_dir(self) -> Path:
         """What the service logged."""
         return self.root / "predictions"

@@ -11,7 +11,7 @@ from emotion_service.uploads import FIELD_NAME
 
 _REFUSALS = {
     "400": "No picture, an empty one, or a malformed form.",
-    "413": "Over 10 MiB or over 40 megapixels.",
+    "413": "Over 10 MiB or over 40 megapixels (12 for WebP, which takes more memory to decode).",
     "415": "Not JPEG, PNG, WebP, GIF, BMP or TIFF by content; or a body of another kind.",
     "422": "The picture is damaged, incomplete or too small.",
     "429": "Too many requests at once; try again after the seconds in `Retry-After`.",

@@ -61,9 +61,12 @@ class PredictionLog:
     def _write(self, records: list[dict[str, Any]]) -> None:
         lines = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
         try:
-            self._segment().write(lines)
-            self.num_written += len(records)
+            is_whole = self._segment().write(lines) == len(lines)
         except OSError:
+            is_whole = False
+        if is_whole:
+            self.num_written += len(records)
+        else:
             # Disk full or read-only: these records are lost, and the next ones get a fresh segment.
             self.num_lost += len(records)
             self._file, self._hour = None, ""

@@ -6,6 +6,7 @@ answer damaged pictures with 500 and have no size limit.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import bentoml
@@ -16,11 +17,16 @@ from emotion_service.app import EmotionApp
 from emotion_service.packages import pinned_packages
 from emotion_service.settings import Settings
 
+# Packing writes the exact version beside this file; BentoML itself would take the newest model at every start.
+_PINNED_VERSION = Path(__file__).with_name("MODEL_VERSION")
+_model_version = _PINNED_VERSION.read_text().strip() if _PINNED_VERSION.exists() else "latest"
+
 _settings = Settings.from_environment()
 _app = EmotionApp(_settings)
 
+_python = f"{sys.version_info.major}.{sys.version_info.minor}"
 # `base_image` with a distro that BentoML has no recipe for: its default would add a compiler and git.
-_image = Image(base_image="python:3.11-slim", distro="none", lock_python_packages=False).python_packages(
+_image = Image(base_image=f"python:{_python}-slim", distro="none", lock_python_packages=False).python_packages(
     *pinned_packages()
 )
 
@@ -37,10 +43,10 @@ _image = Image(base_image="python:3.11-slim", distro="none", lock_python_package
 class EmotionService:
     """Answers which emotion a face shows."""
 
-    model_ref = BentoModel("emotion_cnn:latest")
+    model_ref = BentoModel(f"emotion_cnn:{_model_version}")
 
     def __init__(self) -> None:
-        """Load the model that this bento was built with."""
+        """Load the model that this bento was built with; from a checkout, the latest accepted one."""
         _app.load(Path(self.model_ref.path))
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

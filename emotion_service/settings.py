@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ class Settings:
         """
         return cls(
             data_dir=Path(os.environ.get("EMOTION_DATA_DIR", "data")).absolute(),
-            num_workers=int(_number("EMOTION_WORKERS", os.cpu_count() or 1, low=1)),
-            max_concurrency=int(_number("EMOTION_MAX_CONCURRENCY", 64, low=1)),
+            num_workers=_whole_number("EMOTION_WORKERS", os.cpu_count() or 1),
+            max_concurrency=_whole_number("EMOTION_MAX_CONCURRENCY", 64),
             timeout_seconds=_number("EMOTION_TIMEOUT_SECONDS", 10, low=0.1),
         )
 
@@ -48,6 +49,13 @@ def _number(key: str, default: float, *, low: float) -> float:
         value = float(text)
     except ValueError as error:
         raise InvalidSettingError(f"{key} is {text!r}, which is no number. Set a number or unset it.") from error
-    if not value >= low:
-        raise InvalidSettingError(f"{key} is {text!r}, but must be at least {low:g}.")
+    if not (value >= low and math.isfinite(value)):
+        raise InvalidSettingError(f"{key} is {text!r}, but must be finite and at least {low:g}.")
     return value
+
+
+def _whole_number(key: str, default: int) -> int:
+    value = _number(key, default, low=1)
+    if value != int(value):
+        raise InvalidSettingError(f"{key} is {value!r}, but must be a whole number.")
+    return int(value)

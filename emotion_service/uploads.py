@@ -50,7 +50,7 @@ async def read_picture(request: Request) -> bytes:
 
 async def _read_body(request: Request, limit_bytes: int) -> bytes:
     announced = request.headers.get("content-length", "")
-    announced_bytes = int(announced) if announced.isdigit() else 0
+    announced_bytes = int(announced) if announced.isascii() and announced.isdecimal() else 0
     if announced_bytes > _MAX_DRAINED_BYTES:
         raise _too_large(limit_bytes)
     body = bytearray()
@@ -88,7 +88,7 @@ async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
         if len(parts) > 1:
             raise RequestError(400, "several_images", f"The field {FIELD_NAME!r} came {len(parts)} times. Send one.")
         part = parts[0]
-        content = await part.read() if isinstance(part, UploadFile) else part.encode()
+        content = await part.read() if isinstance(part, UploadFile) else part.encode("utf-8", "surrogatepass")
     finally:
         await form.close()
     if not content:

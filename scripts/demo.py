@@ -1,6 +1,6 @@
 """The whole product in one go: draw faces, run the job `retrain`, serve the bento, ask it once.
 
-Everything is left in `data/demo` (or EMOTION_DATA_DIR), so nothing of yours is touched.
+Everything is left in `data/demo`, or in EMOTION_DATA_DIR if that holds no photographs of yours.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ def main() -> int:
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONWARNINGS": "ignore",
     }
+    if _holds_photographs(home):
+        say(f"{home / 'raw'} holds photographs of yours, and the demo draws its own faces.")
+        say("Unset EMOTION_DATA_DIR, or name an empty folder.")
+        return 1
     (home / "dagster_home").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
     say("1/4  Drawing faces")
@@ -55,10 +59,19 @@ def main() -> int:
     return ask_service(environment, home)
 
 
+def _settings_of(home: Path) -> str:
+    return f"EMOTION_DATA_DIR={home} BENTOML_HOME={home / 'bentoml'} DAGSTER_HOME={home / 'dagster_home'}"
+
+
 def _is_chosen() -> bool:
     """Tell whether the user named a data folder; the Makefile's default is not a choice."""
     chosen = os.environ.get("EMOTION_DATA_DIR")
     return chosen is not None and Path(chosen).absolute() != CHECKOUT / "data"
+
+
+def _holds_photographs(home: Path) -> bool:
+    """Tell whether `raw/` has anything that an earlier demo did not draw."""
+    return any(path.is_file() and path.parent.name != "demo" for path in (home / "raw").rglob("*"))
 
 
 def say(text: str) -> None:
@@ -116,11 +129,12 @@ def ask_service(environment: dict[str, str], home: Path) -> int:
             service.terminate()
             service.wait(timeout=60)
     say(json.dumps(answer, indent=2))
+    where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else _settings_of(home)
     say(
         f"\nThe service says {answer['emotion']} ({answer['probabilities'][answer['emotion']]:.0%}). What next?\n"
-        "  make ui DEMO=1      the asset graph with every number and picture, http://localhost:3000\n"
-        "  make serve DEMO=1   the page, http://localhost:3001\n"
-        "  your own faces      put them into data/raw/<Emotion>/, then `make ui` and Materialize all"
+        f"  make ui {where}\n      the asset graph with every number and picture, http://localhost:3000\n"
+        f"  make serve {where}\n      the page, http://localhost:3001\n"
+        "  your own faces\n      put them into data/raw/<Emotion>/, then `make ui` and Materialize all"
     )
     return 0
 

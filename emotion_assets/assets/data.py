@@ -12,7 +12,15 @@ from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
 from emotion_assets.steps.data.catalogue import TABLE_NAME, folder_signature, take_stock
 from emotion_assets.steps.data.gallery import contact_sheet
-from emotion_assets.steps.data.split import SPLITS, leaking_pairs, make_splits, read_manifest, read_split
+from emotion_assets.steps.data.split import (
+    LEDGER_NAME,
+    SPLITS,
+    leaking_pairs,
+    make_splits,
+    read_ledger,
+    read_manifest,
+    read_split,
+)
 
 _CODE_VERSION = code_version("data")
 _NUM_SHOWN = 36
@@ -30,7 +38,12 @@ def raw_images(context: dg.AssetExecutionContext, places: Places) -> dg.Material
 
     # Taken before the walk: a file that arrives during it makes the folder look new to the sensor.
     signature, _, _ = folder_signature(places.raw_dir)
-    report = take_stock(places.raw_dir, places.catalogue_dir, log=context.log.info)
+    report = take_stock(
+        places.raw_dir,
+        places.catalogue_dir,
+        splits=read_ledger(places.splits_dir / LEDGER_NAME),
+        log=context.log.info,
+    )
     catalogue = pd.read_parquet(places.catalogue_dir / TABLE_NAME)
     accepted = catalogue[catalogue["is_accepted"]]
     counts = accepted["label"].value_counts()

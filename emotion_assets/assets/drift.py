@@ -68,7 +68,9 @@ def _newest(places: Places) -> dict[str, Any]:
     from emotion_assets.steps.drift.check import newest_report
 
     report_dir = newest_report(places.reports_dir)
-    record: dict[str, Any] = json.loads((report_dir / "verdict.json").read_text()) if report_dir else {}
+    if report_dir is None:
+        raise dg.Failure("There is no drift report yet. Materialize drift_report first.")
+    record: dict[str, Any] = json.loads((report_dir / "verdict.json").read_text())
     return record
 
 

@@ -34,7 +34,17 @@ class TrainingRunConfig(dg.Config):
     seed: int | None = Field(
         None, ge=0, description="Same data, configuration, seed and device: same weights. 0 by default."
     )
-    devices: int | None = Field(None, ge=1, le=1, description="Processors to train on; one for now.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Share of the embedding hidden in training.")
+    adam_learning_rate: float | None = Field(
+        None, gt=0, description="Peak rate of AdamW on everything but the filters."
+    )
+    weight_decay: float | None = Field(None, ge=0, description="Share of a weight lost in a step, in learning rates.")
+    warmup_fraction: float | None = Field(None, ge=0, lt=1, description="Part of the run in which the rate rises.")
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="Doubt about the labels; they are noisy.")
+    is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
+    precision: str | None = Field(
+        None, description="auto, 32-true or bf16-mixed; auto takes what the device does well."
+    )
 
 
 @dg.asset(
@@ -57,7 +67,7 @@ def trained_cnn(
     bundle_dir = train_bundle(
         places.splits_dir,
         places.models_dir,
-        places.training_dir,
+        places.reports_dir / "training",
         preset=choices.pop("preset"),
         overrides=choices,
         code_version=code_version("training"),

@@ -16,6 +16,8 @@ from emotion_assets.steps.data.catalogue import folder_signature
 
 QUIET_SECONDS = 60
 """A folder counts as quiet when no file in it was changed for so long: half-copied deliveries wait."""
+RETRY_SECONDS = 3600
+"""A run that failed before it ingested the new files is requested again after so long, not every minute."""
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -24,19 +26,13 @@ def new_images_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg
     signature, num_files, newest = folder_signature(places.raw_dir)
     if num_files == 0:
         return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
-    if signature in (context.cursor, _ingested_signature(context)):
+    if signature == _ingested_signature(context):
         return dg.SkipReason(f"Nothing new: the {num_files:,} files are known.")
-    quiet_seconds = time.time() - newest
-    # A time in the future (a wrong clock on a camera) says nothing about copying.
-    if 0 <= quiet_seconds < QUIET_SECONDS:
-        return dg.SkipReason(
-            f"Files are arriving: the newest of {num_files:,} is {quiet_seconds:.0f} s old; "
-            f"waiting for {QUIET_SECONDS} s of quiet."
-        )
+    if reason := _unquiet(num_files, newest):
+        return dg.SkipReason(reason)
     if _is_retraining(context):
         return dg.SkipReason("A retrain run is queued or running; what is new is taken after it.")
-    request = dg.RunRequest(run_key=f"images-{signature}", tags={"trigger": "new_images"})
-    return dg.SensorResult([request], cursor=signature)
+    return _request(context, signature, {"trigger": "new_images"})
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -49,20 +45,43 @@ def drift_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.Sens
     state, cause = str(metadata["state"].value), str(metadata["cause"].value)
     if state != "answers_changed":
         return dg.SkipReason(f"The latest drift report says {state}: {cause}")
-    alarm = event.run_id
-    handled = json.loads(context.cursor or "{}")
-    if handled.get("alarm") == alarm:
-        return dg.SkipReason(f"This alarm was answered: {cause}")
-    signature, num_files, _ = folder_signature(places.raw_dir)
+    signature, num_files, newest = folder_signature(places.raw_dir)
     if signature == _ingested_signature(context):
         return dg.SkipReason(
             f"Answers changed: {cause} The {num_files:,} labelled photographs are the ones that the model was trained "
             f"on, so training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
         )
+    if reason := _unquiet(num_files, newest):
+        return dg.SkipReason(f"Answers changed: {cause} {reason}")
     if _is_retraining(context):
         return dg.SkipReason(f"Answers changed: {cause} A retrain run is queued or running already.")
-    request = dg.RunRequest(run_key=f"drift-{alarm}-{signature}", tags={"trigger": "drift"})
-    return dg.SensorResult([request], cursor=json.dumps({"alarm": alarm}))
+    return _request(context, signature, {"trigger": "drift"})
+
+
+def _unquiet(num_files: int, newest: float) -> str | None:
+    """Return why the folder is not quiet yet, or None when it is."""
+    quiet_seconds = time.time() - newest
+    # A time in the future (a wrong clock on a camera) says nothing about copying.
+    if 0 <= quiet_seconds < QUIET_SECONDS:
+        return (
+            f"Files are arriving: the newest of {num_files:,} is {quiet_seconds:.0f} s old; "
+            f"waiting for {QUIET_SECONDS} s of quiet."
+        )
+    return None
+
+
+def _request(
+    context: dg.SensorEvaluationContext, signature: str, tags: dict[str, str]
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for one run; for the same files again only after a while, should that run fail before it took them in."""
+    last = json.loads(context.cursor or "{}")
+    waited_seconds = time.time() - last.get("at", 0)
+    if last.get("signature") == signature and 0 <= waited_seconds < RETRY_SECONDS:
+        return dg.SkipReason(
+            f"A run for these files was requested {waited_seconds / 60:.0f} minutes ago and did not take them in. "
+            f"Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
+        )
+    return dg.SensorResult([dg.RunRequest(tags=tags)], cursor=json.dumps({"signature": signature, "at": time.time()}))
 
 
 def _ingested_signature(context: dg.SensorEvaluationContext) -> str | None:

@@ -8,6 +8,7 @@ name or a declared type; the content decides.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -64,6 +65,11 @@ _SIGNATURES: Final = (
 # strip by strip, so that one strip at a time is in memory.
 _WORKING_SIDE_PX: Final = IMAGE_SIZE_PX
 _STRIP_PIXELS: Final = 1_000_000
+
+# Two bytes begin a segment, unless they are stuffing, a restart inside a scan's data, or padding.
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_SCAN: Final = b"\xff\xda"
+_JPEG_END: Final = b"\xff\xd9"
 
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSITIONS: Final = {
@@ -179,7 +185,7 @@ def _check_png(content: bytes) -> None:
 
 def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
     num_pixels = image.width * image.height
-    num_scans = content.count(b"\xff\xda")
+    num_scans = _count_jpeg_scans(content)
     if num_scans > MAX_JPEG_SCANS or num_scans * num_pixels > MAX_JPEG_SCAN_PIXELS:
         raise UnreadablePictureError(
             f"The JPEG picture has {num_scans} scans over {num_pixels:,} pixels, which takes too long to decode. "
@@ -195,6 +201,16 @@ def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
                 f"The progressive JPEG picture needs {num_bytes:,} bytes to decode; at most "
                 f"{MAX_JPEG_COEFFICIENT_BYTES:,} are spent. Send a smaller copy, or save it as a baseline JPEG."
             )
+
+
+def _count_jpeg_scans(content: bytes) -> int:
+    """Count the scans of the picture itself: not those of a thumbnail inside it, nor of what hangs behind it."""
+    num_scans, position = 0, 2
+    while (found := _JPEG_MARKER.search(content, position)) and found[0] != _JPEG_END:
+        num_scans += found[0] == _JPEG_SCAN
+        # Every segment but the end says how long it is; after a scan's header its data run to the next marker.
+        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    return num_scans
 
 
 def _orientation_of(image: Image.Image) -> int:

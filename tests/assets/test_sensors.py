@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from emotion_assets.automation.sensors import QUIET_SECONDS, drift_sensor, new_images_sensor
+from emotion_assets.automation.sensors import QUIET_SECONDS, RETRY_SECONDS, drift_sensor, new_images_sensor
 from emotion_assets.resources import Places
 
 
@@ -50,7 +51,7 @@ def test_new_images_start_one_run(places: Places, instance: dg.DagsterInstance, 
 
     assert len(first.run_requests) == 1
     assert first.run_requests[0].tags["trigger"] == "new_images"
-    assert "Nothing new: the 2 files" in second.skip_message
+    assert "was requested 0 minutes ago" in second.skip_message
 
 
 def test_arriving_images_wait(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
@@ -76,7 +77,7 @@ def test_an_empty_folder_is_no_reason(places: Places, instance: dg.DagsterInstan
 def test_what_was_ingested_by_hand_is_not_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
     """After a run from the UI the sensor does not start another for the same files."""
     put(places, face)
-    signature = tick(new_images_sensor, places, instance).cursor
+    signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
     report_event(instance, "raw_images", {"folder_signature": signature})
 
     assert "Nothing new" in tick(new_images_sensor, places, instance).skip_message
@@ -103,7 +104,7 @@ def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.Dagster
     assert "inputs_changed: pictures are darker." in tick(drift_sensor, places, instance).skip_message
 
     report_event(instance, "drift_report", {"state": "answers_changed", "cause": "answers shift to sad."})
-    signature = tick(new_images_sensor, places, instance).cursor
+    signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
     report_event(instance, "raw_images", {"folder_signature": signature})
     assert "Label recent pictures" in tick(drift_sensor, places, instance).skip_message
 
@@ -120,4 +121,26 @@ def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
     second = tick(drift_sensor, places, instance, cursor=first.cursor)
 
     assert [request.tags["trigger"] for request in first.run_requests] == ["drift"]
-    assert "was answered" in second.skip_message
+    assert "was requested" in second.skip_message
+
+
+def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """Files that no run took in are not forgotten, and not asked for every minute either."""
+    put(places, face)
+    cursor = json.loads(tick(new_images_sensor, places, instance).cursor)
+
+    assert "did not take them in" in tick(new_images_sensor, places, instance, json.dumps(cursor)).skip_message
+    cursor["at"] -= RETRY_SECONDS + 1
+    assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
+
+
+def test_a_delivery_that_was_undone_and_redone_is_taken_in(
+    places: Places, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """Signatures that were seen before count again when they are not the ingested one."""
+    put(places, face)
+    first = tick(new_images_sensor, places, instance)
+    report_event(instance, "raw_images", {"folder_signature": "with one more file"})
+    cursor = json.loads(first.cursor) | {"signature": "with one more file"}
+
+    assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1

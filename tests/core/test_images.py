@@ -211,6 +211,18 @@ def test_decode_refuses_progressive_bombs() -> None:
         decode_picture(bomb)
 
 
+def test_decode_counts_the_scans_of_the_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film behind the picture and a thumbnail inside it, as phones write, do not count."""
+    monkeypatch.setattr(images, "MAX_JPEG_SCANS", 1)
+    monkeypatch.setattr(images, "MAX_JPEG_COEFFICIENT_BYTES", 0)
+    thumbnail = encode(gradient(32, 32), "JPEG")
+    content = encode(gradient(), "JPEG", comment=thumbnail * 3) + b"\xff\xda" * 500
+
+    assert difference(decode_picture(content).pixels, REFERENCE) < 3
+    with pytest.raises(UnreadablePictureError, match="scans"):
+        decode_picture(encode(gradient(), "JPEG", progressive=True))
+
+
 def test_decode_refuses_progressive_pictures_that_need_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """All coefficients of a progressive JPEG are held at once; subsampled colour needs half."""
     monkeypatch.setattr(images, "MAX_JPEG_COEFFICIENT_BYTES", 120 * 90 * 2 * 2)

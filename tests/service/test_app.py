@@ -90,6 +90,7 @@ FORM = "multipart/form-data; boundary=x"
         (400, "malformed_form", b"hello", FORM),
         (415, "unsupported_format", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nhttp://127.0.0.1/\r\n--x--\r\n', FORM),
         (400, "several_images", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\na\r\n--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nb\r\n--x--\r\n', FORM),
+        (415, "unsupported_format", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n\\ud800\r\n--x--\r\n', FORM + "; charset=unicode_escape"),
         (415, "unsupported_media_type", b'{"image": "http://127.0.0.1/"}', "application/json"),
         (415, "unsupported_media_type", b"image=x", "application/x-www-form-urlencoded"),
         (415, "unsupported_media_type", b"hello", "text/plain"),
@@ -175,6 +176,18 @@ def test_unknown_paths_are_not_found(client: TestClient) -> None:
         response = client.get(path)
         assert response.status_code == 404, path
         assert refusal(response) == "not_found"
+
+
+def test_a_bug_is_answered_in_the_same_shape(app: EmotionApp, face: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should our own code fail, the client gets the error body and no traceback."""
+    monkeypatch.setattr("emotion_service.app.features_of", lambda _: 1 / 0)
+    client = TestClient(app.routes(), raise_server_exceptions=False)
+
+    response = client.post("/predict", files={"image": face})
+
+    assert response.status_code == 500
+    assert refusal(response) == "internal_error"
+    assert "ZeroDivision" not in response.text
 
 
 def test_without_a_model_the_service_says_so(tmp_path: Path, face: bytes) -> None:

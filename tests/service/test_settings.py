@@ -18,7 +18,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert Settings.from_environment() == Settings(tmp_path, 3, 7, 2.5)
 
 
-@pytest.mark.parametrize("value", ["", "many", "0", "-1", "nan"])
+@pytest.mark.parametrize("value", ["", "many", "0", "-1", "nan", "inf", "1.5"])
 def test_settings_refuse_nonsense_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """The message has the key and the value."""
     monkeypatch.setenv("EMOTION_WORKERS", value)

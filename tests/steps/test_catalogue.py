@@ -184,6 +184,47 @@ def test_take_stock_with_worker_processes_gives_the_same(raw: Path, monkeypatch:
     pd.testing.assert_frame_equal(together, alone)
 
 
+def test_the_table_follows_oddities_that_go(raw: Path) -> None:
+    """A junk file that was removed leaves the table too."""
+    (raw / "notes.txt").write_text("hello")
+    _, before = stock(raw)
+    (raw / "notes.txt").unlink()
+
+    _, after = stock(raw)
+
+    assert "notes.txt" in before.index
+    assert "notes.txt" not in after.index
+
+
+def test_a_kill_before_publishing_is_made_good(raw: Path, face: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stored but not published appears after the next run, though that run finds nothing new."""
+    stock(raw)
+    (raw / "Happy" / "late.jpg").write_bytes(face + b"late")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.steps.data.catalogue.publish", die)
+        with pytest.raises(KeyboardInterrupt):
+            take_stock(raw, raw.parent / "catalogue")
+    report, table = stock(raw)
+
+    assert report.num_new == 0
+    assert "Happy/late.jpg" in table.index
+
+
+def test_dead_readers_are_survived(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every reader process is killed, the ingest goes on by itself."""
+    monkeypatch.setattr("emotion_assets.steps.data.catalogue._PARALLEL_FROM_FILES", 0)
+    monkeypatch.setattr("emotion_assets.steps.data.catalogue._BATCH_FILES", 4)
+    monkeypatch.setattr("emotion_assets.steps.data.reading.sys.executable", "/bin/false")
+
+    report = take_stock(raw, raw.parent / "catalogue", num_workers=2)
+
+    assert report.num_decoded == 15
+
+
 def test_take_stock_marks_label_conflicts(raw: Path) -> None:
     """The same picture under two labels is marked in both places."""
     path = next(raw.glob("Happy/*.jpg"))

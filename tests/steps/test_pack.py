@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import bentoml
@@ -45,6 +47,23 @@ def test_bento_carries_the_service_and_no_training_stack(bundle_dir: Path, store
     assert {parts[0] for parts in sources} == {"emotion_service", "emotion_assets"}
     assert {parts[1] for parts in sources if parts[0] == "emotion_assets"} == {"core", "__init__.py"}
     assert (packed.bento_dir / "src" / "emotion_service" / "page.html").exists()
+
+
+def test_a_bento_serves_its_own_model(bundle_dir: Path, stores: Path) -> None:
+    """Packing names the exact version inside the bento, so a newer model in the store changes nothing."""
+    packed = pack(bundle_dir, {})
+    with bentoml.models.create(f"{MODEL_NAME}:29990101-000000-00000000"):
+        pass
+    script = (
+        "from emotion_service.service import EmotionService as service\n"
+        "print(service.inner.__dict__['model_ref'].resolve().path)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=packed.bento_dir / "src", capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.strip().endswith(f"emotion_cnn/{packed.version}")
 
 
 def test_pack_builds_once_and_heals_torn_stores(bundle_dir: Path, stores: Path) -> None:

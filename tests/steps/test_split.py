@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
@@ -158,6 +159,20 @@ def test_too_few_pictures_are_refused_with_counts(tmp_path: Path) -> None:
 
     with pytest.raises(UnusableDataError, match="fear 9"):
         make_splits(tmp_path / "catalogue", tmp_path / "splits")
+
+
+def test_an_ingest_killed_before_comparing_leaks_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that nobody compared yet are compared before they are dealt."""
+    for path in sorted((root / "raw").rglob("*.jpg"))[:60]:
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path.with_suffix(".png"))
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.steps.data.catalogue.compare_new_contents", lambda _: 0)
+        take_stock(root / "raw", root / "catalogue")
+    shutil.rmtree(root / "splits")
+
+    make_splits(root / "catalogue", root / "splits")
+
+    assert leaking_pairs([read_split(root / "splits", name) for name in SPLITS]) == []
 
 
 def test_leaking_pairs_finds_a_planted_leak() -> None:

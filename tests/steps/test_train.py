@@ -46,8 +46,8 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(drawn_root: Path, tmp_pa
 
     config = training_config("quick", **_fields(epochs=3))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(drawn_root / "splits", tmp_path / "work", config, stop_after_first_epoch)
-    resumed = train(drawn_root / "splits", tmp_path / "work", config, lines.append)
+        train(drawn_root / "splits", tmp_path / "work", config, log=stop_after_first_epoch)
+    resumed = train(drawn_root / "splits", tmp_path / "work", config, log=lines.append)
     unbroken = train(drawn_root / "splits", tmp_path / "other", config)
 
     assert resumed.resumed_from_epoch >= 1
@@ -60,7 +60,7 @@ def test_a_changed_configuration_starts_afresh(drawn_root: Path, tmp_path: Path)
     """A checkpoint of another configuration is not used, and a torn one is not either."""
     train(drawn_root / "splits", tmp_path, TINY)
     lines: list[str] = []
-    changed = train(drawn_root / "splits", tmp_path, training_config("quick", **_fields(seed=5)), lines.append)
+    changed = train(drawn_root / "splits", tmp_path, training_config("quick", **_fields(seed=5)), log=lines.append)
     for checkpoint in tmp_path.rglob("*.ckpt"):
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     torn = train(drawn_root / "splits", tmp_path, TINY)
@@ -133,9 +133,19 @@ def test_bundle_records_how_it_was_made(bundle_dir: Path) -> None:
     json.dumps(manifest.configuration)
 
 
-def test_finished_run_leaves_no_checkpoints(bundle_dir: Path) -> None:
-    """Once the bundle is written, the work folder is gone."""
-    assert not (bundle_dir.parent / ".training").exists()
+def test_finished_run_leaves_its_logs_and_no_checkpoint(bundle_dir: Path) -> None:
+    """Once the bundle is written, the checkpoint is gone and the curves are kept."""
+    left = {path.name for path in (bundle_dir.parent / ".training").rglob("*") if path.is_file()}
+
+    assert "metrics.csv" in left
+    assert not any(name.endswith(".ckpt") for name in left)
+
+
+def test_a_checkpoint_of_other_code_is_not_used(drawn_root: Path, tmp_path: Path) -> None:
+    """After the code changed, a run starts afresh rather than fail on old weights."""
+    train(drawn_root / "splits", tmp_path, TINY, code_version="old")
+
+    assert train(drawn_root / "splits", tmp_path, TINY, code_version="new").resumed_from_epoch == 0
 
 
 def test_pictures_grow_during_a_progressive_run() -> None:

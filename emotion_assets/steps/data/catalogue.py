@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import sync_folder
+from emotion_assets.core.files import locked, sync_folder
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, group_names
 from emotion_assets.steps.data.reading import (
@@ -90,6 +90,7 @@ def take_stock(
     catalogue_dir: Path,
     *,
     num_workers: int | None = None,
+    splits: Mapping[str, str] | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> StockReport:
     """Bring the catalogue in `catalogue_dir` up to date with the files under `raw_dir`.
@@ -98,6 +99,7 @@ def take_stock(
         raw_dir: one folder for each emotion, photographs at any depth below.
         catalogue_dir: gets `pictures.sqlite` (the store) and `catalogue.parquet` (one row a file).
         num_workers: processes that decode; one for each core by default.
+        splits: the splits given so far, by content hash, for the table.
         log: is told now and then how far it is.
 
     Raises:
@@ -109,15 +111,15 @@ def take_stock(
             f"({', '.join(EMOTIONS)}), or draw demo faces with `make demo`."
         )
     started = time.monotonic()
-    with Store(catalogue_dir / STORE_NAME) as store:
+    with locked(catalogue_dir / ".lock"), Store(catalogue_dir / STORE_NAME) as store:
         ingest = _Ingest(raw_dir, catalogue_dir / STORE_NAME, store, num_workers or os.cpu_count() or 1, log)
         ingest.run()
         num_removed = store.end_walk()
         log("Comparing new pictures with all others")
         num_new_pairs = compare_new_contents(store)
-        table_path = catalogue_dir / TABLE_NAME
-        if ingest.num_new or num_removed or ingest.num_odd or not table_path.exists():
-            publish(store, catalogue_dir, splits={})
+        if not store.is_published() or not (catalogue_dir / TABLE_NAME).exists():
+            publish(store, catalogue_dir, splits or {})
+            store.note_published()
         fingerprint = _fingerprint(store)
     return StockReport(
         num_files=ingest.num_new + ingest.num_cached,
@@ -285,7 +287,7 @@ def _why_odd(entry: os.DirEntry[bytes]) -> tuple[str, str]:
     return "unlabelled_file", f"The file lies in no emotion's folder ({', '.join(EMOTIONS)}). Move it into one."
 
 
-def publish(store: Store, catalogue_dir: Path, splits: dict[str, str]) -> Path:
+def publish(store: Store, catalogue_dir: Path, splits: Mapping[str, str]) -> Path:
     """Write `catalogue.parquet`, one row a file, for people and other tools; return its path.
 
     `splits` gives the split (or the reason for having none) by content hash.
@@ -301,7 +303,7 @@ def publish(store: Store, catalogue_dir: Path, splits: dict[str, str]) -> Path:
     return table_path
 
 
-def _table_rows(store: Store, splits: dict[str, str]) -> Iterator[dict[str, object]]:
+def _table_rows(store: Store, splits: Mapping[str, str]) -> Iterator[dict[str, object]]:
     groups = group_names(store.pairs(), store.hashes_by_id())
     labels: dict[int, set[str]] = {}
     for content_id, _, label in store.labelled_contents():

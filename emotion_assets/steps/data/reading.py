@@ -7,6 +7,7 @@ A request is one line of JSON; the answer is one line of JSON and the pixels of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -176,7 +177,8 @@ class Readers:
             assert process.stdin
             assert process.stdout
             process.kill()
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a request that a dead reader never took
+                process.stdin.close()
             process.stdout.close()
             process.wait()
 

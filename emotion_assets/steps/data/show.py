@@ -56,12 +56,12 @@ def catalogue_pictures(catalogue_dir: Path, table: pd.DataFrame) -> dict[str, by
 def _members_of_groups(rows: pd.DataFrame) -> list[str]:
     """Return the contents of the first groups, a few of each; a single content counts only if it is in conflict."""
     groups: dict[str, list[str]] = defaultdict(list)
-    lonely_count = rows["has_label_conflict"].astype(bool)
+    is_conflicting = rows["has_label_conflict"].astype(bool)
     names = rows["near_duplicate_group"].astype(object).where(rows["near_duplicate_group"].notna(), None)
-    for content_hash, name, is_conflict in zip(rows["content_hash"], names, lonely_count, strict=True):
+    for content_hash, name, is_conflict in zip(rows["content_hash"], names, is_conflicting, strict=True):
         if name is not None or is_conflict:
             groups[name or content_hash].append(content_hash)
-    shown = sorted(members for members in groups.values() if len(members) > 1 or lonely_count.all())
+    shown = sorted(members for members in groups.values() if len(members) > 1 or is_conflicting.all())
     return [content_hash for members in shown[:_NUM_GROUPS] for content_hash in sorted(members)[:_PER_GROUP]]
 
 

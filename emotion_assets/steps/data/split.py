@@ -26,12 +26,13 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, sha256_of, sync_folder, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.catalogue import STORE_NAME, conflicts, publish
-from emotion_assets.steps.data.near_duplicates import describe, similar_pairs
+from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, similar_pairs
 from emotion_assets.steps.data.store import Store
 
 SPLITS: Final = ("train", "val", "test")
 SHARES: Final = {"train": 0.8, "val": 0.1, "test": 0.1}
 LEDGER_NAME: Final = "ledger.csv"
+LOCK_NAME: Final = ".lock"
 MANIFEST_NAME: Final = "manifest.json"
 MIN_PICTURES_PER_CLASS: Final = 10
 
@@ -77,7 +78,9 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
         UnusableDataError: a class has too few usable pictures; the message has the counts.
     """
     ledger_path = splits_dir / LEDGER_NAME
-    with locked(splits_dir / ".lock"), Store(catalogue_dir / STORE_NAME) as store:
+    with locked(splits_dir / LOCK_NAME), Store(catalogue_dir / STORE_NAME) as store:
+        # An ingest that was killed may have left pictures that nobody compared; a wrong deal would be for ever.
+        compare_new_contents(store)
         deal = _deal(store, read_ledger(ledger_path))
         _refuse_too_few(deal)
         _append_to_ledger(ledger_path, deal.newcomers)

@@ -41,6 +41,8 @@ CREATE INDEX files_by_content ON files (content_id);
 CREATE INDEX contents_to_compare ON contents (content_id) WHERE is_compared = 0 AND descriptor IS NOT NULL;
 CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
     WITHOUT ROWID;
+CREATE TABLE state (is_published INTEGER NOT NULL);
+INSERT INTO state VALUES (0);
 CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -92,7 +94,9 @@ class Store:
         """Forget which paths were met before; `note_seen` and `end_walk` use the fresh list."""
         self._connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY) WITHOUT ROWID")
         self._connection.execute("DELETE FROM temp.seen")
-        self._connection.execute("DELETE FROM oddities")
+        with self.transaction():
+            if self._connection.execute("DELETE FROM oddities").rowcount:
+                self._connection.execute("UPDATE state SET is_published = 0")
 
     def note_seen(self, files: list[SeenFile]) -> list[SeenFile]:
         """Remember that these files exist, and return those that are new or changed.
@@ -113,7 +117,20 @@ class Store:
     def end_walk(self) -> int:
         """Drop the files that `note_seen` never met, and return how many they were."""
         with self.transaction():
-            return self._connection.execute("DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.seen)").rowcount
+            num_removed = self._connection.execute(
+                "DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.seen)"
+            ).rowcount
+            if num_removed:
+                self._connection.execute("UPDATE state SET is_published = 0")
+        return num_removed
+
+    def is_published(self) -> bool:
+        """Tell whether the published table shows everything that is stored; a kill in between leaves False."""
+        return bool(self._connection.execute("SELECT is_published FROM state").fetchone()[0])
+
+    def note_published(self) -> None:
+        """Remember that the table was published."""
+        self._connection.execute("UPDATE state SET is_published = 1")
 
     def add(self, entries: list[tuple[SeenFile, Content]], descriptors: dict[str, bytes]) -> None:
         """Store files with their contents in one transaction; contents that are known are kept as they are.
@@ -150,6 +167,7 @@ class Store:
                 " (SELECT content_id FROM contents WHERE content_hash = ?))",
                 files,
             )
+            self._connection.execute("UPDATE state SET is_published = 0")
 
     def add_oddities(self, oddities: Iterable[tuple[bytes, str, str]]) -> None:
         """Store (path, code, reason) of what is no readable file in a labelled folder, and forget it as a file."""
@@ -157,6 +175,7 @@ class Store:
         with self.transaction():
             self._connection.executemany("INSERT OR REPLACE INTO oddities VALUES (?, ?, ?)", kept)
             self._connection.executemany("DELETE FROM files WHERE path = ?", ((path,) for path, _, _ in kept))
+            self._connection.execute("UPDATE state SET is_published = 0")
 
     def has_uncompared(self) -> bool:
         """Tell whether a content was not compared with the others yet."""

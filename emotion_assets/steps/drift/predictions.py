@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import decode_picture
@@ -29,7 +30,7 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
         At most `limit` rows in the order of their time, with `time` and the columns of LOGGED_COLUMNS.
     """
     rows: list[dict[str, Any]] = []
-    # Segment names begin with their UTC start, so the newest come last; their rows are all later or as late.
+    # A segment lasts an hour at most, so a few of the newest, by their UTC start, hold the latest rows.
     for path in sorted(predictions_dir.glob("**/*.jsonl"), key=lambda path: path.name, reverse=True):
         rows += [row for row in _rows_of(path) if row["model_version"] == version]
         if len(rows) >= 4 * limit:
@@ -47,7 +48,7 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
                     "time": str(record["time"]),
                     "model_version": str(record["model_version"]),
                     **{name: float(record["features"][name]) for name in STATISTICS},
-                    **{f"p_{emotion}": float(value) for emotion, value in record["probabilities"].items()},
+                    **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
                     EMOTION_COLUMN: str(record["emotion"]),
                 }
             except (ValueError, KeyError, TypeError, AttributeError):

@@ -8,6 +8,7 @@ from typing import Final
 
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.files import locked
 from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.evaluation.compare import GateConfig, decide
 from emotion_assets.steps.evaluation.decision import Decision
@@ -39,6 +40,12 @@ def judge_candidate(
         BundleMismatchError: a bundle is damaged.
         UnusableDataError: there are no splits.
     """
+    # Two judgements at once could lose a decision of the history.
+    with locked(registry.models_dir / ".registry.lock"):
+        return _judge(splits_dir, registry, reports_dir, gate)
+
+
+def _judge(splits_dir: Path, registry: Registry, reports_dir: Path, gate: GateConfig | None) -> Judgement:
     split = read_split(splits_dir, "test")
     candidate_dir = registry.models_dir / registry.candidate()
     champion_version = registry.champion()

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final
 
 import bentoml
+from bentoml._internal.bento.bento import BentoStore
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLException
 
 from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.files import sha256_of, write_atomically
+from emotion_assets.core.files import locked, sha256_of, write_atomically
 
 MODEL_NAME: Final = "emotion_cnn"
 BENTO_NAME: Final = "emotion_service"
@@ -55,18 +56,22 @@ def pack(bundle_dir: Path, labels: dict[str, str]) -> Packed:
     check_files(bundle_dir, manifest)
     models_dir = Path(BentoMLContainer.model_store_dir.get()) / MODEL_NAME
     bentos_dir = Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME
+    with locked(models_dir.parent / f".{MODEL_NAME}.lock"):
+        return _pack(bundle_dir, manifest, models_dir, bentos_dir, labels)
+
+
+def _pack(bundle_dir: Path, manifest: Manifest, models_dir: Path, bentos_dir: Path, labels: dict[str, str]) -> Packed:
     _repair(models_dir, "model.yaml")
     _repair(bentos_dir, "bento.yaml")
     model_dir = _store_model(bundle_dir, manifest, models_dir, labels)
     write_atomically(models_dir / "latest", manifest.version)
     with tempfile.TemporaryDirectory() as folder:
         staging = Path(folder)
-        _stage(staging)
+        _stage(staging, manifest.version)
         bento_dir = bentos_dir / manifest.version
         was_built = not _is_built(bento_dir, staging)
         if was_built:
-            shutil.rmtree(bento_dir, ignore_errors=True)
-            _build(staging, manifest.version, labels)
+            _build(staging, bento_dir, labels)
     write_atomically(bentos_dir / "latest", manifest.version)
     requirements = (bento_dir / "env" / "python" / "requirements.txt").read_text().split()
     size_bytes = sum(path.stat().st_size for path in bento_dir.rglob("*") if path.is_file())
@@ -106,7 +111,8 @@ def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels:
     return model_dir
 
 
-def _stage(staging: Path) -> None:
+def _stage(staging: Path, version: str) -> None:
+    """Lay out what goes into the bento: sources, and the version of the model that they serve."""
     for name in _PACKED:
         source, target = _CHECKOUT / name, staging / name
         if source.is_dir():
@@ -114,6 +120,7 @@ def _stage(staging: Path) -> None:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+    (staging / "emotion_service" / "MODEL_VERSION").write_text(version + "\n")
 
 
 def _is_built(bento_dir: Path, staging: Path) -> bool:
@@ -127,11 +134,26 @@ def _is_built(bento_dir: Path, staging: Path) -> bool:
     )
 
 
-def _build(staging: Path, version: str, labels: dict[str, str]) -> None:
+def _build(staging: Path, bento_dir: Path, labels: dict[str, str]) -> None:
+    """Build in a store of its own, then move the whole bento into place: what is served now stays until then."""
+    version = bento_dir.name
+    workshop = bento_dir.parent.parent / ".building"
+    shutil.rmtree(workshop, ignore_errors=True)
+    (workshop / BENTO_NAME).mkdir(parents=True)
     with contextlib.chdir(staging):
         try:
             bentoml.bentos.build(
-                SERVICE, build_ctx=str(staging), include=["**/*"], labels=labels, version=version, name=BENTO_NAME
+                SERVICE,
+                build_ctx=str(staging),
+                include=["**/*"],
+                labels=labels,
+                version=version,
+                name=BENTO_NAME,
+                _bento_store=BentoStore(workshop),
             )
         except BentoMLException as error:
             raise BundleMismatchError(f"BentoML could not build {BENTO_NAME}:{version} ({error}).") from error
+    bento_dir.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(bento_dir, ignore_errors=True)
+    (workshop / BENTO_NAME / version).rename(bento_dir)
+    shutil.rmtree(workshop)

@@ -29,7 +29,6 @@ class TrainingConfig:
     warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
     seed: int = 0
-    devices: int = 1
     precision: str = "auto"
 
 

@@ -33,7 +33,6 @@ from emotion_assets.core.classifier import known_pattern
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import sha256_of, write_atomically
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.data.split import Split
 from emotion_assets.steps.training.network import Served, ServedNet
 from emotion_assets.steps.training.reference import logged_table
 from emotion_assets.steps.training.train import TrainedNetwork
@@ -43,13 +42,13 @@ _NUM_PARITY_FACES: Final = 256
 _LIBRARIES: Final = ("torch", "lightning", "numpy", "pillow", "onnx", "onnxruntime")
 
 
-def export_bundle(trained: TrainedNetwork, models_dir: Path, val: Split, code_version: str) -> Path:
+def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) -> Path:
     """Write the bundle of a trained network below `models_dir` and return its folder.
 
     Args:
-        trained: from `train`.
+        trained: from `train`; graph and network are compared on its validation faces, which also make the drift
+            reference.
         models_dir: gets a folder named by the new version.
-        val: validation faces, on which graph and network are compared; they also make the drift reference.
         code_version: what identifies the code, such as a commit.
 
     Raises:
@@ -58,6 +57,7 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, val: Split, code_ve
     served = ServedNet(trained.network.cpu().float(), trained.temperature).eval()
     weights = save_tensors({name: value.contiguous() for name, value in trained.network.state_dict().items()})
     graph = _export_graph(served)
+    val = trained.val
     _check_parity(served, graph, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
     reference = io.BytesIO()
     logged_table(val.pixels, _run(graph, val.pixels)[0]).to_parquet(reference, index=False)

@@ -98,6 +98,7 @@ class EmotionModule(pl.LightningModule):
         self.config = config
         self.history: list[dict[str, float]] = []
         self._started = time.monotonic()
+        self._seconds_before = 0.0
         self._losses: list[Tensor] = []
         self._validated: list[tuple[Tensor, Tensor]] = []
         self._generator = torch.Generator()
@@ -121,8 +122,8 @@ class EmotionModule(pl.LightningModule):
         return min(1.0, progress)
 
     def on_train_start(self) -> None:
-        """Start the clock of `max_minutes`."""
-        self._started = time.monotonic()
+        """Start the clock of `max_minutes`, or let it go on where an interrupted run stopped."""
+        self._started = time.monotonic() - self._seconds_before
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rates and seed the step.
@@ -187,10 +188,12 @@ class EmotionModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a resumed run keep its learning curves and its clock."""
         checkpoint["history"] = self.history
+        checkpoint["seconds"] = time.monotonic() - self._started
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the learning curves up again."""
+        """Take learning curves and clock up again."""
         self.history = list(checkpoint["history"])
+        self._seconds_before = float(checkpoint["seconds"])
 
 
 class EpochLines(pl.Callback):

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from emotion_assets.core.files import locked
-from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.export import export_bundle
-from emotion_assets.steps.training.train import discard_checkpoints, train
+from emotion_assets.steps.training.train import discard_checkpoint, train
 
 
 def train_bundle(
@@ -33,7 +32,7 @@ def train_bundle(
     config = training_config(preset, **overrides)
     # Two runs at once would share cores and checkpoints; the second waits.
     with locked(models_dir / ".training.lock"):
-        trained = train(splits_dir, work_dir, config, log)
-        bundle_dir = export_bundle(trained, models_dir, read_split(splits_dir, "val"), code_version)
-        discard_checkpoints(work_dir)
+        trained = train(splits_dir, work_dir, config, code_version=code_version, log=log)
+        bundle_dir = export_bundle(trained, models_dir, code_version)
+        discard_checkpoint(work_dir, trained, code_version)
     return bundle_dir

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import shutil
 import sys
 import time
 import warnings
@@ -25,7 +24,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.steps.data.split import Split, read_manifest, read_split
+from emotion_assets.core.files import locked
+from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.lightning_parts import EmotionModule, EpochLines, PictureData
 from emotion_assets.steps.training.network import EmotionNet, prepare
@@ -47,30 +47,40 @@ class TrainedNetwork:
     precision: str
     resumed_from_epoch: int
     """0 for a fresh run."""
+    val: Split
+    """The validation faces that it was calibrated on."""
     seconds: float
     cpu_seconds: float
 
 
 def train(
-    splits_dir: Path, work_dir: Path, config: TrainingConfig, log: Callable[[str], None] = lambda _: None
+    splits_dir: Path,
+    work_dir: Path,
+    config: TrainingConfig,
+    *,
+    code_version: str = "",
+    log: Callable[[str], None] = lambda _: None,
 ) -> TrainedNetwork:
     """Train on the `train` split, watch and calibrate on `val`.
 
     Args:
         splits_dir: written by `make_splits`.
-        work_dir: holds checkpoints while the run lasts, and Lightning's CSV and TensorBoard logs.
+        work_dir: has a folder for each run: its checkpoint while it lasts, and Lightning's CSV and TensorBoard logs.
         config: the choices of the run.
+        code_version: a checkpoint of other code is not used.
         log: gets a line an epoch.
 
     Raises:
-        UnusableDataError: there are no splits, or they changed while being read.
+        UnusableDataError: there are no splits, or their files are damaged.
         FloatingPointError: the loss became infinite or not a number.
     """
-    fingerprint = str(read_manifest(splits_dir)["fingerprint"])
-    train_split, val_split = read_split(splits_dir, "train"), read_split(splits_dir, "val")
+    # Under the lock of make_splits, so that both splits and the fingerprint belong together.
+    with locked(splits_dir / LOCK_NAME):
+        fingerprint = str(read_manifest(splits_dir)["fingerprint"])
+        train_split, val_split = read_split(splits_dir, "train"), read_split(splits_dir, "val")
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
-    run_dir = work_dir / _run_key(fingerprint, config)
+    run_dir = work_dir / _run_key(fingerprint, config, code_version)
     checkpoint_path = run_dir / _CHECKPOINT_NAME
     precision = _precision(config)
     resumed_from_epoch = _epochs_done(checkpoint_path)
@@ -101,19 +111,21 @@ def train(
         history=module.history,
         precision=precision,
         resumed_from_epoch=resumed_from_epoch,
+        val=val_split,
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu_started,
     )
 
 
-def discard_checkpoints(work_dir: Path) -> None:
-    """Remove the checkpoints of finished and abandoned runs; call it once the bundle is written."""
-    shutil.rmtree(work_dir, ignore_errors=True)
+def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
+    """Remove the checkpoint of a finished run, once its bundle is written; its logs stay."""
+    run_dir = work_dir / _run_key(trained.data_fingerprint, trained.config, code_version)
+    (run_dir / _CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
-def _run_key(fingerprint: str, config: TrainingConfig) -> str:
+def _run_key(fingerprint: str, config: TrainingConfig, code_version: str) -> str:
     """Name a run by its inputs, so that only an equal one goes on from its checkpoint."""
-    described = json.dumps([fingerprint, dataclasses.asdict(config)], sort_keys=True)
+    described = json.dumps([fingerprint, dataclasses.asdict(config), code_version], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
