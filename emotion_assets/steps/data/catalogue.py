@@ -119,8 +119,8 @@ def take_stock(
         num_new_pairs = compare_new_contents(store)
         if not store.is_published() or not (catalogue_dir / TABLE_NAME).exists():
             publish(store, catalogue_dir, splits or {})
-            store.note_published()
-        fingerprint = _fingerprint(store)
+            store.note_published(_fingerprint(store))
+        fingerprint = store.published_fingerprint()
     return StockReport(
         num_files=ingest.num_new + ingest.num_cached,
         num_new=ingest.num_new,

@@ -9,11 +9,14 @@ Method and threshold were checked by eye; see docs/near_duplicates.md.
 from __future__ import annotations
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import dct
+from threadpoolctl import threadpool_limits
 
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.store import Store
@@ -24,7 +27,8 @@ _NUM_FREQUENCIES: Final = 12
 # Unit vectors are rounded to integers of this scale: |v|² stays below 2**24, so float32 matrix products
 # are exact in any order, and the verdict on a pair is the same on every machine and in every batch.
 _SCALE: Final = 2048
-_BLOCK_ROWS: Final = 2048
+_BLOCK_ROWS: Final = 512
+_BLOCK_COLUMNS: Final = 2048
 _BLANK_NORM: Final = 8.0
 
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))
@@ -73,15 +77,25 @@ def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) 
     odd = np.ascontiguousarray(descriptors[:, _IS_ODD], dtype=np.float32)
     order = np.concatenate([np.flatnonzero(is_compared), np.flatnonzero(~is_compared)])
     even, odd = even[order], odd[order]
-    found = []
-    for start in range(int(is_compared.sum()), len(order), _BLOCK_ROWS):
+
+    def pairs_of_block(start: int) -> list[npt.NDArray[np.int64]]:
+        """Hold a block of fresh pictures against all before it and itself, so that each pair is met once."""
         stop = min(start + _BLOCK_ROWS, len(order))
-        # Each pair is met once: fresh pictures with all before them and with their own block.
-        similarity = odd[start:stop] @ odd[:stop].T
-        np.abs(similarity, out=similarity)
-        similarity += even[start:stop] @ even[:stop].T
-        row, column = np.divmod(np.flatnonzero(similarity >= limit), stop)
-        found.append(np.stack([order[row + start], order[column]], axis=1))
+        found = []
+        for left in range(0, stop, _BLOCK_COLUMNS):
+            right = min(left + _BLOCK_COLUMNS, stop)
+            similarity = odd[start:stop] @ odd[left:right].T
+            np.abs(similarity, out=similarity)
+            similarity += even[start:stop] @ even[left:right].T
+            if similarity.max() >= limit:
+                row, column = np.nonzero(similarity >= limit)
+                found.append(np.stack([order[row + start], order[column + left]], axis=1))
+        return found
+
+    starts = range(int(is_compared.sum()), len(order), _BLOCK_ROWS)
+    # A thread a core with one-threaded products: blocks stay in the core's own cache, and no thread waits.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = [pairs for block in threads.map(pairs_of_block, starts) for pairs in block]
     if not found:
         return np.empty((0, 2), dtype=np.int64)
     pairs = np.concatenate(found)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.reading import Content, SeenFile
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE contents (
     content_id INTEGER PRIMARY KEY,
@@ -41,8 +41,8 @@ CREATE INDEX files_by_content ON files (content_id);
 CREATE INDEX contents_to_compare ON contents (content_id) WHERE is_compared = 0 AND descriptor IS NOT NULL;
 CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
     WITHOUT ROWID;
-CREATE TABLE state (is_published INTEGER NOT NULL);
-INSERT INTO state VALUES (0);
+CREATE TABLE state (is_published INTEGER NOT NULL, fingerprint TEXT NOT NULL);
+INSERT INTO state VALUES (0, '');
 CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -128,9 +128,13 @@ class Store:
         """Tell whether the published table shows everything that is stored; a kill in between leaves False."""
         return bool(self._connection.execute("SELECT is_published FROM state").fetchone()[0])
 
-    def note_published(self) -> None:
-        """Remember that the table was published."""
-        self._connection.execute("UPDATE state SET is_published = 1")
+    def note_published(self, fingerprint: str) -> None:
+        """Remember that the table was published, and the fingerprint of what it shows."""
+        self._connection.execute("UPDATE state SET is_published = 1, fingerprint = ?", (fingerprint,))
+
+    def published_fingerprint(self) -> str:
+        """Return the fingerprint of what was published last."""
+        return str(self._connection.execute("SELECT fingerprint FROM state").fetchone()[0])
 
     def add(self, entries: list[tuple[SeenFile, Content]], descriptors: dict[str, bytes]) -> None:
         """Store files with their contents in one transaction; contents that are known are kept as they are.
