@@ -35,6 +35,8 @@ def main() -> int:
         sys.exit(f"Port {REPORTS_PORT} is taken ({error.strerror}): does another `make ui` run? Stop it first.")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     command = [BIN / "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(UI_PORT)]
+    # Started in the background, a shell hands down an ignored SIGINT, by which `dagster dev` stops its own processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, cwd=CHECKOUT) as ui:
         # Ctrl-C reaches the UI too, which takes a moment to stop its daemon; a plain kill is passed on.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
