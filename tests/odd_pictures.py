@@ -14,6 +14,15 @@ from PIL import Image, ImageOps
 WIDTH, HEIGHT = 120, 90
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 LOSSY = {"JPEG", "WEBP"}
+_UNDO_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,14 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def turned(form: str, orientation: int) -> bytes:
+    """The gradient stored as a camera held otherwise would store it, with the EXIF tag that says so."""
+    undo = _UNDO_ORIENTATION.get(orientation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(gradient() if undo is None else gradient().transpose(undo), form, exif=exif)
 
 
 def odd_pictures() -> Iterator[OddPicture]:
@@ -83,25 +100,11 @@ def _modes() -> Iterator[OddPicture]:
 
 
 def _orientations() -> Iterator[OddPicture]:
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
     for form in ("JPEG", "PNG", "WEBP", "TIFF"):
         for orientation in range(1, 9):
-            image = gradient().transpose(undo[orientation]) if orientation > 1 else gradient()
-            exif = Image.Exif()
-            exif[0x0112] = orientation
-            yield OddPicture(f"{form} orientation {orientation}", encode(image, form, exif=exif), 3)
+            yield OddPicture(f"{form} orientation {orientation}", turned(form, orientation), 3)
     for orientation in (0, 9, 255):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        yield OddPicture(f"JPEG orientation {orientation}", encode(gradient(), "JPEG", exif=exif), 3)
+        yield OddPicture(f"JPEG orientation {orientation}", turned("JPEG", orientation), 3)
 
 
 def _deep() -> Iterator[OddPicture]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -17,20 +16,7 @@ from emotion_assets.core.errors import (
     UnsupportedFormatError,
 )
 from emotion_assets.core.images import decode_picture
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
-def encode(image: Image.Image, name: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, name, **options)
-    return buffer.getvalue()
-
-
-def gradient(width: int = 120, height: int = 90) -> Image.Image:
-    """A picture without symmetry: brighter to the right, and more so to the bottom."""
-    across, down = np.meshgrid(np.linspace(0, 180, width), np.linspace(0, 60, height))
-    return Image.fromarray((across + down).astype(np.uint8))
+from tests.odd_pictures import FORMATS, encode, gradient, turned
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:
@@ -56,21 +42,7 @@ def test_decode_gives_the_same_pixels_for_every_format(name: str, mode: str) -> 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_decode_applies_exif_orientation(name: str, orientation: int) -> None:
     """A turned picture with the matching EXIF tag decodes like the upright one."""
-    undo = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    stored = gradient() if undo is None else gradient().transpose(undo)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-
-    picture = decode_picture(encode(stored, name, exif=exif))
+    picture = decode_picture(turned(name, orientation))
 
     assert difference(picture.pixels, REFERENCE) < 3
 
