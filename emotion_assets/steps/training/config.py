@@ -28,6 +28,8 @@ class TrainingConfig:
     """Share of a weight lost in a step, in units of the learning rate."""
     warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
+    averaging_fraction: float = 0.02
+    """The weights that are kept are a running mean over about this share of the run's steps; 0 keeps the last ones."""
     seed: int = 0
     precision: str = "auto"
 

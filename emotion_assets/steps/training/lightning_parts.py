@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
@@ -194,6 +195,20 @@ class EmotionModule(pl.LightningModule):
         """Take learning curves and clock up again."""
         self.history = list(checkpoint["history"])
         self._seconds_before = float(checkpoint["seconds"])
+
+
+class AveragedWeights(WeightAveraging):
+    """Validate and keep a running mean of the weights, which is ahead of the last ones (Polyak and Juditsky 1992)."""
+
+    def __init__(self, num_steps: int) -> None:
+        """Average over about the last `num_steps` steps; over fewer while there were not as many."""
+
+        def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+            # A plain mean at first, so that the random start is soon forgotten.
+            weight = max(1 / num_steps, 1 / (1 + int(num_averaged) / 10))
+            return averaged + (current - averaged) * weight
+
+        super().__init__(avg_fn=average)
 
 
 class EpochLines(pl.Callback):

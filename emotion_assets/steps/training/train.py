@@ -27,7 +27,7 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked
 from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.lightning_parts import EmotionModule, EpochLines, PictureData
+from emotion_assets.steps.training.lightning_parts import AveragedWeights, EmotionModule, EpochLines, PictureData
 from emotion_assets.steps.training.network import EmotionNet, prepare
 
 _EVALUATION_BATCH: Final = 512
@@ -93,7 +93,12 @@ def train(
     network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = EmotionModule(network, config)
     started, cpu_started = time.monotonic(), time.process_time()
-    trainer = _trainer(run_dir, config, precision, log)
+    data = PictureData(train_split, val_split, config)
+    callbacks: list[pl.Callback] = [EpochLines(log)]
+    num_averaged = config.averaging_fraction * config.epochs * len(data.train_dataloader())
+    if num_averaged >= 1:
+        callbacks.append(AveragedWeights(round(num_averaged)))
+    trainer = _trainer(run_dir, config, precision, callbacks)
     with warnings.catch_warnings():
         # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -101,7 +106,7 @@ def train(
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         resume = str(checkpoint_path) if resumed_from_epoch else None
-        trainer.fit(module, datamodule=PictureData(train_split, val_split, config), ckpt_path=resume)
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
     network.eval()
     return TrainedNetwork(
         network=network,
@@ -152,7 +157,7 @@ def _precision(config: TrainingConfig) -> str:
     return "bf16-mixed" if is_faster else "32-true"
 
 
-def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callable[[str], None]) -> pl.Trainer:
+def _trainer(run_dir: Path, config: TrainingConfig, precision: str, callbacks: list[pl.Callback]) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
@@ -168,7 +173,7 @@ def _trainer(run_dir: Path, config: TrainingConfig, precision: str, log: Callabl
         accelerator="auto",
         devices=1,
         precision=precision,  # type: ignore[arg-type]
-        callbacks=[checkpoints, EpochLines(log)],
+        callbacks=[*callbacks, checkpoints],
         logger=[CSVLogger(run_dir, name="csv", version=0), TensorBoardLogger(run_dir, name="tensorboard", version=0)],
         log_every_n_steps=1,  # small sets have few steps; a line in a file costs nothing beside a step
         num_sanity_val_steps=0,
