@@ -6,7 +6,6 @@ import hashlib
 import io
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -66,7 +65,7 @@ def test_ingest_training_and_service_agree(
         path.write_bytes(content)
     take_stock(tmp_path / "raw", tmp_path / "catalogue")
     with Store(tmp_path / "catalogue" / STORE_NAME) as store:
-        ingested = np.stack(list(store.read_pixels(pictures)))
+        ingested = store.read_pixels(pictures)
     manifest = read_manifest(bundle_dir)
     network = EmotionNet(manifest.configuration["width"])
     network.load_state_dict(load_file(bundle_dir / WEIGHTS_NAME))

@@ -42,7 +42,7 @@ class TrainingRunConfig(dg.Config):
     warmup_fraction: float | None = Field(None, ge=0, lt=1, description="Part of the run in which the rate rises.")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="Doubt about the labels; they are noisy.")
     averaging_fraction: float | None = Field(
-        None, ge=0, lt=1, description="Share of the run's steps over which the kept weights are averaged; 0.02 by default."
+        None, ge=0, lt=1, description="Share of the steps over which the kept weights are averaged; 0.02 by default."
     )
     is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
     precision: str | None = Field(

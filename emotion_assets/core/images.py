@@ -159,7 +159,8 @@ def _decode(content: bytes, signature: str) -> DecodedPicture:
     square = grey.resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
     if orientation in _TRANSPOSITIONS:
         square = square.transpose(_TRANSPOSITIONS[orientation])
-    return DecodedPicture(np.array(square), width_px, height_px, mode, signature)
+    pixels = np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+    return DecodedPicture(pixels, width_px, height_px, mode, signature)
 
 
 def _check_header(image: Image.Image, signature: str) -> None:
@@ -205,7 +206,10 @@ def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
 
 def _count_jpeg_scans(content: bytes) -> int:
     """Count the scans of the picture itself: not those of a thumbnail inside it, nor of what hangs behind it."""
-    num_scans, position = 0, 2
+    num_scans, position = content.count(_JPEG_SCAN), 2
+    if num_scans <= 1:
+        return num_scans  # these two bytes may stand elsewhere too, so only a larger number needs a closer look
+    num_scans = 0
     while (found := _JPEG_MARKER.search(content, position)) and found[0] != _JPEG_END:
         num_scans += found[0] == _JPEG_SCAN
         # Every segment but the end says how long it is; after a scan's header its data run to the next marker.

@@ -254,3 +254,15 @@ def test_folder_signature_changes_with_the_files(raw: Path, face: bytes) -> None
     assert added[1] == before[1] + 1
     assert folder_signature(raw)[0] == before[0]
     assert folder_signature(raw / "missing") == (f"{0:032x}", 0, 0)
+
+
+def test_take_stock_takes_a_removed_and_a_new_file_apart(raw: Path, face: bytes) -> None:
+    """When one file went and another came, both are counted, though their number is the same."""
+    stock(raw)
+    next(raw.glob("Sad/*.jpg")).unlink()
+    (raw / "Sad" / "other.jpg").write_bytes(face + b"\0")
+
+    report, table = stock(raw)
+
+    assert (report.num_new, report.num_removed, report.num_cached) == (1, 1, 14)
+    assert len(table) == 15

@@ -40,3 +40,16 @@ def test_repetitions_and_conflicts_get_sheets(drawn_root: Path, tmp_path: Path) 
     pictures = pictures_of(root)
 
     assert set(pictures) == ALWAYS | {"near_duplicates", "label_conflicts"}
+
+
+def test_refused_files_get_cards(drawn_root: Path, tmp_path: Path) -> None:
+    """A broken file and a foreign folder show on a sheet of refusals; a name of any letters does no harm."""
+    root = Path(shutil.copytree(drawn_root, tmp_path / "root"))
+    (root / "raw" / "Sad" / "résumé 顔.jpg").write_bytes(b"no picture")
+    (root / "raw" / "Neutral").mkdir()
+
+    pictures = pictures_of(root)
+
+    sheet = Image.open(io.BytesIO(pictures["refusals"]))
+    assert sheet.height == 42
+    assert set(pictures) - {"near_duplicates"} == ALWAYS | {"refusals"}

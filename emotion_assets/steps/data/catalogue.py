@@ -114,10 +114,11 @@ def take_stock(
     with locked(catalogue_dir / ".lock"), Store(catalogue_dir / STORE_NAME) as store:
         ingest = _Ingest(raw_dir, catalogue_dir / STORE_NAME, store, num_workers or os.cpu_count() or 1, log)
         ingest.run()
-        num_removed = store.end_walk()
+        num_removed = store.drop_others(_paths(raw_dir)) if store.has_missed() else 0
         log("Comparing new pictures with all others")
         num_new_pairs = compare_new_contents(store)
         if not store.is_published() or not (catalogue_dir / TABLE_NAME).exists():
+            store.sync()
             publish(store, catalogue_dir, splits or {})
             store.note_published(_fingerprint(store))
         fingerprint = store.published_fingerprint()
@@ -132,6 +133,12 @@ def take_stock(
         seconds=time.monotonic() - started,
         fingerprint=fingerprint,
     )
+
+
+def _paths(raw_dir: Path) -> Iterator[list[bytes]]:
+    """Look once more which files there are; only needed when some have gone."""
+    for entries in _batched(walk(raw_dir), _LOOKED_AT_ONCE):
+        yield [entry.path for entry in entries if isinstance(entry, SeenFile)]
 
 
 def _fingerprint(store: Store) -> str:
@@ -168,7 +175,7 @@ class _Ingest:
         for entries in _batched(walk(self.raw_dir), _LOOKED_AT_ONCE):
             files = [entry for entry in entries if isinstance(entry, SeenFile)]
             self._report(entry for entry in entries if not isinstance(entry, SeenFile))
-            changed = self.store.note_seen(files)
+            changed = self.store.note_met(files)
             self.num_cached += len(files) - len(changed)
             yield from changed
 
@@ -260,7 +267,7 @@ def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[SeenFile | 
         return
     with entries:
         for entry in entries:
-            path = os.path.join(folder, entry.name)
+            path = b"%b/%b" % (folder, entry.name)
             try:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk_folder(root, path, label)
@@ -297,38 +304,27 @@ def publish(store: Store, catalogue_dir: Path, splits: Mapping[str, str]) -> Pat
     with pq.ParquetWriter(temporary, _TABLE_SCHEMA) as writer:
         # In portions, so that memory does not grow with the number of files.
         for rows in _batched(_table_rows(store, splits), _ROWS_A_GROUP):
-            writer.write_table(pa.Table.from_pylist(list(rows), _TABLE_SCHEMA))
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
     temporary.replace(table_path)
     sync_folder(catalogue_dir)
     return table_path
 
 
-def _table_rows(store: Store, splits: Mapping[str, str]) -> Iterator[dict[str, object]]:
+def _table_rows(store: Store, splits: Mapping[str, str]) -> Iterator[tuple[object, ...]]:
+    """Yield a row of _TABLE_SCHEMA for each file, and for each thing that is no usable file."""
     groups = group_names(store.pairs(), store.hashes_by_id())
     labels: dict[int, set[str]] = {}
     for content_id, _, label in store.labelled_contents():
         labels.setdefault(content_id, set()).add(label)
     conflicting = conflicts(store, labels)
-    columns = _TABLE_SCHEMA.names[:8]
-    for path, label, size_bytes, content_hash, width, height, mode, form, code, reason, content_id in store.file_rows():
-        facts = (_readable(path), label, size_bytes, content_hash, width, height, mode, form)
-        yield {
-            **dict(zip(columns, facts, strict=True)),
-            "is_accepted": code is None,
-            "reason_code": code,
-            "reason": reason,
-            "near_duplicate_group": groups.get(content_id),
-            "has_label_conflict": content_id in conflicting,
-            "split": splits.get(content_hash),
-        }
+    for path, *facts, code, reason, content_id in store.file_rows():
+        content_hash = str(facts[2])
+        group, split = groups.get(content_id), splits.get(content_hash)
+        yield (_readable(path), *facts, code is None, code, reason, group, content_id in conflicting, split)
+    num_unknown = 7
     for path, code, reason in store.oddities():
-        yield {
-            "path": _readable(path),
-            "is_accepted": False,
-            "reason_code": code,
-            "reason": reason,
-            "has_label_conflict": False,
-        }
+        yield (_readable(path), *[None] * num_unknown, False, code, reason, None, False, None)
 
 
 def folder_signature(raw_dir: Path) -> tuple[str, int, float]:

@@ -27,8 +27,8 @@ _NUM_FREQUENCIES: Final = 12
 # Unit vectors are rounded to integers of this scale: |v|² stays below 2**24, so float32 matrix products
 # are exact in any order, and the verdict on a pair is the same on every machine and in every batch.
 _SCALE: Final = 2048
-_BLOCK_ROWS: Final = 512
-_BLOCK_COLUMNS: Final = 2048
+_BLOCK_ROWS: Final = 128
+_BLOCK_COLUMNS: Final = 1024
 _BLANK_NORM: Final = 8.0
 
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from emotion_assets.core.errors import PictureError, PictureTooLargeError
 from emotion_assets.core.images import IMAGE_SIZE_PX, MAX_PICTURE_BYTES, decode_picture
@@ -49,9 +49,8 @@ class Content:
         return self.format is not None or self.refusal is not None
 
 
-@dataclass(frozen=True, slots=True)
-class SeenFile:
-    """A regular file in a labelled folder, as it was when it was looked at."""
+class SeenFile(NamedTuple):
+    """A regular file in a labelled folder, as it was when it was looked at. A tuple, because there are many."""
 
     path: bytes
     """Relative to raw/, the file system's own bytes."""
@@ -114,12 +113,13 @@ def _read_file(root: bytes, file: SeenFile) -> tuple[str, bytes] | tuple[None, R
     except OSError as error:
         reason = f"The file cannot be opened ({error.strerror}). Check its permissions."
         return None, (file.path, "unreadable_file", reason)
-    with open(descriptor, "rb", buffering=0) as opened:
-        try:
-            content = opened.read(file.size_bytes + 1)
-            status = os.fstat(descriptor)
-        except OSError as error:
-            return None, (file.path, "unreadable_file", f"The file cannot be read ({error.strerror}). Check the disk.")
+    try:
+        content = os.read(descriptor, file.size_bytes + 1)
+        status = os.fstat(descriptor)
+    except OSError as error:
+        return None, (file.path, "unreadable_file", f"The file cannot be read ({error.strerror}). Check the disk.")
+    finally:
+        os.close(descriptor)
     unchanged = (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
     if not stat.S_ISREG(status.st_mode) or not unchanged or len(content) != file.size_bytes:
         return None, (file.path, "still_changing", "The file changed while it was read. The next run takes it.")
@@ -163,7 +163,7 @@ class Readers:
         assert process.stdin
         assert process.stdout
         try:
-            process.stdin.write(_line([{**asdict(file), "path": os.fsdecode(file.path)} for file in files]))
+            process.stdin.write(_line([[os.fsdecode(file.path), *file[1:]] for file in files]))
             process.stdin.flush()
             return _received(process.stdout)
         except (OSError, ValueError) as error:
@@ -217,7 +217,7 @@ def main() -> None:
     """Answer requests until the parent closes the pipe, or is gone."""
     raw_dir, store_path = sys.argv[1:]
     for line in sys.stdin.buffer:
-        files = [SeenFile(**{**record, "path": os.fsencode(record["path"])}) for record in json.loads(line)]
+        files = [SeenFile(os.fsencode(path), *rest) for path, *rest in json.loads(line)]
         sys.stdout.buffer.write(_sent(read_files(raw_dir, store_path, files)))
         sys.stdout.buffer.flush()
 

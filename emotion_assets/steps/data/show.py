@@ -7,9 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.steps.data.catalogue import STORE_NAME
@@ -19,6 +19,9 @@ from emotion_assets.steps.data.store import Store
 _NUM_FACES: Final = 36
 _NUM_GROUPS: Final = 12
 _PER_GROUP: Final = 3
+_CARD_WIDTH_PX: Final = 220
+_CARD_HEIGHT_PX: Final = 42
+_CARD_LETTERS: Final = 32
 
 
 def catalogue_pictures(catalogue_dir: Path, table: pd.DataFrame) -> dict[str, bytes]:
@@ -30,14 +33,17 @@ def catalogue_pictures(catalogue_dir: Path, table: pd.DataFrame) -> dict[str, by
 
     Returns:
         By name: a contact sheet of each emotion, of repeated photographs and of label conflicts where there
-        are any (WebP), and charts of class balance and picture sizes (PNG).
+        are any (WebP), charts of class balance and picture sizes, and cards of what was refused (PNG).
     """
     accepted = table[table["is_accepted"]].drop_duplicates("content_hash")
     pictures = {"class_balance": _balance(accepted), "sizes": _sizes(accepted)}
+    refused = table[~table["is_accepted"]]
+    if len(refused):
+        pictures["refusals"] = _refusals(refused)
     with Store(catalogue_dir / STORE_NAME) as store:
 
         def sheet(content_hashes: list[str]) -> bytes:
-            return contact_sheet(np.stack(list(store.read_pixels(content_hashes))))
+            return contact_sheet(store.read_pixels(content_hashes))
 
         for emotion in EMOTIONS:
             members = accepted.loc[accepted["label"] == emotion, "content_hash"].sort_values()
@@ -63,6 +69,25 @@ def _members_of_groups(rows: pd.DataFrame) -> list[str]:
             groups[name or content_hash].append(content_hash)
     shown = sorted(members for members in groups.values() if len(members) > 1 or is_conflicting.all())
     return [content_hash for members in shown[:_NUM_GROUPS] for content_hash in sorted(members)[:_PER_GROUP]]
+
+
+def _refusals(refused: pd.DataFrame) -> bytes:
+    """Draw a card for each refused file, the rarest reasons first: its pixels are what could not be had."""
+    rarity = refused["reason_code"].map(refused["reason_code"].value_counts())
+    shown = refused.assign(rarity=rarity).sort_values(["rarity", "reason_code", "path"]).head(_NUM_FACES)
+    num_columns = 4
+    sheet = Image.new("L", (num_columns * _CARD_WIDTH_PX, -(-len(shown) // num_columns) * _CARD_HEIGHT_PX), 255)
+    draw = ImageDraw.Draw(sheet)
+    for number, (path, code) in enumerate(zip(shown["path"], shown["reason_code"], strict=True)):
+        row, column = divmod(number, num_columns)
+        left, top = column * _CARD_WIDTH_PX, row * _CARD_HEIGHT_PX
+        draw.rectangle((left + 2, top + 2, left + _CARD_WIDTH_PX - 3, top + _CARD_HEIGHT_PX - 3), 235)
+        name = path if len(path) <= _CARD_LETTERS else "…" + path[1 - _CARD_LETTERS :]
+        draw.text((left + 8, top + 6), code.replace("_", " "), 0)
+        draw.text((left + 8, top + 22), name.encode("latin-1", "replace").decode("latin-1"), 90)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _balance(accepted: pd.DataFrame) -> bytes:

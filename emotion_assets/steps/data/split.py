@@ -277,9 +277,7 @@ def _is_written(splits_dir: Path, fingerprint: str) -> bool:
 
 
 def _arrays(store: Store, deal: Deal, members: list[str]) -> dict[str, npt.NDArray[Any]]:
-    pixels = np.empty((len(members), IMAGE_SIZE_PX, IMAGE_SIZE_PX), dtype=np.uint8)
-    for position, picture in enumerate(store.read_pixels(members)):
-        pixels[position] = picture
+    pixels = store.read_pixels(members)
     class_indices = np.array([EMOTIONS.index(deal.labels[member]) for member in members], dtype=np.int64)
     return {"pixels": pixels, "class_indices": class_indices, "content_hashes": np.array(members, dtype="S64")}
 

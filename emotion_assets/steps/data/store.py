@@ -1,8 +1,8 @@
 """What was ever seen: contents by their hash, files by their path, pairs of near-duplicates.
 
 One SQLite file, because an interrupted ingest must leave every finished batch and nothing torn, and a
-million files must not be held in memory. Contents are never deleted: a picture that comes back is not
-decoded again and keeps its relatives.
+million files must not be held in memory; the pixels lie beside it in a flat file. Contents are never
+deleted: a picture that comes back is not decoded again and keeps its relatives.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+from emotion_assets.core.images import Pixels
+from emotion_assets.steps.data.pixel_file import PixelFile, checksum_of
 from emotion_assets.steps.data.reading import Content, SeenFile
 
-_SCHEMA_VERSION: Final = 2
+PIXELS_NAME: Final = "pixels.bin"
+
+_SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE contents (
     content_id INTEGER PRIMARY KEY,
     content_hash TEXT NOT NULL UNIQUE,
     width_px INTEGER, height_px INTEGER, mode TEXT, format TEXT,
-    pixels BLOB,                -- uint8 (row, column) of an accepted picture, else NULL
+    position INTEGER,           -- of an accepted picture in the pixel file, else NULL
+    checksum INTEGER,           -- of its pixels
     descriptor BLOB,            -- int16, see near_duplicates
     is_compared INTEGER NOT NULL DEFAULT 0,
     refusal_code TEXT, refusal TEXT
@@ -39,6 +43,7 @@ CREATE TABLE files (
 ) WITHOUT ROWID;
 CREATE INDEX files_by_content ON files (content_id);
 CREATE INDEX contents_to_compare ON contents (content_id) WHERE is_compared = 0 AND descriptor IS NOT NULL;
+CREATE UNIQUE INDEX contents_by_position ON contents (position) WHERE position IS NOT NULL;
 CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
     WITHOUT ROWID;
 CREATE TABLE state (is_published INTEGER NOT NULL, fingerprint TEXT NOT NULL);
@@ -53,8 +58,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        # Pages that hold several pictures each; the default of 4096 bytes would chain two for every one.
-        self._connection.execute("PRAGMA page_size = 32768")
+        self._pixel_file = PixelFile(path.with_name(PIXELS_NAME))
+        self._num_known = self._num_met = 0
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -68,7 +73,7 @@ class Store:
         elif version != _SCHEMA_VERSION:
             raise ValueError(
                 f"{path} was written by schema {version}, this code reads {_SCHEMA_VERSION}. "
-                "Move the file away: the next run of raw_images rebuilds it."
+                f"Move the folder {path.parent} away: the next run of raw_images rebuilds it from raw/."
             )
 
     def __enter__(self) -> Self:
@@ -91,35 +96,44 @@ class Store:
         self._connection.execute("COMMIT")
 
     def begin_walk(self) -> None:
-        """Forget which paths were met before; `note_seen` and `end_walk` use the fresh list."""
-        self._connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._connection.execute("DELETE FROM temp.seen")
+        """Prepare for a walk over all files, which `note_met` counts and `drop_others` may end."""
+        self._num_known = int(self._connection.execute("SELECT count(*) FROM files").fetchone()[0])
+        self._num_met = 0
         with self.transaction():
             if self._connection.execute("DELETE FROM oddities").rowcount:
                 self._connection.execute("UPDATE state SET is_published = 0")
 
-    def note_seen(self, files: list[SeenFile]) -> list[SeenFile]:
-        """Remember that these files exist, and return those that are new or changed.
+    def note_met(self, files: list[SeenFile]) -> list[SeenFile]:
+        """Count those of these files that were known before the walk, and return those that are new or changed.
 
         A file is known by its path, label, size, time and inode.
         """
         places = ",".join("?" * len(files))
-        paths = [file.path for file in files]
         rows = self._connection.execute(
             f"SELECT path, label, size_bytes, mtime_ns, inode FROM files WHERE path IN ({places})",  # noqa: S608 -- only question marks
-            paths,
-        )
-        known = {SeenFile(*row) for row in rows}
-        with self.transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO temp.seen VALUES (?)", ((path,) for path in paths))
+            [file.path for file in files],
+        ).fetchall()
+        self._num_met += len(rows)
+        # A row is equal to the SeenFile of the same values.
+        known = set(rows)
         return [file for file in files if file not in known]
 
-    def end_walk(self) -> int:
-        """Drop the files that `note_seen` never met, and return how many they were."""
+    def has_missed(self) -> bool:
+        """Tell whether the walk met fewer files than were known before it: some are gone."""
+        return self._num_met < self._num_known
+
+    def drop_others(self, batches: Iterable[Iterable[bytes]]) -> int:
+        """Drop every file whose path is not in `batches`, and return how many they were."""
         with self.transaction():
+            self._connection.execute("CREATE TEMP TABLE present (path BLOB PRIMARY KEY) WITHOUT ROWID")
+            for paths in batches:
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO temp.present VALUES (?)", ((path,) for path in paths)
+                )
             num_removed = self._connection.execute(
-                "DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.seen)"
+                "DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.present)"
             ).rowcount
+            self._connection.execute("DROP TABLE temp.present")
             if num_removed:
                 self._connection.execute("UPDATE state SET is_published = 0")
         return num_removed
@@ -139,31 +153,33 @@ class Store:
     def add(self, entries: list[tuple[SeenFile, Content]], descriptors: dict[str, bytes]) -> None:
         """Store files with their contents in one transaction; contents that are known are kept as they are.
 
-        `descriptors` has those of the accepted contents, by hash.
+        `descriptors` has those of the accepted contents, by hash. Only one process at a time may add.
         """
+        fresh = {content.content_hash: content for _, content in entries if content.is_fresh}
+        pictures = {name: content.pixels for name, content in fresh.items() if content.pixels is not None}
+        first = int(self._connection.execute("SELECT coalesce(max(position) + 1, 0) FROM contents").fetchone()[0])
+        self._pixel_file.write(first, list(pictures.values()))
+        positions = {name: first + number for number, name in enumerate(pictures)}
         contents = (
             (
-                content.content_hash,
+                name,
                 content.width_px,
                 content.height_px,
                 content.mode,
                 content.format,
-                content.pixels,
-                descriptors.get(content.content_hash),
+                positions.get(name),
+                checksum_of(pictures[name]) if name in pictures else None,
+                descriptors.get(name),
                 content.refusal_code,
                 content.refusal,
             )
-            for _, content in entries
-            if content.is_fresh
+            for name, content in fresh.items()
         )
-        files = (
-            (file.path, file.label, file.size_bytes, file.mtime_ns, file.inode, content.content_hash)
-            for file, content in entries
-        )
+        files = ((*file, content.content_hash) for file, content in entries)
         with self.transaction():
             self._connection.executemany(
-                "INSERT OR IGNORE INTO contents (content_hash, width_px, height_px, mode, format, pixels,"
-                " descriptor, refusal_code, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO contents (content_hash, width_px, height_px, mode, format, position, checksum,"
+                " descriptor, refusal_code, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 contents,
             )
             self._connection.executemany(
@@ -172,6 +188,10 @@ class Store:
                 files,
             )
             self._connection.execute("UPDATE state SET is_published = 0")
+
+    def sync(self) -> None:
+        """Make what was added survive a power cut."""
+        self._pixel_file.sync()
 
     def add_oddities(self, oddities: Iterable[tuple[bytes, str, str]]) -> None:
         """Store (path, code, reason) of what is no readable file in a labelled folder, and forget it as a file."""
@@ -218,7 +238,7 @@ class Store:
         """Return (content id, content hash, label) of every accepted content, once for each label it has."""
         return self._connection.execute(
             "SELECT DISTINCT c.content_id, c.content_hash, f.label FROM contents c JOIN files f USING (content_id)"
-            " WHERE c.pixels IS NOT NULL ORDER BY c.content_hash, f.label"
+            " WHERE c.position IS NOT NULL ORDER BY c.content_hash, f.label"
         ).fetchall()
 
     def hashes_by_id(self) -> dict[int, str]:
@@ -227,13 +247,16 @@ class Store:
             self._connection.execute("SELECT content_id, content_hash FROM contents WHERE descriptor IS NOT NULL")
         )
 
-    def read_pixels(self, content_hashes: Iterable[str]) -> Iterator[Pixels]:
-        """Yield the uint8 (row, column) pixels of accepted contents, in the given order."""
-        for content_hash in content_hashes:
-            row = self._connection.execute(
-                "SELECT pixels FROM contents WHERE content_hash = ?", (content_hash,)
-            ).fetchone()
-            yield np.frombuffer(row[0], dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+    def read_pixels(self, content_hashes: Iterable[str]) -> Pixels:
+        """Return the pixels of accepted contents in the given order, uint8 (picture, row, column).
+
+        Raises:
+            UnusableDataError: the pixel file is damaged.
+        """
+        query = "SELECT position, checksum FROM contents WHERE content_hash = ?"
+        rows = [self._connection.execute(query, (name,)).fetchone() for name in content_hashes]
+        positions = np.array([position for position, _ in rows], dtype=np.int64)
+        return self._pixel_file.read(positions, [checksum for _, checksum in rows])
 
     def file_rows(self) -> Iterator[tuple[bytes, str, int, str, int, int, str, str, str | None, str | None, int]]:
         """Yield path, label, size_bytes, content hash, width, height, mode, format, refusal code, refusal, id."""
