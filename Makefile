@@ -17,10 +17,10 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui serve data bench clean
+.PHONY: help demo test check ui serve data models rollback clean-models bench clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -49,6 +49,15 @@ serve: $(READY) ## the accepted model on port 3001
 
 data: $(READY) ## download the Kaggle set into raw/
 	$(BIN)/python -m emotion_assets.steps.data.download "$(EMOTION_DATA_DIR)/raw"
+
+models: $(READY) ## every model with its state and scores
+	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" list
+
+rollback: $(READY) ## accept the model before the present one again, or VERSION=…
+	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" rollback $(VERSION)
+
+clean-models: $(READY) ## remove old models: 5 accepted and 3 refused ones stay
+	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" clean
 
 bench: $(READY) ## measure the data path
 	$(BIN)/python -m benchmarks.data_path

@@ -6,6 +6,7 @@ import dagster as dg
 
 from emotion_assets.assets import data, drift, evaluation, packing, training
 from emotion_assets.automation.jobs import check_drift, retrain
+from emotion_assets.automation.model_jobs import MODEL_JOBS
 from emotion_assets.automation.schedules import daily_drift_check
 from emotion_assets.automation.sensors import drift_sensor, new_images_sensor
 from emotion_assets.resources import Places
@@ -15,7 +16,7 @@ _ROOMS = [data, training, evaluation, drift, packing]
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_ROOMS),
     asset_checks=dg.load_asset_checks_from_modules(_ROOMS),
-    jobs=[retrain, check_drift],
+    jobs=[retrain, check_drift, *MODEL_JOBS],
     sensors=[new_images_sensor, drift_sensor],
     schedules=[daily_drift_check],
     resources={"places": Places.from_environment()},

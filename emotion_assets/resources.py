@@ -1,6 +1,7 @@
 """The places: where data is read and left. The only module on the Dagster side that reads the environment."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Self
 
@@ -81,3 +82,12 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
 def code_version(room: str) -> str:
     """Return what changes with the sources of a room of `steps` or of the core that it stands on."""
     return source_version(_PACKAGE_DIR / "core", _PACKAGE_DIR / "steps" / room)
+
+
+def git_commit() -> str:
+    """Return the commit of the checkout, with `-dirty` behind it if files were changed; `unknown` outside git."""
+    command = ["git", "-C", str(_PACKAGE_DIR), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603 -- fixed words
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

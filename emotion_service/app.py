@@ -22,6 +22,7 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.images import decode_picture
 from emotion_assets.core.logged_values import features_of
+from emotion_service.champion import ChampionWatch
 from emotion_service.errors import EXCEPTION_HANDLERS, RequestError
 from emotion_service.openapi import openapi_document
 from emotion_service.prediction_log import PredictionLog
@@ -42,6 +43,7 @@ class EmotionApp:
         self.settings = settings
         self.model: Classifier | None = None
         self.log: PredictionLog | None = None
+        self._watch: ChampionWatch | None = None
         self._num_running = 0
 
     def load(self, bundle_dir: Path) -> None:
@@ -55,8 +57,21 @@ class EmotionApp:
         self.log = self.log or PredictionLog(self.settings.data_dir / "predictions")
         self.model = model
 
+    def follow_champion(self) -> None:
+        """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
+        if self.settings.follow_champion:
+            self._watch = ChampionWatch(self.settings.data_dir / "models", lambda: self.version, self.load)
+            self._watch.start()
+
+    @property
+    def version(self) -> str:
+        """The version of the model that answers, or `none`."""
+        return self.model.version if self.model else "none"
+
     def close(self) -> None:
-        """Write the rest of the log."""
+        """Stop following, and write the rest of the log."""
+        if self._watch:
+            self._watch.close()
         if self.log:
             self.log.close()
 
@@ -91,7 +106,7 @@ class EmotionApp:
         return HTMLResponse(_PAGE)
 
     async def _docs(self, _: Request) -> Response:
-        return JSONResponse(openapi_document(self.model.version if self.model else "none"))
+        return JSONResponse(openapi_document(self.version))
 
     async def _facts(self, _: Request) -> Response:
         manifest = self._require_model().manifest

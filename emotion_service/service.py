@@ -46,8 +46,9 @@ class EmotionService:
     model_ref = BentoModel(f"emotion_cnn:{_model_version}")
 
     def __init__(self) -> None:
-        """Load the model that this bento was built with; from a checkout, the latest accepted one."""
+        """Load the model that this bento was built with (from a checkout, the latest packed one), and follow."""
         _app.load(Path(self.model_ref.path))
+        _app.follow_champion()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

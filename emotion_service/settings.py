@@ -25,6 +25,8 @@ class Settings:
     """Requests that one worker handles at a time; more are answered 429."""
     timeout_seconds: float
     """A request that takes longer is answered 504."""
+    follow_champion: bool = True
+    """Whether to take the model that the pipeline on the same data root accepts, while running."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -38,6 +40,7 @@ class Settings:
             num_workers=_whole_number("EMOTION_WORKERS", os.cpu_count() or 1),
             max_concurrency=_whole_number("EMOTION_MAX_CONCURRENCY", 64),
             timeout_seconds=_number("EMOTION_TIMEOUT_SECONDS", 10, low=0.1),
+            follow_champion=_is_on("EMOTION_FOLLOW_CHAMPION", default=True),
         )
 
 
@@ -59,3 +62,10 @@ def _whole_number(key: str, default: int) -> int:
     if value != int(value):
         raise InvalidSettingError(f"{key} is {value!r}, but must be a whole number.")
     return int(value)
+
+
+def _is_on(key: str, *, default: bool) -> bool:
+    text = os.environ.get(key, "1" if default else "0")
+    if text not in ("0", "1"):
+        raise InvalidSettingError(f"{key} is {text!r}, but must be 0 or 1.")
+    return text == "1"

@@ -5,25 +5,44 @@ accepted. The rules of the gate are in `steps.evaluation.compare`.
 """
 
 import dagster as dg
+from pydantic import Field
 
 from emotion_assets.assets.metadata import picture, table
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
+from emotion_assets.steps.evaluation.registry import CARD_NAME
+
+
+class EvaluationRunConfig(dg.Config):
+    """What a person may decide about an evaluation."""
+
+    force_reason: str | None = Field(
+        None,
+        description="Accepts the candidate even if the gate refuses it. Recorded for ever, with what the gate said.",
+    )
 
 
 @dg.asset(
     group_name="emotions", kinds={"report", "scikitlearn"}, code_version=code_version("evaluation"), deps=[trained_cnn]
 )
-def evaluation_report(places: Places) -> dg.MaterializeResult[None]:
+def evaluation_report(
+    context: dg.AssetExecutionContext, places: Places, config: EvaluationRunConfig
+) -> dg.MaterializeResult[None]:
     """How good the newest model is on test faces it never saw, and whether it takes the champion's place.
 
     A refusal is a normal outcome: the champion stays, and the reasons stand here and in the report.
     """
-    from emotion_assets.steps.evaluation.judge import judge_candidate
+    from emotion_assets.steps.evaluation.judge import Where, judge_candidate
 
-    judgement = judge_candidate(places.splits_dir, places.registry, places.reports_dir)
+    judgement = judge_candidate(
+        Where(places.splits_dir, places.catalogue_dir, places.unlabelled_dir, places.reports_dir),
+        places.registry,
+        force_reason=config.force_reason,
+        log=context.log.info,
+    )
     scores, decision, report_dir = judgement.scores, judgement.decision, judgement.report_dir
+    between = judgement.evaluation.intervals
     return dg.MaterializeResult(
         data_version=dg.DataVersion(decision.candidate),
         metadata={
@@ -32,20 +51,37 @@ def evaluation_report(places: Places) -> dg.MaterializeResult[None]:
             "champion": places.registry.champion() or "none",
             "is_accepted": decision.is_accepted,
             "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in decision.reasons)),
+            **({"force_reason": decision.force_reason} if decision.force_reason else {}),
             "num_test_faces": scores.num_pictures,
+            "latency_ms": round(decision.latency_ms or 0, 2),
+            "intervals": table(
+                [
+                    {"score": name, "from": between[name][0], "to": between[name][1]}
+                    for name in ("accuracy", "macro_f1", "log_loss", "calibration_error")
+                ]
+            ),
             "by_emotion": table(
                 [
                     {
                         "emotion": emotion,
                         "precision": scores.precision[emotion],
                         "recall": scores.recall[emotion],
+                        "recall from": between[f"recall_{emotion}"][0],
+                        "to": between[f"recall_{emotion}"][1],
                         "F1": scores.f1[emotion],
                         "faces": scores.support[emotion],
                     }
                     for emotion in EMOTIONS
                 ]
             ),
+            "slices": table(
+                [
+                    {"part": f"{part.family}: {part.name}", "accuracy": part.accuracy, "faces": part.num_pictures}
+                    for part in judgement.evaluation.slices
+                ]
+            ),
             **{name: picture(content, name) for name, content in judgement.pictures.items()},
+            "model_card": dg.MetadataValue.path(places.models_dir / decision.candidate / CARD_NAME),
             "report": dg.MetadataValue.url(places.link(report_dir / "report.html")),
             "report_file": dg.MetadataValue.path(report_dir / "report.html"),
         },

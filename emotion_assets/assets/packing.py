@@ -10,7 +10,7 @@ import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.core.bundle import read_manifest
-from emotion_assets.resources import Places, code_version
+from emotion_assets.resources import Places, code_version, git_commit
 
 _FOREIGN = ("torch", "dagster", "lightning", "evidently")
 
@@ -18,11 +18,16 @@ _FOREIGN = ("torch", "dagster", "lightning", "evidently")
 @dg.asset(group_name="emotions", kinds={"python"}, code_version=code_version("packing"), deps=[evaluation_report])
 def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.MaterializeResult[None]:
     """The bento `emotion_service` with the accepted model, ready for `bentoml serve` and `bentoml containerize`."""
-    from emotion_assets.steps.packing.pack import pack
+    from emotion_assets.steps.packing.pack import pack, read_labels
 
     bundle_dir = places.registry.require_champion()
     manifest = read_manifest(bundle_dir)
-    labels = {"run_id": context.run_id, "data_fingerprint": manifest.data_fingerprint[:12]}
+    labels = {
+        "run_id": context.run_id,
+        "data_fingerprint": manifest.data_fingerprint[:12],
+        "git_commit": git_commit(),
+        **read_labels(places.reports_dir / "evaluation" / manifest.version),
+    }
     packed = pack(bundle_dir, labels)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(packed.version),

@@ -63,7 +63,7 @@ def trained_cnn(
 
     An interrupted run goes on from its last epoch when it is started again with the same data and configuration.
     """
-    from emotion_assets.steps.evaluation.report import learning_curve_figure
+    from emotion_assets.steps.evaluation.figures import learning_curve_figure
     from emotion_assets.steps.training.run import train_bundle
 
     choices = config.model_dump()

@@ -14,7 +14,7 @@ from emotion_assets.steps.data.split import Split, read_split
 from emotion_assets.steps.evaluation.compare import GateConfig, decide
 from emotion_assets.steps.evaluation.decision import Decision
 from emotion_assets.steps.evaluation.evaluate import Answers, answer, score
-from emotion_assets.steps.evaluation.judge import judge_candidate
+from emotion_assets.steps.evaluation.judge import Where, judge_candidate
 from emotion_assets.steps.evaluation.registry import CHAMPION_NAME, Registry
 from emotion_assets.steps.evaluation.report import read_decision
 
@@ -29,6 +29,14 @@ def answers_with(
     probabilities = np.full((count, 5), (1 - sure) / 4, dtype=np.float32)
     probabilities[np.arange(count), said] = sure
     return Answers(version, probabilities, truth)
+
+
+LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
+
+
+def where(drawn_root: Path, tmp_path: Path) -> Where:
+    """The drawn faces, with reports below `tmp_path`."""
+    return Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "unlabelled", tmp_path / "reports")
 
 
 def gate(candidate: Answers, champion: Answers | None = None, config: GateConfig | None = None) -> Decision:
@@ -166,9 +174,8 @@ def test_judge_candidate_writes_a_report_that_agrees_with_its_predictions(
 
     shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
     registry = Registry(tmp_path / "models")
-    lenient = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
 
-    judgement = judge_candidate(drawn_root / "splits", registry, tmp_path / "reports", lenient)
+    judgement = judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
     predictions = pd.read_parquet(judgement.report_dir / "predictions.parquet")
     said = predictions[[f"p_{emotion}" for emotion in EMOTIONS]].to_numpy().argmax(axis=1)
@@ -191,9 +198,8 @@ def test_judging_the_champion_again_records_nothing(bundle_dir: Path, drawn_root
 
     shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
     registry = Registry(tmp_path / "models")
-    lenient = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
 
     for _ in range(2):
-        judge_candidate(drawn_root / "splits", registry, tmp_path / "reports", lenient)
+        judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
     assert len(registry.history()) == 1

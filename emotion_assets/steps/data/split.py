@@ -13,7 +13,7 @@ import io
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -242,15 +242,30 @@ def _refuse_too_few(deal: Deal) -> None:
 def _write_arrays(store: Store, splits_dir: Path, deal: Deal) -> str:
     lines = sorted(f"{h} {deal.labels[h]} {split} {IMAGE_SIZE_PX}\n" for h, split in deal.splits.items())
     fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
-    if _is_written(splits_dir, fingerprint):
-        return fingerprint
+    if not _is_written(splits_dir, fingerprint):
+        members = {name: sorted(h for h, chosen in deal.splits.items() if chosen == name) for name in SPLITS}
+        write_splits(splits_dir, fingerprint, {name: _split(store, deal, chosen) for name, chosen in members.items()})
+    return fingerprint
+
+
+def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]) -> None:
+    """Write splits for `read_split`, the manifest last.
+
+    Args:
+        splits_dir: gets a folder for each split.
+        fingerprint: what identifies their content.
+        splits: by name.
+    """
     files: dict[str, str] = {}
-    for split in SPLITS:
-        members = sorted(h for h, chosen in deal.splits.items() if chosen == split)
-        for name, array in _arrays(store, deal, members).items():
-            path = splits_dir / split / f"{name}.npy"
+    counts: dict[str, dict[str, int]] = {}
+    for name, split in splits.items():
+        hashes = np.array(split.content_hashes, dtype="S64")
+        for array_name, array in zip(_ARRAYS, (split.pixels, split.class_indices, hashes), strict=True):
+            path = splits_dir / name / f"{array_name}.npy"
             write_atomically(path, _npy(array))
-            files[f"{split}/{name}.npy"] = sha256_of(path)
+            files[f"{name}/{array_name}.npy"] = sha256_of(path)
+        numbers = np.bincount(split.class_indices, minlength=len(EMOTIONS)).tolist()
+        counts[name] = dict(zip(EMOTIONS, numbers, strict=True))
     write_json(
         splits_dir / MANIFEST_NAME,
         {
@@ -259,11 +274,10 @@ def _write_arrays(store: Store, splits_dir: Path, deal: Deal) -> str:
             "emotions": EMOTIONS,
             "image_size_px": IMAGE_SIZE_PX,
             "shares": SHARES,
-            "counts": _counts(deal),
+            "counts": counts,
             "files": files,
         },
     )
-    return fingerprint
 
 
 def _is_written(splits_dir: Path, fingerprint: str) -> bool:
@@ -276,10 +290,9 @@ def _is_written(splits_dir: Path, fingerprint: str) -> bool:
         return False
 
 
-def _arrays(store: Store, deal: Deal, members: list[str]) -> dict[str, npt.NDArray[Any]]:
-    pixels = store.read_pixels(members)
+def _split(store: Store, deal: Deal, members: list[str]) -> Split:
     class_indices = np.array([EMOTIONS.index(deal.labels[member]) for member in members], dtype=np.int64)
-    return {"pixels": pixels, "class_indices": class_indices, "content_hashes": np.array(members, dtype="S64")}
+    return Split(store.read_pixels(members), class_indices, tuple(members))
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:

@@ -3,7 +3,8 @@
 Both are judged on the same test faces. A candidate is refused when it is worse by an exact McNemar test
 (Dietterich 1998, "Approximate statistical tests for comparing supervised classification algorithms":
 the test that fits two fixed models on one test set), when it lost more accuracy than may be lost
-unnoticed, or when a class fell below its floor.
+unnoticed, when a class fell below its floor, or when it is too slow. How often these rules are wrong is
+simulated by benchmarks/gate_errors.py; docs/gate.md has the table.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class GateConfig:
     min_faces_for_calibration: int = 500
     """On fewer test faces chance alone exceeds the ceiling: with 40 faces in 15 bins it often does."""
     significance: float = 0.05
+    max_latency_ms: float = 50
+    """For one face on one thread; the service answers no faster than this."""
 
 
 def decide(
@@ -42,15 +45,28 @@ def decide(
     champion: Answers | None,
     champion_scores: Scores | None,
     config: GateConfig | None = None,
+    *,
+    latency_ms: float | None = None,
 ) -> Decision:
-    """Compare a candidate with the champion on the same faces, or with the floors if there is none."""
+    """Compare a candidate with the champion on the same faces, or with the floors if there is none.
+
+    Args:
+        candidate: the candidate's answers; `champion`, if there is one, answered the same pictures in the same order.
+        scores: of `candidate`; `champion_scores` of `champion`.
+        champion: the accepted model's answers.
+        champion_scores: their scores.
+        config: the rules.
+        latency_ms: what one face costs the candidate, if it was measured.
+    """
     config = config or GateConfig()
     refusals = _below_floors(scores, config, is_first=champion is None)
+    if latency_ms is not None and latency_ms > config.max_latency_ms:
+        refusals.append(f"One face takes {latency_ms:.1f} ms, above the ceiling of {config.max_latency_ms:g} ms.")
     if champion is None or champion_scores is None:
         reasons = refusals or [
             f"First model: accuracy {scores.accuracy:.3f} is above the floor of {config.min_accuracy}."
         ]
-        return Decision(candidate.version, None, not refusals, reasons, None, None, None, None)
+        return Decision(candidate.version, None, not refusals, reasons, None, None, None, None, latency_ms)
     only_candidate = int(np.sum(candidate.is_right & ~champion.is_right))
     only_champion = int(np.sum(champion.is_right & ~candidate.is_right))
     num_different = only_candidate + only_champion
@@ -82,6 +98,7 @@ def decide(
         p_value,
         only_candidate,
         only_champion,
+        latency_ms,
     )
 
 

@@ -21,6 +21,10 @@ class Decision:
     """One-sided exact McNemar test of "the candidate is worse"."""
     num_only_candidate_right: int | None
     num_only_champion_right: int | None
+    latency_ms: float | None = None
+    """Median time of one face on one thread."""
+    force_reason: str | None = None
+    """Why a person accepted it although the gate refused; `reasons` keeps what the gate said."""
 
     def as_record(self) -> dict[str, Any]:
         """Return the decision for JSON."""

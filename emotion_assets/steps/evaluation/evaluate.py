@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +60,8 @@ class Answers:
     """float32 (picture, emotion)."""
     class_indices: npt.NDArray[np.int64]
     """The true emotions, int64 (picture,)."""
+    activation_maps: npt.NDArray[np.float32] | None = None
+    """float32 (picture, emotion, row, column), if asked for."""
 
     @property
     def is_right(self) -> npt.NDArray[np.bool_]:
@@ -66,7 +69,7 @@ class Answers:
         return np.asarray(self.probabilities.argmax(axis=1) == self.class_indices)
 
 
-def answer(classifier: Classifier, split: Split) -> Answers:
+def answer(classifier: Classifier, split: Split, *, with_maps: bool = False) -> Answers:
     """Let a model answer for every picture of a split.
 
     Raises:
@@ -74,7 +77,43 @@ def answer(classifier: Classifier, split: Split) -> Answers:
     """
     if len(split.pixels) == 0:
         raise UnusableDataError("There is no picture to evaluate on. Add photographs and materialize greyscale_splits.")
-    return Answers(classifier.version, classifier.predict(split.pixels).probabilities, split.class_indices)
+    predictions = classifier.predict(split.pixels, with_maps=with_maps)
+    return Answers(classifier.version, predictions.probabilities, split.class_indices, predictions.activation_maps)
+
+
+def uncalibrated(answers: Answers, temperature: float) -> Answers:
+    """Return the answers as they were before `temperature` divided the logits."""
+    powers = np.clip(answers.probabilities.astype(np.float64), 1e-30, 1) ** temperature
+    probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return dataclasses.replace(answers, probabilities=probabilities)
+
+
+def risk_coverage(answers: Answers) -> list[dict[str, float]]:
+    """Return the accuracy on the most confident part of the pictures, for ten shares of them.
+
+    Source: El-Yaniv and Wiener 2010, "On the foundations of noise-free selective classification".
+    """
+    confidence = answers.probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    points = []
+    for tenths in range(1, 11):
+        num = max(1, round(len(order) * tenths / 10))
+        chosen = order[:num]
+        points.append(
+            {
+                "coverage": num / len(order),
+                "accuracy": float(answers.is_right[chosen].mean()),
+                "min_confidence": float(confidence[chosen[-1]]),
+            }
+        )
+    return points
+
+
+def majority(answers: Answers) -> Answers:
+    """Return what always saying the most frequent emotion would answer, with that emotion's shares as certainty."""
+    shares = np.bincount(answers.class_indices, minlength=len(EMOTIONS)) / len(answers.class_indices)
+    probabilities = np.tile(shares.astype(np.float32), (len(answers.class_indices), 1))
+    return Answers("majority", probabilities, answers.class_indices)
 
 
 def score(answers: Answers) -> Scores:

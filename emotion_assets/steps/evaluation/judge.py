@@ -2,62 +2,167 @@
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pandas as pd
+
 from emotion_assets.core.bundle import read_manifest
-from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.files import locked
-from emotion_assets.steps.data.split import read_split
+from emotion_assets.core.classifier import Classifier, known_pattern
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.data.split import Split, read_split
+from emotion_assets.steps.evaluation.card import write_card
 from emotion_assets.steps.evaluation.compare import GateConfig, decide
 from emotion_assets.steps.evaluation.decision import Decision
-from emotion_assets.steps.evaluation.evaluate import Scores, answer, score
+from emotion_assets.steps.evaluation.evaluate import Answers, Scores, answer, majority, score
+from emotion_assets.steps.evaluation.intervals import intervals
+from emotion_assets.steps.evaluation.other_source import read_labelled
 from emotion_assets.steps.evaluation.registry import Registry
-from emotion_assets.steps.evaluation.report import write_report
+from emotion_assets.steps.evaluation.report import PREDICTIONS_NAME, Evaluation, Growth, write_report
+from emotion_assets.steps.evaluation.slices import slices
+from emotion_assets.steps.evaluation.student import read_student
 
 _NUM_THREADS: Final = 2
+_NUM_LATENCY_RUNS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The folders that a judgement reads and writes."""
+
+    splits_dir: Path
+    catalogue_dir: Path
+    unlabelled_dir: Path
+    reports_dir: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The scores, the decision, and where the report lies."""
+    """What was found, what was decided, and where the report lies."""
 
-    scores: Scores
-    champion_scores: Scores | None
-    decision: Decision
+    evaluation: Evaluation
     report_dir: Path
     pictures: dict[str, bytes]
 
+    @property
+    def scores(self) -> Scores:
+        """The candidate's scores on the test split."""
+        return self.evaluation.scores
+
+    @property
+    def decision(self) -> Decision:
+        """The gate's decision."""
+        return self.evaluation.decision
+
 
 def judge_candidate(
-    splits_dir: Path, registry: Registry, reports_dir: Path, gate: GateConfig | None = None
+    where: Where,
+    registry: Registry,
+    gate: GateConfig | None = None,
+    *,
+    force_reason: str | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Judgement:
     """Compare the newest bundle with the accepted one on the test split, and accept it if it is not worse.
+
+    Args:
+        where: the folders.
+        registry: the bundles and the pointer to the accepted one.
+        gate: the rules.
+        force_reason: accepts the candidate whatever the gate says, and is recorded with what it said.
+        log: gets a line a step.
 
     Raises:
         MissingModelError: nothing was trained yet.
         BundleMismatchError: a bundle is damaged.
-        UnusableDataError: there are no splits.
+        UnusableDataError: there are no splits, or the reason to force is blank.
     """
+    if force_reason is not None and not force_reason.strip():
+        raise UnusableDataError("force_reason is blank. Say why the gate's refusal should not count, or leave it out.")
     # Two judgements at once could lose a decision of the history.
-    with locked(registry.models_dir / ".registry.lock"):
-        return _judge(splits_dir, registry, reports_dir, gate)
+    with registry.locked():
+        return _judge(where, registry, gate, force_reason, log)
 
 
-def _judge(splits_dir: Path, registry: Registry, reports_dir: Path, gate: GateConfig | None) -> Judgement:
-    split = read_split(splits_dir, "test")
+def _judge(
+    where: Where,
+    registry: Registry,
+    gate: GateConfig | None,
+    force_reason: str | None,
+    log: Callable[[str], None],
+) -> Judgement:
+    split = read_split(where.splits_dir, "test")
     candidate_dir = registry.models_dir / registry.candidate()
-    champion_version = registry.champion()
-    answers = answer(Classifier(candidate_dir, _NUM_THREADS), split)
+    classifier = Classifier(candidate_dir, _NUM_THREADS)
+    log(f"Scoring {classifier.version} on {len(split.pixels):,} test faces")
+    answers = answer(classifier, split, with_maps=True)
     scores = score(answers)
-    champion = champion_scores = None
+    champion = champion_scores = growth = None
+    champion_version = registry.champion()
     if champion_version is not None:
+        log(f"Scoring the champion {champion_version} on the same faces")
         champion = answer(Classifier(registry.models_dir / champion_version, _NUM_THREADS), split)
         champion_scores = score(champion)
-    decision = decide(answers, scores, champion, champion_scores, gate)
-    report_dir = reports_dir / "evaluation" / answers.version
-    pictures = write_report(report_dir, read_manifest(candidate_dir), split, answers, scores, decision)
+        growth = _growth(where.reports_dir / "evaluation" / champion_version, split, champion)
+    latency_ms = latency_of(candidate_dir)
+    decision = decide(answers, scores, champion, champion_scores, gate, latency_ms=latency_ms)
+    if answers.version in registry.rolled_back():
+        refusal = f"{answers.version} was rolled back by a person. Train anew, or force it with a reason."
+        decision = dataclasses.replace(decision, is_accepted=False, reasons=[refusal, *decision.reasons])
+    if not decision.is_accepted and force_reason is not None:
+        decision = dataclasses.replace(decision, is_accepted=True, force_reason=force_reason.strip())
+    other = read_labelled(where.unlabelled_dir)
+    evaluation = Evaluation(
+        manifest=read_manifest(candidate_dir),
+        scores=scores,
+        intervals=intervals(answers),
+        decision=decision,
+        champion_scores=champion_scores,
+        champion_intervals=intervals(champion) if champion else None,
+        growth=growth,
+        majority_scores=score(majority(answers)),
+        student=read_student(where.reports_dir, split),
+        slices=slices(answers, split, where.catalogue_dir),
+        other_source=score(answer(classifier, other)) if len(other.pixels) else None,
+    )
+    report_dir = where.reports_dir / "evaluation" / answers.version
+    log("Writing the report")
+    pictures = write_report(report_dir, evaluation, split, answers)
+    write_card(candidate_dir, evaluation, where.reports_dir)
     if champion_version != answers.version:
         registry.record(decision)
-    return Judgement(scores, champion_scores, decision, report_dir, pictures)
+    return Judgement(evaluation, report_dir, pictures)
+
+
+def latency_of(bundle_dir: Path) -> float:
+    """Return the median time in milliseconds that the model takes for one face on one thread."""
+    classifier, face = Classifier(bundle_dir), known_pattern()
+    seconds = []
+    for _ in range(_NUM_LATENCY_RUNS):
+        started = time.perf_counter()
+        classifier.predict(face)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds)
+
+
+def _growth(report_dir: Path, split: Split, champion: Answers) -> Growth | None:
+    """Hold today's test faces against those on which the champion was judged when it was accepted."""
+    path = report_dir / PREDICTIONS_NAME
+    if not path.exists():
+        return None
+    before = set(pd.read_parquet(path, columns=["content_hash"])["content_hash"])
+    is_known = np.array([content_hash in before for content_hash in split.content_hashes], dtype=np.bool_)
+    right = champion.is_right
+    return Growth(
+        num_before=len(before),
+        num_new=int((~is_known).sum()),
+        num_gone=len(before) - int(is_known.sum()),
+        accuracy_on_known=float(right[is_known].mean()) if is_known.any() else None,
+        accuracy_on_new=float(right[~is_known].mean()) if (~is_known).any() else None,
+    )

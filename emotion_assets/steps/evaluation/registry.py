@@ -1,8 +1,13 @@
-"""Which model is accepted: `models/champion.json` names it and keeps the history of every decision."""
+"""Which model is accepted: `models/champion.json` names it and keeps the history of every decision.
+
+An entry of the history is a decision of the gate, or a step back that a person took.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +15,12 @@ from typing import Any, Final
 
 from emotion_assets.core.bundle import MANIFEST_NAME, is_version
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
-from emotion_assets.core.files import write_json
+from emotion_assets.core.files import locked, write_json
 from emotion_assets.steps.evaluation.decision import Decision
 
 CHAMPION_NAME: Final = "champion.json"
+CARD_NAME: Final = "model_card.md"
+SCORES_NAME: Final = "scores.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,12 @@ class Registry:
     """The bundles below `models_dir` and the pointer to the accepted one."""
 
     models_dir: Path
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the registry alone, so that no decision of another process is lost."""
+        with locked(self.models_dir / ".registry.lock"):
+            yield
 
     def candidate(self) -> str:
         """Return the newest complete bundle's version.
@@ -70,13 +83,60 @@ class Registry:
         """Return every decision recorded so far, oldest first."""
         return list(self._read()["history"])
 
+    def accepted(self) -> list[str]:
+        """Return every version that was accepted once, in the order of the latest acceptance; complete or not."""
+        order = dict.fromkeys(
+            entry["candidate"] for entry in reversed(self.history()) if entry.get("is_accepted") is True
+        )
+        return list(reversed(order))
+
+    def rolled_back(self) -> set[str]:
+        """Return the versions that a person stepped back from, and that were not accepted since."""
+        found: set[str] = set()
+        for entry in self.history():
+            if "rolled_back_from" in entry:
+                found.add(entry["rolled_back_from"])
+                found.discard(entry["rolled_back_to"])
+            elif entry.get("is_accepted"):
+                found.discard(entry["candidate"])
+        return found
+
     def record(self, decision: Decision) -> None:
         """Append a decision to the history, and move the pointer if the candidate was accepted."""
+        self._append(decision.as_record(), decision.candidate if decision.is_accepted else None)
+
+    def roll_back(self, version: str | None = None, reason: str = "") -> str:
+        """Move the pointer back to `version`, or to the one accepted before the present champion.
+
+        Returns:
+            The version that is accepted now.
+
+        Raises:
+            MissingModelError: there is no such version, it was never accepted, or there is none to go back to.
+        """
+        champion = self.champion()
+        complete = set(self.versions())
+        choices = [name for name in self.accepted() if name in complete and name != champion]
+        if version is None:
+            earlier = [name for name in choices if name not in self.rolled_back()]
+            if not earlier:
+                raise MissingModelError(
+                    f"There is no accepted model to go back to from {champion}. `make models` lists all of them."
+                )
+            version = earlier[-1]
+        elif version not in choices:
+            raise MissingModelError(
+                f"{version} is the champion itself, was never accepted, or is gone. "
+                f"One can go back to: {', '.join(choices) or 'none'}."
+            )
+        self._append({"rolled_back_from": champion, "rolled_back_to": version, "reason": reason}, version)
+        return version
+
+    def _append(self, entry: dict[str, Any], version: str | None) -> None:
         record = self._read()
-        entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **decision.as_record()}
-        record["history"].append(entry)
-        if decision.is_accepted:
-            record["version"] = decision.candidate
+        record["history"].append({"at": datetime.now(UTC).isoformat(timespec="seconds"), **entry})
+        if version is not None:
+            record["version"] = version
         write_json(self.models_dir / CHAMPION_NAME, record)
 
     def _read(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ half an item or an empty `latest`, on which everything after it fails. Packing r
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from bentoml.exceptions import BentoMLException
 from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import locked, sha256_of, write_atomically
+from emotion_assets.steps.evaluation.registry import CARD_NAME, SCORES_NAME
 
 MODEL_NAME: Final = "emotion_cnn"
 BENTO_NAME: Final = "emotion_service"
@@ -58,6 +60,25 @@ def pack(bundle_dir: Path, labels: dict[str, str]) -> Packed:
     bentos_dir = Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME
     with locked(models_dir.parent / f".{MODEL_NAME}.lock"):
         return _pack(bundle_dir, manifest, models_dir, bentos_dir, labels)
+
+
+def read_labels(report_dir: Path) -> dict[str, str]:
+    """Return the test scores of a written evaluation as labels; none where there is no evaluation."""
+    path = report_dir / SCORES_NAME
+    if not path.exists():
+        return {}
+    test = json.loads(path.read_text())["test"]
+    return {f"test_{name}": f"{test[name]:.4f}" for name in ("accuracy", "macro_f1", "calibration_error")}
+
+
+def forget(version: str) -> None:
+    """Remove a version from both of BentoML's stores; a `latest` that names it goes too, until the next pack."""
+    models_dir = Path(BentoMLContainer.model_store_dir.get()) / MODEL_NAME
+    bentos_dir = Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME
+    with locked(models_dir.parent / f".{MODEL_NAME}.lock"):
+        for store_dir, record_name in ((bentos_dir, "bento.yaml"), (models_dir, "model.yaml")):
+            (store_dir / version / record_name).unlink(missing_ok=True)
+            _repair(store_dir, record_name)
 
 
 def _pack(bundle_dir: Path, manifest: Manifest, models_dir: Path, bentos_dir: Path, labels: dict[str, str]) -> Packed:
@@ -108,6 +129,8 @@ def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels:
     with bentoml.models.create(f"{MODEL_NAME}:{manifest.version}", labels=labels, metadata=metadata) as model:
         for name in (*manifest.files, MANIFEST_NAME):
             shutil.copyfile(bundle_dir / name, model.path_of(name))
+        if (bundle_dir / CARD_NAME).exists():
+            shutil.copyfile(bundle_dir / CARD_NAME, model.path_of(CARD_NAME))
     return model_dir
 
 

@@ -1,0 +1,39 @@
+"""The model card: what a stranger must know before using a model, in Markdown beside its bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.files import write_atomically
+from emotion_assets.steps.evaluation.audit import read_audit
+from emotion_assets.steps.evaluation.registry import CARD_NAME
+from emotion_assets.steps.evaluation.report import Evaluation, render
+
+_NUM_WORST: Final = 3
+
+
+def write_card(bundle_dir: Path, evaluation: Evaluation, reports_dir: Path) -> Path:
+    """Write `model_card.md` into the bundle's folder and return its path.
+
+    Args:
+        bundle_dir: the model's bundle.
+        evaluation: what was found out about it.
+        reports_dir: holds the latest label audit, if there was one on the same data.
+    """
+    scores = evaluation.scores
+    worst = sorted(evaluation.slices, key=lambda part: part.accuracy)[:_NUM_WORST]
+    text = render(
+        "card.md.jinja",
+        evaluation=evaluation,
+        manifest=evaluation.manifest,
+        decision=evaluation.decision,
+        scores=scores,
+        weakest=min(EMOTIONS, key=lambda emotion: scores.recall[emotion]),
+        worst_slices=[f"{part.family}, {part.name} ({part.accuracy:.3f})" for part in worst],
+        audit=read_audit(reports_dir, evaluation.manifest.data_fingerprint),
+    )
+    path = bundle_dir / CARD_NAME
+    write_atomically(path, text)
+    return path

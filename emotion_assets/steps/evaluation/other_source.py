@@ -1,0 +1,41 @@
+"""Labelled photographs of another source: `unlabelled/<Emotion>/`, if somebody sorted them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
+from emotion_assets.core.errors import PictureError
+from emotion_assets.core.images import IMAGE_SIZE_PX, decode_picture
+from emotion_assets.steps.data.split import Split
+
+_MAX_PICTURES: Final = 3000
+
+
+def read_labelled(folder: Path) -> Split:
+    """Return up to 3,000 pictures of `folder`'s subfolders that are named after emotions; none is an answer too.
+
+    Files that are no readable pictures are passed over.
+    """
+    found: list[tuple[Path, int]] = []
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        emotion = emotion_of_folder(place.name)
+        if emotion and place.is_dir() and not place.is_symlink():
+            files = sorted(path for path in place.rglob("*") if path.is_file() and not path.is_symlink())
+            found += [(path, EMOTIONS.index(emotion)) for path in files]
+    if len(found) > _MAX_PICTURES:
+        found = [found[i] for i in np.linspace(0, len(found) - 1, _MAX_PICTURES).astype(int)]
+    pixels, class_indices, names = [], [], []
+    for path, class_index in found:
+        try:
+            pixels.append(decode_picture(path.read_bytes()).pixels)
+        except (PictureError, OSError):
+            continue
+        class_indices.append(class_index)
+        names.append(path.relative_to(folder).as_posix())
+    shape = (-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+    stacked = np.array(pixels, dtype=np.uint8).reshape(shape)
+    return Split(stacked, np.array(class_indices, dtype=np.int64), tuple(names))

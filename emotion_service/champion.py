@@ -1,0 +1,79 @@
+"""Follow the champion: take a newly accepted model while requests are answered, or keep the old one.
+
+The pipeline's `models/champion.json` is replaced in one step, so it is either the old or the new one. A
+container has no such file and serves the version that it was built with.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from emotion_assets.core.bundle import is_version
+from emotion_assets.core.errors import EmotionError
+
+POLL_SECONDS: Final = 2.0
+
+_logger = logging.getLogger("emotion_service.champion")
+
+
+class ChampionWatch:
+    """Looks every two seconds which version is accepted, and hands a new one to `load`."""
+
+    def __init__(self, models_dir: Path, served: Callable[[], str], load: Callable[[Path], None]) -> None:
+        """Watch `models_dir`.
+
+        Args:
+            models_dir: holds `champion.json` and a folder for each version.
+            served: tells the version that answers now.
+            load: loads a bundle and serves it from then on; raises an `EmotionError` if it must not be served.
+        """
+        self._models_dir, self._served, self._load = models_dir, served, load
+        self._refused = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="champion-watch", daemon=True)
+
+    def start(self) -> None:
+        """Look once now, then in the background."""
+        self.look()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Serve the accepted version if it is another one than now; a version that fails is tried once."""
+        version = accepted_version(self._models_dir)
+        if version is None or version in (self._served(), self._refused):
+            return
+        try:
+            self._load(self._models_dir / version)
+        except (EmotionError, OSError) as error:
+            self._refused = version
+            _logger.error("Model %s is not served, %s stays: %s", version, self._served(), error)  # noqa: TRY400
+        else:
+            self._refused = ""
+            _logger.info("Model %s answers from now on", version)
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                _logger.exception("Looking for the accepted model failed; the next look comes in %s s", POLL_SECONDS)
+
+
+def accepted_version(models_dir: Path) -> str | None:
+    """Return the version that `champion.json` names; None if there is no such file, or it names none."""
+    try:
+        record = json.loads((models_dir / "champion.json").read_text())
+    except (OSError, ValueError):
+        return None
+    version = record.get("version") if isinstance(record, dict) else None
+    # The name becomes part of a path, so only a version will do.
+    return version if isinstance(version, str) and is_version(version) else None
