@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.evaluation.compare import GateConfig
 from emotion_assets.steps.evaluation.judge import Judgement, Where, judge_candidate
 from emotion_assets.steps.evaluation.registry import CARD_NAME, Registry
@@ -105,16 +104,6 @@ def test_risk_coverage_follows_from_the_stored_answers(written: Written) -> None
         num = round(point["coverage"] * len(right))
         assert point["accuracy"] == pytest.approx(right[:num].mean())
     assert written.record["risk_coverage"][-1]["accuracy"] == pytest.approx(written.record["test"]["accuracy"])
-
-
-def test_slices_partition_the_faces(written: Written, drawn_root: Path) -> None:
-    """Thirds by light add up to all faces, and the darkest third is the darkest."""
-    split = read_split(drawn_root / "splits", "test")
-    parts = {part["name"]: part for part in written.record["slices"] if part["family"] == "brightness"}
-    if parts:
-        assert sum(part["num_pictures"] for part in parts.values()) == len(split.pixels)
-    for part in written.record["slices"]:
-        assert part["low"] <= part["accuracy"] <= part["high"]
 
 
 def test_baselines_and_rivals_stand_beside_the_model(written: Written) -> None:

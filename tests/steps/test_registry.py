@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import pytest
+
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.errors import MissingModelError, UnusableDataError
+from emotion_assets.steps.evaluation.compare import GateConfig
+from emotion_assets.steps.evaluation.decision import Decision
+from emotion_assets.steps.evaluation.judge import Where, judge_candidate
+from emotion_assets.steps.evaluation.registry import Registry
+from emotion_assets.steps.packing.models import clean_models, list_models, main, roll_back
+
+LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
+STRICT = GateConfig(min_accuracy=1.1)
+
+
+def version(number: int) -> str:
+    return f"20260101-0000{number:02}-0000000{number % 10}"
+
+
+def add_bundle(models_dir: Path, bundle_dir: Path, number: int) -> str:
+    """Copy a bundle under another version."""
+    target = models_dir / version(number)
+    shutil.copytree(bundle_dir, target)
+    manifest = json.loads((target / "manifest.json").read_text()) | {"version": target.name}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target.name
+
+
+def decide(registry: Registry, name: str, *, accepted: bool = True) -> None:
+    registry.record(Decision(name, registry.champion(), accepted, ["because"], None, None, None, None))
+
+
+@pytest.fixture
+def root(tmp_path: Path, bundle_dir: Path) -> Path:
+    """Three accepted models and one refused in between; the third is the champion."""
+    registry = Registry(tmp_path / "models")
+    for number in (1, 2, 3, 4):
+        decide(registry, add_bundle(tmp_path / "models", bundle_dir, number), accepted=number != 3)
+    return tmp_path
+
+
+def test_roll_back_goes_to_the_model_accepted_before(root: Path) -> None:
+    """One step back names the earlier accepted model, a second one the one before it; then there is none."""
+    registry = Registry(root / "models")
+
+    assert registry.champion() == version(4)
+    assert registry.roll_back() == version(2) == registry.champion()
+    assert registry.roll_back() == version(1) == registry.champion()
+    assert registry.rolled_back() == {version(4), version(2)}
+    with pytest.raises(MissingModelError, match="no accepted model to go back to"):
+        registry.roll_back()
+
+
+def test_roll_back_to_a_named_version(root: Path) -> None:
+    """Any accepted version may be named, a refused or unknown one may not; the history tells why."""
+    registry = Registry(root / "models")
+    for wrong in (version(3), version(9), version(4)):
+        with pytest.raises(MissingModelError, match="never accepted"):
+            registry.roll_back(wrong)
+
+    registry.roll_back(version(1), "complaints about surprise")
+
+    assert registry.champion() == version(1)
+    assert registry.history()[-1]["reason"] == "complaints about surprise"
+    assert registry.roll_back(version(4)) == version(4)
+    assert registry.rolled_back() == {version(1)}
+
+
+def test_roll_back_packs_the_earlier_model(root: Path) -> None:
+    """BentoML's latest model and bento are the earlier ones, ready to be served."""
+    assert roll_back(root / "models", root / "reports") == version(2)
+
+    assert bentoml.models.get("emotion_cnn:latest").tag.version == version(2)
+    assert bentoml.bentos.get("emotion_service:latest").tag.version == version(2)
+    Classifier(Path(bentoml.models.get("emotion_cnn:latest").path)).self_test()
+
+
+def test_a_rolled_back_model_is_not_accepted_again(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:
+    """Judging it once more refuses it; a person may force it with a reason, which is kept."""
+    registry = Registry(tmp_path / "models")
+    for number in (1, 2):
+        decide(registry, add_bundle(tmp_path / "models", bundle_dir, number))
+    registry.roll_back()
+    where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
+
+    refused = judge_candidate(where, registry, LENIENT).decision
+    assert not refused.is_accepted
+    assert "rolled back" in refused.reasons[0]
+    assert registry.champion() == version(1)
+    forced = judge_candidate(where, registry, LENIENT, force_reason="complaints were about the camera").decision
+
+    assert forced.is_accepted
+    assert registry.champion() == version(2)
+    assert registry.history()[-1]["force_reason"] == "complaints were about the camera"
+
+
+def test_force_keeps_what_the_gate_said(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:
+    """A forced model is accepted, its refusal stands beside the reason, and a blank reason is none."""
+    registry = Registry(tmp_path / "models")
+    name = add_bundle(tmp_path / "models", bundle_dir, 1)
+    where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
+
+    assert not judge_candidate(where, registry, STRICT).decision.is_accepted
+    assert registry.champion() is None
+    with pytest.raises(UnusableDataError, match="blank"):
+        judge_candidate(where, registry, STRICT, force_reason="  ")
+    judgement = judge_candidate(where, registry, STRICT, force_reason="a demonstration")
+
+    assert registry.champion() == name
+    assert any("below the floor" in reason for reason in judgement.decision.reasons)
+    page = (judgement.report_dir / "report.html").read_text()
+    assert "Forced" in page
+    assert "a demonstration" in page
+
+
+def test_list_models_tells_states_and_scores(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Newest first, with the state of each; the command prints the same."""
+    Registry(root / "models").roll_back()
+
+    rows = list_models(root / "models", root / "reports")
+
+    assert [(row["version"], row["state"]) for row in rows] == [
+        (version(4), "rolled back"),
+        (version(3), "refused"),
+        (version(2), "champion"),
+        (version(1), "accepted"),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["models", str(root), "list"])
+        assert main() == 0
+    assert version(2) in capsys.readouterr().out
+
+
+def test_the_command_says_why_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without any model, a rollback fails with a sentence and no traceback."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["models", str(tmp_path), "rollback"])
+        assert main() == 1
+        patch.setattr("sys.argv", ["models", str(tmp_path), "list"])
+        assert main() == 0
+    output = capsys.readouterr()
+
+    assert "no accepted model to go back to" in output.err
+    assert "no model yet" in output.out
+
+
+def test_clean_models_keeps_what_its_rule_says(root: Path, bundle_dir: Path) -> None:
+    """The champion, the asked number of earlier and refused ones, and what nobody judged stay; the history does too."""
+    registry = Registry(root / "models")
+    add_bundle(root / "models", bundle_dir, 5)
+    decisions = len(registry.history())
+    (root / "reports" / "evaluation" / version(1)).mkdir(parents=True)
+
+    removed = clean_models(root / "models", root / "reports", kept_accepted=1, kept_refused=0)
+
+    assert removed == [version(1), version(3)]
+    assert registry.versions() == [version(2), version(4), version(5)]
+    assert not (root / "reports" / "evaluation" / version(1)).exists()
+    assert len(registry.history()) == decisions
+    assert clean_models(root / "models", root / "reports", kept_accepted=1, kept_refused=0) == []
+
+
+def test_clean_models_removes_bentos_too(root: Path) -> None:
+    """A removed version is gone from both of BentoML's stores, the champion's stays the latest."""
+    roll_back(root / "models", root / "reports", version(1))
+    roll_back(root / "models", root / "reports", version(4))
+
+    clean_models(root / "models", root / "reports", kept_accepted=0, kept_refused=0)
+
+    assert bentoml.models.get("emotion_cnn:latest").tag.version == version(4)
+    with pytest.raises(bentoml.exceptions.NotFound):
+        bentoml.models.get(f"emotion_cnn:{version(1)}")
+    with pytest.raises(bentoml.exceptions.NotFound):
+        bentoml.bentos.get(f"emotion_service:{version(1)}")
+
+
+def test_latency_is_measured_and_has_a_ceiling(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:
+    """A model slower than the ceiling is refused with both numbers."""
+    registry = Registry(tmp_path / "models")
+    add_bundle(tmp_path / "models", bundle_dir, 1)
+    where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
+    impossible = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1, max_latency_ms=1e-6)
+
+    decision = judge_candidate(where, registry, impossible).decision
+
+    assert not decision.is_accepted
+    assert decision.latency_ms
+    assert np.isfinite(decision.latency_ms)
+    assert "above the ceiling" in decision.reasons[0]
