@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -20,6 +21,7 @@ import pytest
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.steps.evaluation.decision import Decision
 from emotion_assets.steps.evaluation.registry import Registry
 
 CHECKOUT = Path(__file__).parents[1]
@@ -233,6 +235,63 @@ def test_every_answer_is_in_the_log(site: Site, service: str) -> None:
         time.sleep(0.1)
 
     assert count_records(site) == before + 40
+
+
+def test_promotion_and_rollback_lose_no_request(site: Site, service: str) -> None:
+    """While clients ask, a model is accepted and rolled back: every request is answered, by one of the two versions."""
+    registry = Registry(site.data / "models")
+    first = registry.champion()
+    assert first
+    second = add_twin(site.data / "models", first)
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def client(number: int) -> None:
+        face = draw_face("sad", np.random.default_rng(number))
+        while not stop.is_set():
+            response = ask(service, face)
+            answers.append((response.status_code, response.json().get("model_version")))
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in clients:
+        thread.start()
+    try:
+        time.sleep(1)
+        registry.record(Decision(second, first, True, ["a twin"], 0.0, 1.0, 0, 0))
+        wait_for(lambda: all(version == second for _, version in answers[-40:]) and len(answers) > 80)
+        subprocess.run(
+            [sys.executable, "-m", "emotion_assets.steps.packing.models", site.data, "rollback"],
+            cwd=CHECKOUT,
+            env=site.environment,
+            check=True,
+            capture_output=True,
+        )
+        wait_for(lambda: all(version == first for _, version in answers[-40:]))
+    finally:
+        stop.set()
+        for thread in clients:
+            thread.join()
+
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {first, second}
+    assert registry.champion() == first
+    assert httpx.get(f"{service}/model").json()["model_version"] == first
+
+
+def add_twin(models_dir: Path, version: str) -> str:
+    """Copy a bundle under a newer version."""
+    twin = f"20991231-235959-{version[-8:]}"
+    shutil.copytree(models_dir / version, models_dir / twin)
+    manifest = json.loads((models_dir / twin / "manifest.json").read_text()) | {"version": twin}
+    (models_dir / twin / "manifest.json").write_text(json.dumps(manifest))
+    return twin
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
 
 
 def count_records(site: Site) -> int:
