@@ -1,38 +1,40 @@
-"""The routes: thin functions around reading a picture, running the model and logging the answer."""
+"""The routes: thin functions around reading pictures, running the model and logging the answers."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import uuid
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from anyio import to_thread
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.images import decode_picture
-from emotion_assets.core.logged_values import features_of
+from emotion_assets.core.errors import PictureError
+from emotion_service.answers import Answered, answer_pictures
 from emotion_service.champion import ChampionWatch
-from emotion_service.errors import EXCEPTION_HANDLERS, RequestError
+from emotion_service.errors import EXCEPTION_HANDLERS, RequestError, error_body
+from emotion_service.feedback import FeedbackBox, read_feedback
+from emotion_service.gatekeeper import Gatekeeper
+from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.openapi import openapi_document
 from emotion_service.prediction_log import PredictionLog
 from emotion_service.settings import Settings
-from emotion_service.uploads import read_picture
+from emotion_service.uploads import read_json_body, read_picture, read_pictures
 
 _PAGE: Final = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 # Routes that the server around this app answers; it answers GET only.
-_SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/metrics", "/schema.json")
+_SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
+_GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback"})
 
 
 class EmotionApp:
@@ -43,6 +45,8 @@ class EmotionApp:
         self.settings = settings
         self.model: Classifier | None = None
         self.log: PredictionLog | None = None
+        self.metrics: Metrics | None = None
+        self._box: FeedbackBox | None = None
         self._watch: ChampionWatch | None = None
         self._num_running = 0
 
@@ -54,8 +58,21 @@ class EmotionApp:
         """
         model = Classifier(bundle_dir)
         model.self_test()
-        self.log = self.log or PredictionLog(self.settings.data_dir / "predictions")
+        if self.metrics is None:
+            self._open()
+        assert self.metrics
         self.model = model
+        self.metrics.note_model(model.version)
+
+    def _open(self) -> None:
+        """Make what belongs to this worker alone."""
+        metrics = self.metrics = Metrics()
+        self._box = FeedbackBox(self.settings.data_dir / "feedback")
+        self.log = PredictionLog(
+            self.settings.data_dir / "predictions",
+            keep_days=self.settings.keep_days,
+            count=lambda result, number: metrics.records.labels(result).inc(number),
+        )
 
     def follow_champion(self) -> None:
         """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
@@ -74,14 +91,19 @@ class EmotionApp:
             self._watch.close()
         if self.log:
             self.log.close()
+        if self.metrics:
+            self.metrics.close()
 
     def routes(self) -> Starlette:
         """Return the application: every path is answered here, or by the server around it."""
         table: dict[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
             "/": ("GET", self._page),
             "/predict": ("POST", self._predict),
+            "/predict_batch": ("POST", self._predict_batch),
+            "/feedback": ("POST", self._feedback),
             "/model": ("GET", self._facts),
             "/docs.json": ("GET", self._docs),
+            "/metrics": ("GET", self._metrics),
         }
         routes = [Route(path, handler, methods=[method]) for path, (method, handler) in table.items()]
         allowed = {path: "GET, HEAD" if method == "GET" else method for path, (method, _) in table.items()}
@@ -100,13 +122,29 @@ class EmotionApp:
             raise RequestError(404, "not_found", "There is no such route. GET /docs.json lists them.")
 
         routes.append(Route("/{path:path}", refuse, methods=_ALL_METHODS))
-        return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+        middleware = [
+            Middleware(Gatekeeper, self.settings, lambda: self.metrics, routes=frozenset(allowed), guarded=_GUARDED)
+        ]
+        if self.settings.cors_origins:
+            cors = Middleware(
+                CORSMiddleware,
+                allow_origins=list(self.settings.cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type"],
+            )
+            middleware.insert(0, cors)
+        return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(_PAGE)
 
     async def _docs(self, _: Request) -> Response:
         return JSONResponse(openapi_document(self.version))
+
+    async def _metrics(self, _: Request) -> Response:
+        if self.metrics is None:
+            raise RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
+        return Response(await to_thread.run_sync(self.metrics.text), media_type=MEDIA_TYPE)
 
     async def _facts(self, _: Request) -> Response:
         manifest = self._require_model().manifest
@@ -120,11 +158,57 @@ class EmotionApp:
                 "data_fingerprint": manifest.data_fingerprint,
                 "metrics": manifest.metrics,
                 "num_parameters": manifest.training["num_parameters"],
+                "keeps_pictures": self.settings.keep_images,
+                "keep_days": self.settings.keep_days,
             }
         )
 
     async def _predict(self, request: Request) -> Response:
         model = self._require_model()
+        with_heatmap = request.query_params.get("heatmap") == "1"
+        async with self._place():
+            content = await read_picture(request)
+            (result,) = await self._answer(model, [content], with_heatmap=with_heatmap)
+            if isinstance(result, PictureError):
+                raise result
+        self._note(result)
+        return JSONResponse(result.body)
+
+    async def _predict_batch(self, request: Request) -> Response:
+        model = self._require_model()
+        async with self._place():
+            results = await self._answer(model, await read_pictures(request))
+        items = []
+        for result in results:
+            if isinstance(result, Answered):
+                self._note(result)
+                items.append(result.body)
+            else:
+                self._count_refusal(result.code)
+                items.append(error_body(result.code, str(result)))
+        return JSONResponse(items)
+
+    async def _feedback(self, request: Request) -> Response:
+        self._require_model()
+        assert self._box
+        assert self.metrics
+        async with self._place():
+            prediction_id, emotion = read_feedback(await read_json_body(request), EMOTIONS)
+            await to_thread.run_sync(self._box.keep, prediction_id, emotion)
+        self.metrics.feedback.labels(emotion).inc()
+        return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
+
+    async def _answer(
+        self, model: Classifier, contents: list[bytes], *, with_heatmap: bool = False
+    ) -> list[Answered | PictureError]:
+        assert self._box
+        new_id = self._box.new_id
+        # A thread, so that a large picture does not hold up the others.
+        return await to_thread.run_sync(lambda: answer_pictures(model, contents, new_id, with_heatmap=with_heatmap))
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Take one of the worker's places, and give it back after the answer or the time limit."""
         if self._num_running >= self.settings.max_concurrency:
             raise RequestError(
                 429, "too_many_requests", "Too many requests at once. Try again in a second.", {"Retry-After": "1"}
@@ -132,60 +216,32 @@ class EmotionApp:
         self._num_running += 1
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
-                content = await read_picture(request)
-                with_heatmap = request.query_params.get("heatmap") == "1"
-                # A thread, so that a large picture does not hold up the others.
-                prediction = await to_thread.run_sync(predict, model, content, with_heatmap)
+                yield
         except TimeoutError as error:
             message = f"The answer took more than {self.settings.timeout_seconds:g} s. Send a smaller picture."
             raise RequestError(504, "timeout", message) from error
         except ClientDisconnect as error:
             raise RequestError(400, "incomplete_body", "The connection closed before the body was complete.") from error
+        except (PictureError, RequestError) as error:
+            self._count_refusal(error.code)
+            raise
         finally:
             self._num_running -= 1
+
+    def _note(self, answered: Answered) -> None:
+        """Log an answer that is about to be sent, and count it."""
         assert self.log
-        self.log.append(_log_record(prediction, content))
-        return JSONResponse(prediction)
+        assert self.metrics
+        self.log.append(answered.record(), answered.content if self.settings.keep_images else None, answered.format)
+        body = answered.body
+        self.metrics.predictions.labels(body["emotion"], body["model_version"]).inc()
+        self.metrics.confidence.observe(body["probabilities"][body["emotion"]])
+
+    def _count_refusal(self, code: str) -> None:
+        if self.metrics:
+            self.metrics.refusals.labels(code).inc()
 
     def _require_model(self) -> Classifier:
         if self.model is None:
             raise RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
         return self.model
-
-
-def predict(model: Classifier, content: bytes, with_heatmap: bool = False) -> dict[str, Any]:
-    """Answer for the bytes of one picture, as the JSON body of `POST /predict`.
-
-    Raises:
-        PictureError: the picture is refused.
-    """
-    pixels = decode_picture(content).pixels
-    predictions = model.predict(pixels[None], with_maps=with_heatmap)
-    probabilities = predictions.probabilities[0].astype(np.float64)
-    best = int(probabilities.argmax())
-    prediction: dict[str, Any] = {
-        "prediction_id": uuid.uuid4().hex,
-        "emotion": EMOTIONS[best],
-        "probabilities": dict(zip(EMOTIONS, (probabilities / probabilities.sum()).tolist(), strict=True)),
-        "model_version": model.version,
-        "features": features_of(pixels),
-    }
-    if predictions.activation_maps is not None:
-        prediction["heatmap"] = _heatmap(predictions.activation_maps[0, best])
-    return prediction
-
-
-def _heatmap(activation_map: npt.NDArray[np.float32]) -> list[list[float]]:
-    """Scale a class activation map (row, column) to 0..1; a place that speaks against the emotion is 0."""
-    positive = np.maximum(activation_map.astype(np.float64), 0)
-    scaled: list[list[float]] = np.round(positive / max(float(positive.max()), 1e-9), 4).tolist()
-    return scaled
-
-
-def _log_record(prediction: dict[str, Any], content: bytes) -> dict[str, Any]:
-    kept = ("prediction_id", "model_version", "emotion", "probabilities", "features")
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        **{name: prediction[name] for name in kept},
-        "picture_sha256": hashlib.sha256(content).hexdigest(),
-    }

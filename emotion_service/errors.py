@@ -27,9 +27,14 @@ class RequestError(Exception):
         self.status, self.code, self.headers = status, code, headers
 
 
+def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
+    """Return the body that every refusal has."""
+    return {"error": {"code": code, "message": message}}
+
+
 def error_response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the answer `{"error": {"code", "message"}}` with `status`."""
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+    return JSONResponse(error_body(code, message), status, headers)
 
 
 async def answer_picture_error(_: Request, error: Exception) -> Response:

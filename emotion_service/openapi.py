@@ -6,23 +6,28 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emotion_service.schemas import ErrorAnswer, ModelFacts, Prediction
-from emotion_service.uploads import FIELD_NAME
+from emotion_service.schemas import ErrorAnswer, Feedback, FeedbackAnswer, ModelFacts, Prediction
+from emotion_service.uploads import BATCH_FIELD_NAME, FIELD_NAME, MAX_BATCH_PICTURES
 
 _REFUSALS = {
     "400": "No picture, an empty one, or a malformed form.",
+    "401": "The service needs a bearer token.",
     "413": "Over 10 MiB or over 40 megapixels (12 for WebP, which takes more memory to decode).",
     "415": "Not JPEG, PNG, WebP, GIF, BMP or TIFF by content; or a body of another kind.",
     "422": "The picture is damaged, incomplete or too small.",
-    "429": "Too many requests at once; try again after the seconds in `Retry-After`.",
+    "429": "Too many requests; try again after the seconds in `Retry-After`.",
     "503": "No model is ready.",
     "504": "The answer took too long.",
 }
 
 
+_ITEMS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Prediction", "ErrorAnswer")]
+_MODELS = (Prediction, ErrorAnswer, ModelFacts, Feedback, FeedbackAnswer)
+
+
 def openapi_document(version: str) -> dict[str, Any]:
     """Return the document for the service as it runs with model `version`."""
-    schemas = {model.__name__: _schema(model) for model in (Prediction, ErrorAnswer, ModelFacts)}
+    schemas = {model.__name__: _schema(model) for model in _MODELS}
     for schema in list(schemas.values()):
         schemas |= schema.pop("$defs", {})
     refusals = {status: _answer(text, "ErrorAnswer") for status, text in _REFUSALS.items()}
@@ -47,11 +52,59 @@ def openapi_document(version: str) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"multipart/form-data": form, "image/*": binary}},
         "responses": {"200": _answer("The prediction.", "Prediction"), **refusals},
     }
+    batch = {
+        "summary": f"Name the emotions of up to {MAX_BATCH_PICTURES} faces",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": [BATCH_FIELD_NAME],
+                        "properties": {
+                            BATCH_FIELD_NAME: {
+                                "type": "array",
+                                "minItems": 1,
+                                "maxItems": MAX_BATCH_PICTURES,
+                                "items": {"type": "string", "format": "binary"},
+                            }
+                        },
+                    }
+                }
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "For each picture in order its prediction, or why it was refused.",
+                "content": {"application/json": {"schema": {"type": "array", "items": {"anyOf": _ITEMS}}}},
+            },
+            **{status: answer for status, answer in refusals.items() if status != "422"},
+        },
+    }
+    feedback = {
+        "summary": "Say what the face of a prediction really shows; once for each",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Feedback"}}},
+        },
+        "responses": {
+            "200": _answer("The label was accepted.", "FeedbackAnswer"),
+            "400": _answer("The body is no such JSON.", "ErrorAnswer"),
+            "404": _answer("There is no such prediction.", "ErrorAnswer"),
+            "409": _answer("The prediction has a label already.", "ErrorAnswer"),
+            "413": _answer("The body is over 4 KiB.", "ErrorAnswer"),
+            "415": _answer("The body is not JSON by its type.", "ErrorAnswer"),
+            "422": _answer("The emotion is none of the five.", "ErrorAnswer"),
+            **{status: refusals[status] for status in ("401", "429", "503", "504")},
+        },
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "emotion_service", "version": version, "description": "Emotion of a face photograph."},
         "paths": {
             "/predict": {"post": predict},
+            "/predict_batch": {"post": batch},
+            "/feedback": {"post": feedback},
             "/model": {
                 "get": {
                     "summary": "Facts of the model that answers",
@@ -66,7 +119,15 @@ def openapi_document(version: str) -> dict[str, Any]:
                     "responses": {"200": {"description": "Ready."}, "503": {"description": "No model is ready."}},
                 }
             },
-            "/metrics": {"get": _plain("Prometheus metrics", "text/plain")},
+            "/metrics": {
+                "get": {
+                    **_plain("Prometheus metrics", "text/plain"),
+                    "responses": {
+                        "200": {"description": "OK", "content": {"text/plain": {}}},
+                        "503": refusals["503"],
+                    },
+                }
+            },
             "/docs.json": {"get": _plain("This document", "application/json")},
         },
         "components": {"schemas": schemas},

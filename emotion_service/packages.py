@@ -8,7 +8,16 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-_IMPORTED: Final = ("bentoml", "numpy", "onnxruntime", "pillow", "python-multipart", "starlette", "uvicorn")
+_IMPORTED: Final = (
+    "bentoml",
+    "numpy",
+    "onnxruntime",
+    "pillow",
+    "prometheus-client",
+    "python-multipart",
+    "starlette",
+    "uvicorn",
+)
 # Not imported, but uvicorn takes them when they are there: a faster event loop and parser.
 _FASTER: Final = ("httptools", "uvloop")
 

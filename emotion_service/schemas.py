@@ -56,3 +56,18 @@ class ModelFacts(BaseModel):
     data_fingerprint: str
     metrics: dict[str, float]
     num_parameters: int
+    keeps_pictures: bool = Field(description="Whether answered pictures are kept for labelling.")
+    keep_days: int = Field(description="After so many days a kept picture is removed.")
+
+
+class Feedback(BaseModel):
+    """What a person says the face really shows."""
+
+    prediction_id: str = Field(description="From the answer.")
+    emotion: str = Field(json_schema_extra={"enum": list(EMOTIONS)})
+
+
+class FeedbackAnswer(Feedback):
+    """The label was accepted; a second one for the same prediction is not."""
+
+    state: str = Field(json_schema_extra={"enum": ["accepted"]})

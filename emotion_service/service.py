@@ -38,6 +38,8 @@ _image = Image(base_image=f"python:{_python}-slim", distro="none", lock_python_p
     # Our own limits answer first, with our own error body.
     traffic={"timeout": int(_settings.timeout_seconds) + 30},
     logging={"access": {"enabled": False}},
+    # BentoML makes every path that a scanner tries a label of its own; ours come from a fixed set.
+    metrics={"enabled": False},
 )
 @bentoml.asgi_app(_app.routes(), path="/")
 class EmotionService:

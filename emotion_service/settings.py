@@ -27,6 +27,18 @@ class Settings:
     """A request that takes longer is answered 504."""
     follow_champion: bool = True
     """Whether to take the model that the pipeline on the same data root accepts, while running."""
+    keep_images: bool = False
+    """Whether the bytes of answered pictures are kept, for labelling."""
+    keep_days: int = 30
+    """After so many days a kept picture is removed."""
+    token: str = ""
+    """What clients must send as a bearer token; empty lets everybody in."""
+    rate_per_minute: float = 0
+    """Requests a minute and client; 0 sets no limit."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask."""
+    has_access_log: bool = False
+    """Whether each request leaves a line of JSON."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -41,6 +53,12 @@ class Settings:
             max_concurrency=_whole_number("EMOTION_MAX_CONCURRENCY", 64),
             timeout_seconds=_number("EMOTION_TIMEOUT_SECONDS", 10, low=0.1),
             follow_champion=_is_on("EMOTION_FOLLOW_CHAMPION", default=True),
+            keep_images=_is_on("EMOTION_KEEP_IMAGES", default=False),
+            keep_days=_whole_number("EMOTION_KEEP_DAYS", 30),
+            token=os.environ.get("EMOTION_TOKEN", ""),
+            rate_per_minute=_number("EMOTION_RATE_PER_MINUTE", 0, low=0),
+            cors_origins=tuple(origin for origin in os.environ.get("EMOTION_CORS_ORIGINS", "").split(",") if origin),
+            has_access_log=_is_on("EMOTION_ACCESS_LOG", default=False),
         )
 
 

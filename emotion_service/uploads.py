@@ -1,4 +1,4 @@
-"""Take one picture out of a request, with the size limit kept while the body streams in."""
+"""Take pictures out of a request, with the size limit kept while the body streams in."""
 
 from __future__ import annotations
 
@@ -13,12 +13,67 @@ from emotion_assets.core.images import MAX_PICTURE_BYTES
 from emotion_service.errors import RequestError
 
 FIELD_NAME = "image"
+BATCH_FIELD_NAME = "images"
+MAX_BATCH_PICTURES = 64
+MAX_BATCH_BYTES = 32 * 1024 * 1024
+MAX_JSON_BYTES = 4096
 
 # Boundaries, part headers and a few small fields around the picture.
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
 # What is too large is thrown away as it comes, up to here: a client that is cut off while it sends
 # often sees a broken connection instead of the answer.
 _MAX_DRAINED_BYTES = 8 * MAX_PICTURE_BYTES
+
+
+async def read_pictures(request: Request) -> list[bytes]:
+    """Return the bytes of the pictures in the fields `images`, in their order; an empty part is empty bytes.
+
+    Raises:
+        PictureTooLargeError: the body is over 32 MiB.
+        EmptyPictureError: there is no such field.
+        RequestError: the body is no form (415 or 400), or has more than 64 pictures (400).
+    """
+    _refuse_encoding(request)
+    if _media_type(request) != "multipart/form-data":
+        raise RequestError(
+            415,
+            "unsupported_media_type",
+            f"Send up to {MAX_BATCH_PICTURES} pictures as multipart/form-data in fields named {BATCH_FIELD_NAME!r}.",
+        )
+    body = await _read_body(request, MAX_BATCH_BYTES)
+    # A few more than the limit, so that the answer can say what is wrong.
+    parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_PICTURES + 8)
+    if not parts:
+        raise EmptyPictureError(f"There is no picture. Send some in fields named {BATCH_FIELD_NAME!r}.")
+    if len(parts) > MAX_BATCH_PICTURES:
+        raise RequestError(400, "too_many_images", f"There are more than {MAX_BATCH_PICTURES} pictures. Send fewer.")
+    return parts
+
+
+async def read_json_body(request: Request) -> bytes:
+    """Return a small JSON body.
+
+    Raises:
+        RequestError: the body is over 4 KiB (413), or of another kind (415).
+    """
+    _refuse_encoding(request)
+    if _media_type(request) != "application/json":
+        raise RequestError(415, "unsupported_media_type", "Send JSON with Content-Type: application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise RequestError(413, "body_too_large", f"The body is larger than {MAX_JSON_BYTES:,} bytes.")
+    return bytes(body)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _refuse_encoding(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(415, "unsupported_encoding", "The body is compressed. Send it without Content-Encoding.")
 
 
 async def read_picture(request: Request) -> bytes:
@@ -31,9 +86,8 @@ async def read_picture(request: Request) -> bytes:
         EmptyPictureError: there is no picture, or an empty one.
         RequestError: the body is of another kind (415) or no proper form (400).
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise RequestError(415, "unsupported_encoding", "The body is compressed. Send it without Content-Encoding.")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    _refuse_encoding(request)
+    media_type = _media_type(request)
     if media_type.startswith("image/"):
         return await _read_body(request, MAX_PICTURE_BYTES)
     if media_type == "multipart/form-data":
@@ -69,12 +123,24 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
+    parts = await _parts_of_form(headers, body, FIELD_NAME, 4)
+    if len(parts) > 1:
+        raise RequestError(400, "several_images", f"The field {FIELD_NAME!r} came {len(parts)} times. Send one.")
+    if not parts or not parts[0]:
+        raise _no_picture()
+    if len(parts[0]) > MAX_PICTURE_BYTES:
+        raise _too_large(MAX_PICTURE_BYTES)
+    return parts[0]
+
+
+async def _parts_of_form(headers: Headers, body: bytes, name: str, max_files: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""
 
     try:
-        form = await MultiPartParser(headers, stream(), max_files=4, max_fields=16).parse()
+        parser = MultiPartParser(headers, stream(), max_files=max_files, max_fields=max_files + 16)
+        form = await parser.parse()
     except MultiPartException as error:
         raise RequestError(
             400, "malformed_form", f"The form cannot be read ({error.message}). Send it anew."
@@ -82,20 +148,12 @@ async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
     except (KeyError, ValueError) as error:  # a missing boundary, undecodable part headers
         raise RequestError(400, "malformed_form", "The form cannot be read (no boundary or bad headers).") from error
     try:
-        parts = form.getlist(FIELD_NAME)
-        if not parts:
-            raise _no_picture()
-        if len(parts) > 1:
-            raise RequestError(400, "several_images", f"The field {FIELD_NAME!r} came {len(parts)} times. Send one.")
-        part = parts[0]
-        content = await part.read() if isinstance(part, UploadFile) else part.encode("utf-8", "surrogatepass")
+        return [
+            await part.read() if isinstance(part, UploadFile) else part.encode("utf-8", "surrogatepass")
+            for part in form.getlist(name)
+        ]
     finally:
         await form.close()
-    if not content:
-        raise _no_picture()
-    if len(content) > MAX_PICTURE_BYTES:
-        raise _too_large(MAX_PICTURE_BYTES)
-    return content
 
 
 def _no_picture() -> EmptyPictureError:

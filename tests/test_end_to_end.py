@@ -168,7 +168,7 @@ def test_the_service_answers_with_the_accepted_model(site: Site, service: str) -
 def test_operations_routes_answer(service: str) -> None:
     """Health, metrics, documentation and facts answer beside the page."""
     assert httpx.get(f"{service}/livez").status_code == 200
-    assert "bentoml_service_request_total" in httpx.get(f"{service}/metrics").text
+    assert "emotion_requests_total" in httpx.get(f"{service}/metrics").text
     assert httpx.get(f"{service}/docs.json").json()["paths"]["/predict"]
     assert httpx.get(f"{service}/model").json()["num_parameters"] > 0
 

@@ -13,7 +13,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 ROOMS = ("data", "training", "evaluation", "drift", "packing")
 CORE_LIBRARIES = {"numpy", "PIL", "onnxruntime"}
-SERVICE_LIBRARIES = CORE_LIBRARIES | {"bentoml", "starlette", "pydantic", "anyio", "packaging"}
+SERVICE_LIBRARIES = CORE_LIBRARIES | {"bentoml", "starlette", "pydantic", "anyio", "packaging", "prometheus_client"}
 
 
 def modules(folder: str) -> list[Path]:

@@ -180,7 +180,7 @@ def test_unknown_paths_are_not_found(client: TestClient) -> None:
 
 def test_a_bug_is_answered_in_the_same_shape(app: EmotionApp, face: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should our own code fail, the client gets the error body and no traceback."""
-    monkeypatch.setattr("emotion_service.app.features_of", lambda _: 1 / 0)
+    monkeypatch.setattr("emotion_service.answers.features_of", lambda _: 1 / 0)
     client = TestClient(app.routes(), raise_server_exceptions=False)
 
     response = client.post("/predict", files={"image": face})
@@ -255,17 +255,27 @@ def test_model_facts_are_those_of_the_bundle(client: TestClient, bundle_dir: Pat
 def test_documentation_covers_every_route_and_is_true(client: TestClient, face: bytes) -> None:
     """Each documented route answers as documented, and each of our own routes is documented."""
     document = client.get("/docs.json").json()
-    server_routes = {"/livez", "/readyz", "/metrics"}
+    server_routes = {"/livez", "/readyz"}
+    known = client.post("/predict", files={"image": face}).json()["prediction_id"]
+    bodies = {
+        "/predict": {"files": {"image": face}},
+        "/predict_batch": {"files": [("images", face), ("images", b"bad")]},
+        "/feedback": {"json": {"prediction_id": known, "emotion": "sad"}},
+    }
 
     for path, methods in document["paths"].items():
-        for method in methods:
+        for method, described in methods.items():
             if path not in server_routes:
-                files = {"image": face} if method == "post" else None
-                response = client.request(method.upper(), path, files=files)
-                assert str(response.status_code) in methods[method]["responses"], path
-    assert set(document["paths"]) == {"/", "/predict", "/model", "/docs.json", *server_routes}
-    properties = document["components"]["schemas"]["Prediction"]["properties"]
-    assert set(client.post("/predict?heatmap=1", files={"image": face}).json()) == set(properties)
+                response = client.request(method.upper(), path, **bodies.get(path, {}))
+                assert response.status_code == 200, path
+                assert "200" in described["responses"]
+    ours = {"/", "/predict", "/predict_batch", "/feedback", "/model", "/docs.json", "/metrics"}
+    assert set(document["paths"]) == ours | server_routes
+    schemas = document["components"]["schemas"]
+    assert set(client.post("/predict?heatmap=1", files={"image": face}).json()) == set(
+        schemas["Prediction"]["properties"]
+    )
+    assert set(client.get("/model").json()) == set(schemas["ModelFacts"]["properties"])
 
 
 def test_page_needs_nothing_from_outside(client: TestClient) -> None:

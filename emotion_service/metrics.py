@@ -1,0 +1,87 @@
+"""What Prometheus reads at `/metrics`. Labels come from fixed sets, so a scanner cannot make them grow.
+
+With several workers each keeps its numbers in files (PROMETHEUS_MULTIPROC_DIR, set by the server), and whichever
+worker is asked adds all of them up.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
+
+_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_CONFIDENCES: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_DIRECTORY_KEY: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """The service's counters. Made in the worker itself: before a fork they would be lost."""
+
+    def __init__(self) -> None:
+        """Start at zero, and forget live numbers of workers that were killed."""
+        registry = self._registry = CollectorRegistry()
+        self._drop_dead_workers()
+        self.requests = Counter(
+            "emotion_requests", "Answered requests", ["route", "method", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "emotion_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self.in_progress = Gauge(
+            "emotion_requests_in_progress", "Requests being answered", registry=registry, multiprocess_mode="livesum"
+        )
+        self.predictions = Counter(
+            "emotion_predictions", "Answered pictures", ["emotion", "model_version"], registry=registry
+        )
+        self.confidence = Histogram(
+            "emotion_confidence", "Probability of the answer", buckets=_CONFIDENCES, registry=registry
+        )
+        self.refusals = Counter("emotion_refusals", "Refused pictures and requests", ["code"], registry=registry)
+        self.records = Counter(
+            "emotion_log_records", "Records of the prediction log: written or lost", ["result"], registry=registry
+        )
+        self.feedback = Counter("emotion_feedback", "Labels given by people", ["emotion"], registry=registry)
+        self.workers = Gauge(
+            "emotion_model_workers",
+            "Workers that serve a version",
+            ["model_version"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        for result in ("written", "lost"):
+            self.records.labels(result)
+        self._version = ""
+
+    def note_model(self, version: str) -> None:
+        """Show that this worker serves `version` from now on."""
+        if self._version:
+            self.workers.labels(self._version).set(0)
+        self._version = version
+        self.workers.labels(version).set(1)
+
+    def text(self) -> bytes:
+        """Return all workers' numbers in Prometheus' text format."""
+        if _DIRECTORY_KEY not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+    def close(self) -> None:
+        """Take this worker's live numbers out of the sums."""
+        if _DIRECTORY_KEY in os.environ:
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def _drop_dead_workers() -> None:
+        directory = os.environ.get(_DIRECTORY_KEY)
+        for path in Path(directory).glob("gauge_live*_*.db") if directory else ():
+            number = path.stem.rpartition("_")[2]
+            if number.isdecimal() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
+                path.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from emotion_assets.core.images import MAX_PICTURE_BYTES
+from emotion_service.app import EmotionApp
+from emotion_service.feedback import FeedbackBox
+from emotion_service.settings import Settings
+from emotion_service.uploads import MAX_BATCH_BYTES, MAX_BATCH_PICTURES
+
+
+@pytest.fixture
+def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
+    """The application with a model, keeping pictures below `tmp_path`."""
+    emotion_app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, keep_images=True))
+    emotion_app.load(bundle_dir)
+    return emotion_app
+
+
+@pytest.fixture
+def client(app: EmotionApp) -> Iterator[TestClient]:
+    with TestClient(app.routes()) as test_client:
+        yield test_client
+
+
+def records(app: EmotionApp) -> list[dict[str, object]]:
+    app.close()
+    paths = (app.settings.data_dir / "predictions").rglob("*.jsonl")
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def test_a_batch_is_answered_in_order(client: TestClient, app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
+    """Each picture has its own answer or its own error, in the order of the parts, as a single request would."""
+    contents = [content for _, content in faces[:6]]
+    parts = [("images", contents[0]), ("images", b"bad"), *(("images", content) for content in contents[1:])]
+    parts.append(("images", b""))
+
+    response = client.post("/predict_batch", files=parts)
+    alone = [client.post("/predict", files={"image": content}).json() for content in contents]
+
+    items = response.json()
+    assert response.status_code == 200
+    assert [item.get("error", {}).get("code") for item in items] == [
+        None,
+        "unsupported_format",
+        *[None] * 5,
+        "empty_picture",
+    ]
+    answered = [item for item in items if "error" not in item]
+    for together, single in zip(answered, alone, strict=True):
+        assert together["emotion"] == single["emotion"]
+        assert together["features"] == single["features"]
+        assert together["probabilities"] == pytest.approx(single["probabilities"], abs=1e-6)
+    assert len(records(app)) == 12
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "parts"),
+    [
+        (400, "empty_picture", [("image", b"x")]),
+        (400, "too_many_images", [("images", b"x")] * (MAX_BATCH_PICTURES + 1)),
+        (400, "malformed_form", [("images", b"x")] * (MAX_BATCH_PICTURES + 50)),
+        (413, "picture_too_large", [("images", bytes(8 * 2**20))] * 5),
+    ],
+)
+def test_a_senseless_batch_is_refused(
+    client: TestClient, status: int, code: str, parts: list[tuple[str, bytes]]
+) -> None:
+    """No pictures, too many of them, or too many bytes."""
+    response = client.post("/predict_batch", files=parts)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def test_one_large_picture_of_a_batch_is_refused_alone(client: TestClient, face: bytes) -> None:
+    """A picture over its own limit costs the others nothing."""
+    assert MAX_PICTURE_BYTES + len(face) < MAX_BATCH_BYTES
+    items = client.post("/predict_batch", files=[("images", bytes(MAX_PICTURE_BYTES + 1)), ("images", face)]).json()
+
+    assert items[0]["error"]["code"] == "picture_too_large"
+    assert "emotion" in items[1]
+
+
+def test_a_label_is_accepted_once(client: TestClient, app: EmotionApp, face: bytes) -> None:
+    """The first label of a prediction is kept, the second refused; the file holds it whole."""
+    name = client.post("/predict", files={"image": face}).json()["prediction_id"]
+
+    first = client.post("/feedback", json={"prediction_id": name, "emotion": "Sad "})
+    second = client.post("/feedback", json={"prediction_id": name, "emotion": "happy"})
+
+    assert first.json() == {"prediction_id": name, "emotion": "sad", "state": "accepted"}
+    assert (second.status_code, second.json()["error"]["code"]) == (409, "label_exists")
+    (path,) = (app.settings.data_dir / "feedback").rglob("*.json")
+    assert json.loads(path.read_text())["emotion"] == "sad"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "content", "media_type"),
+    [
+        (400, "malformed_json", b"", "application/json"),
+        (400, "malformed_json", b"{", "application/json"),
+        (400, "malformed_json", b"[1]", "application/json"),
+        (400, "malformed_json", b'{"prediction_id": 1, "emotion": "sad"}', "application/json"),
+        (400, "malformed_json", b"[" * 4000, "application/json"),
+        (400, "malformed_json", b"\xff\xfe", "application/json"),
+        (404, "unknown_prediction", b'{"prediction_id": "x", "emotion": "sad"}', "application/json"),
+        (404, "unknown_prediction", b'{"prediction_id": "../../etc/passwd", "emotion": "sad"}', "application/json"),
+        (404, "unknown_prediction", b'{"prediction_id": "\\ud800", "emotion": "sad"}', "application/json"),
+        (404, "unknown_prediction", b'{"prediction_id": "", "emotion": "sad"}', "application/json"),
+        (413, "body_too_large", b" " * 5000, "application/json"),
+        (415, "unsupported_media_type", b"{}", "text/plain"),
+        (422, "unknown_emotion", b'{"prediction_id": "x", "emotion": "neutral"}', "application/json"),
+    ],
+)  # fmt: skip
+def test_senseless_feedback_is_refused(
+    client: TestClient, app: EmotionApp, status: int, code: str, content: bytes, media_type: str
+) -> None:
+    """Every wrong body gets its status and leaves no file."""
+    response = client.post("/feedback", content=content, headers={"Content-Type": media_type})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert not list((app.settings.data_dir / "feedback").rglob("*.json"))
+
+
+def test_workers_know_each_others_ids_and_only_one_label_wins(tmp_path: Path) -> None:
+    """Boxes over one folder share their key; of twenty labels at once exactly one is kept."""
+    boxes = [FeedbackBox(tmp_path) for _ in range(4)]
+    name = boxes[0].new_id()
+
+    def give(number: int) -> int:
+        try:
+            boxes[number % 4].keep(name, "sad")
+        except Exception as error:  # noqa: BLE001
+            return int(getattr(error, "status", 0))
+        return 200
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(give, range(20)))
+
+    assert sorted(set(statuses)) == [200, 409]
+    assert statuses.count(200) == 1
+    assert (tmp_path / ".key").stat().st_mode & 0o077 == 0
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_kept_pictures_are_the_uploaded_bytes(client: TestClient, app: EmotionApp, face: bytes) -> None:
+    """With the setting on, each answered picture lies under its prediction's id; without it, none does."""
+    name = client.post("/predict", files={"image": face}).json()["prediction_id"]
+    app.close()
+
+    (path,) = (app.settings.data_dir / "predictions" / "pictures").rglob("*.*")
+    assert path.name == f"{name}.jpeg"
+    assert path.read_bytes() == face
+
+
+def test_pictures_are_removed_after_their_days(tmp_path: Path) -> None:
+    """Only folders of days before the limit go."""
+    from datetime import date
+
+    from emotion_service.prediction_log import remove_old_pictures
+
+    for day in ("2026-01-01", "2026-01-09", "2026-01-10", "notes"):
+        (tmp_path / "pictures" / day).mkdir(parents=True)
+
+    remove_old_pictures(tmp_path, date(2026, 1, 10), 1)
+
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"2026-01-09", "2026-01-10", "notes"}
