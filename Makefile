@@ -17,7 +17,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui serve data models rollback clean-models bench clean
+.PHONY: help demo test check ui drift-ui serve data models rollback clean-models bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ check: $(READY) ## lint, types, who imports whom
 
 ui: $(READY) ## Dagster on port 3000, its reports on port 3002
 	$(BIN)/python scripts/ui.py
+
+drift-ui: $(READY) ## the history of drift reports, on port 3003
+	$(BIN)/evidently ui --workspace "$(EMOTION_DATA_DIR)/reports/evidently" --host 127.0.0.1 --port 3003
 
 serve: $(READY) ## the accepted model on port 3001
 	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001

@@ -8,6 +8,7 @@ from typing import Self
 import dagster as dg
 
 from emotion_assets.core.files import source_version
+from emotion_assets.steps.drift.alerts import AlertTargets
 from emotion_assets.steps.evaluation.registry import Registry
 
 _PACKAGE_DIR = Path(__file__).parent
@@ -65,6 +66,11 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
         return self.root / "predictions"
 
     @property
+    def feedback_dir(self) -> Path:
+        """Labels that people gave to predictions."""
+        return self.root / "feedback"
+
+    @property
     def reports_dir(self) -> Path:
         """HTML, JSON and pictures for people."""
         return self.root / "reports"
@@ -77,6 +83,27 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
     def link(self, path: Path) -> str:
         """Return the address under which `make ui` serves a file of the reports folder."""
         return f"{self.reports_url}/{path.relative_to(self.reports_dir).as_posix()}"
+
+
+class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter breaks inference in Dagster
+    """Whom to tell of an incident, beside the log."""
+
+    webhook_url: str = ""
+    email_to: str = ""
+    smtp_server: str = ""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read `EMOTION_ALERT_WEBHOOK`, `EMOTION_ALERT_EMAIL` and `EMOTION_ALERT_SMTP`."""
+        return cls(
+            webhook_url=os.environ.get("EMOTION_ALERT_WEBHOOK", ""),
+            email_to=os.environ.get("EMOTION_ALERT_EMAIL", ""),
+            smtp_server=os.environ.get("EMOTION_ALERT_SMTP", ""),
+        )
+
+    def targets(self) -> AlertTargets:
+        """Return them for the step that sends."""
+        return AlertTargets(self.webhook_url, self.email_to, self.smtp_server)
 
 
 def code_version(room: str) -> str:

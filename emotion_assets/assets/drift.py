@@ -11,32 +11,57 @@ import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.assets.metadata import table
-from emotion_assets.resources import Places, code_version
+from emotion_assets.resources import Alerts, Places, code_version
 
 
 @dg.asset(group_name="emotions", kinds={"report"}, code_version=code_version("drift"), deps=[evaluation_report])
-def drift_report(places: Places) -> dg.MaterializeResult[None]:
+def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Alerts) -> dg.MaterializeResult[None]:
     """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
 
-    Compares the service's latest predictions, or `unlabelled/` while there are fewer than 50. The HTML is Evidently's.
+    Compares the predictions since the last window, or `unlabelled/` while there are fewer than 50. Two alarms in
+    a row open an incident: people are told, and asked for labels of the most telling pictures.
     """
-    from emotion_assets.steps.drift.check import check_drift
+    from emotion_assets.steps.drift.alerts import Alert, send_alert
+    from emotion_assets.steps.drift.check import REQUEST_NAME, DriftPlaces, check_drift
 
     check = check_drift(
-        places.registry.require_champion(), places.predictions_dir, places.unlabelled_dir, places.reports_dir
+        places.registry.require_champion(),
+        DriftPlaces(places.predictions_dir, places.feedback_dir, places.unlabelled_dir, places.reports_dir),
     )
-    verdict = check.verdict
+    verdict, window = check.verdict, check.window
     metadata: dict[str, dg.RawMetadataValue] = {
         "state": verdict.state,
         "cause": verdict.cause,
+        "severity": verdict.severity,
+        "is_incident": window.is_incident,
+        "alarms_in_a_row": window.alarms_in_a_row,
         "source": check.source.kind,
+        "window": f"{window.since} to {window.until}" if window.since else "the folder",
+        "is_new_window": window.is_new,
         "model_version": check.source.model_version,
         "num_current": verdict.num_current,
         "num_reference": verdict.num_reference,
+        "num_odd": verdict.num_odd,
         "has_input_change": verdict.has_input_change,
         "has_answer_change": verdict.has_answer_change,
         "verdict_file": dg.MetadataValue.path(check.report_dir / "verdict.json"),
     }
+    if window.performance:
+        metadata["num_labels"] = window.performance.num_labels
+        if window.performance.accuracy is not None:
+            metadata["labelled_accuracy"] = window.performance.accuracy
+            metadata["labelled_accuracy_interval"] = f"{window.performance.low:.3f} to {window.performance.high:.3f}"
+    if window.is_incident:
+        metadata["label_request"] = dg.MetadataValue.url(places.link(check.report_dir / REQUEST_NAME))
+    if window.is_opened:
+        alert = Alert(
+            f"Answers of {check.source.model_version} have changed ({verdict.severity}).",
+            f"{verdict.cause} Please label the pictures of the request.",
+            places.link(check.html_path or check.report_dir / "verdict.json"),
+            check.source.model_version,
+            verdict.severity,
+        )
+        metadata["alert_sent_by"] = ", ".join(send_alert(alert, alerts.targets(), context.log.warning))
     if check.html_path:
         metadata |= {
             "smallest_p_value": min(verdict.p_values.values()),

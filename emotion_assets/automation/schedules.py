@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from emotion_assets.automation.jobs import check_drift
+from emotion_assets.automation.jobs import check_drift, collect_feedback
 
 daily_drift_check = dg.ScheduleDefinition(
     name="daily_drift_check",
@@ -13,3 +13,13 @@ daily_drift_check = dg.ScheduleDefinition(
     description="Looks for drift every day at 06:00 UTC. Stopped until you switch it on.",
 )
 """Stopped by default: it needs an accepted model and a service that logs."""
+
+feedback_collection = dg.ScheduleDefinition(
+    name="feedback_collection",
+    job=collect_feedback,
+    cron_schedule="*/15 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Takes labels in every quarter of an hour. Stopped until you switch it on.",
+)
+"""Stopped by default: labels of strangers should be trusted on purpose."""

@@ -16,6 +16,8 @@ from emotion_assets.steps.data.catalogue import folder_signature
 
 QUIET_SECONDS = 60
 """A folder counts as quiet when no file in it was changed for so long: half-copied deliveries wait."""
+DRIFT_COOLDOWN_SECONDS = 6 * 3600
+"""Between two runs that drift asked for; labels that trickle in must not start one each."""
 RETRY_SECONDS = 3600
 """A run that failed before it ingested the new files is requested again after so long, not every minute."""
 
@@ -37,14 +39,16 @@ def new_images_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg
 
 @dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
 def drift_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.SensorResult | dg.SkipReason:
-    """Answers to changed answers: asks for labels, and retrains once there is something new to learn from."""
+    """Answers to an incident: asks for labels, and retrains once there is something new to learn from."""
     event = context.instance.get_latest_materialization_event(drift_report.key)
     if event is None or event.asset_materialization is None:
         return dg.SkipReason("There is no drift report yet. Run the job check_drift.")
     metadata = event.asset_materialization.metadata
     state, cause = str(metadata["state"].value), str(metadata["cause"].value)
-    if state != "answers_changed":
-        return dg.SkipReason(f"The latest drift report says {state}: {cause}")
+    if not metadata["is_incident"].value:
+        in_a_row = f" ({metadata['alarms_in_a_row'].value} alarm in a row; two make an incident)"
+        suffix = in_a_row if state == "answers_changed" else ""
+        return dg.SkipReason(f"The latest drift report says {state}{suffix}: {cause}")
     signature, num_files, newest = folder_signature(places.raw_dir)
     if signature == _ingested_signature(context):
         return dg.SkipReason(
@@ -55,7 +59,7 @@ def drift_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.Sens
         return dg.SkipReason(f"Answers changed: {cause} {reason}")
     if _is_retraining(context):
         return dg.SkipReason(f"Answers changed: {cause} A retrain run is queued or running already.")
-    return _request(context, signature, {"trigger": "drift"})
+    return _request(context, signature, {"trigger": "drift"}, DRIFT_COOLDOWN_SECONDS)
 
 
 def _unquiet(num_files: int, newest: float) -> str | None:
@@ -71,7 +75,7 @@ def _unquiet(num_files: int, newest: float) -> str | None:
 
 
 def _request(
-    context: dg.SensorEvaluationContext, signature: str, tags: dict[str, str]
+    context: dg.SensorEvaluationContext, signature: str, tags: dict[str, str], cooldown_seconds: float = 0
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for one run; for the same files again only after a while, should that run fail before it took them in."""
     last = json.loads(context.cursor or "{}")
@@ -80,6 +84,11 @@ def _request(
         return dg.SkipReason(
             f"A run for these files was requested {waited_seconds / 60:.0f} minutes ago and did not take them in. "
             f"Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
+        )
+    if 0 <= waited_seconds < cooldown_seconds:
+        return dg.SkipReason(
+            f"A run was requested {waited_seconds / 60:.0f} minutes ago; the next one waits until "
+            f"{cooldown_seconds / 3600:.0f} hours have passed."
         )
     return dg.SensorResult([dg.RunRequest(tags=tags)], cursor=json.dumps({"signature": signature, "at": time.time()}))
 

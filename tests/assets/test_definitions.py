@@ -17,8 +17,8 @@ def test_the_six_assets_are_there_each_with_a_check() -> None:
     """Asset keys are part of the contract, and every asset has a check."""
     graph = defs.resolve_asset_graph()
 
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
-    assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == ASSETS
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS | {"collected_feedback"}
+    assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == ASSETS | {"collected_feedback"}
 
 
 def test_the_gate_and_the_leak_check_block() -> None:
@@ -33,9 +33,19 @@ def test_jobs_sensors_and_schedule_are_there() -> None:
     """Their names are part of the contract; nothing starts by itself before it is switched on."""
     repository = defs.get_repository_def()
 
-    assert {job.name for job in repository.get_all_jobs()} >= {"retrain", "check_drift"}
+    assert {job.name for job in repository.get_all_jobs()} >= {
+        "retrain",
+        "check_drift",
+        "collect_feedback",
+        "rollback",
+        "list_models",
+        "clean_models",
+        "measure_student",
+        "audit_labels",
+    }
     assert {sensor.name for sensor in repository.sensor_defs} == {"new_images_sensor", "drift_sensor"}
-    assert {schedule.name for schedule in repository.schedule_defs} == {"daily_drift_check"}
+    assert {schedule.name for schedule in repository.schedule_defs} == {"daily_drift_check", "feedback_collection"}
+    assert {schedule.default_status.value for schedule in repository.schedule_defs} == {"STOPPED"}
     assert {sensor.default_status.value for sensor in repository.sensor_defs} == {"STOPPED"}
     retrain = {key.to_user_string() for key in defs.resolve_job_def("retrain").asset_layer.executable_asset_keys}
     assert retrain == ASSETS

@@ -9,7 +9,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from emotion_assets.automation.sensors import QUIET_SECONDS, RETRY_SECONDS, drift_sensor, new_images_sensor
+from emotion_assets.automation.sensors import (
+    DRIFT_COOLDOWN_SECONDS,
+    QUIET_SECONDS,
+    RETRY_SECONDS,
+    drift_sensor,
+    new_images_sensor,
+)
 from emotion_assets.resources import Places
 
 
@@ -95,15 +101,42 @@ def test_no_second_run_while_one_is_going_on(places: Places, instance: dg.Dagste
     assert len(tick(new_images_sensor, places, instance).run_requests) == 1
 
 
+INCIDENT = {"state": "answers_changed", "cause": "answers shift to sad.", "is_incident": True, "alarms_in_a_row": 2}
+
+
+def test_one_alarm_is_no_incident(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """A single alarming window starts nothing, and the sensor says so."""
+    put(places, face)
+    report_event(instance, "drift_report", INCIDENT | {"is_incident": False, "alarms_in_a_row": 1})
+
+    assert "two make an incident" in tick(drift_sensor, places, instance).skip_message
+
+
+def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """After a run that drift asked for, other new files wait some hours before drift asks again."""
+    put(places, face)
+    report_event(instance, "raw_images", {"folder_signature": "of yesterday"})
+    report_event(instance, "drift_report", INCIDENT)
+    cursor = json.loads(tick(drift_sensor, places, instance).cursor) | {"signature": "other files"}
+
+    assert "until 6 hours have passed" in tick(drift_sensor, places, instance, json.dumps(cursor)).skip_message
+    cursor["at"] -= DRIFT_COOLDOWN_SECONDS + 1
+    assert len(tick(drift_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
+
+
 def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
     """No report, no alarm, nothing new to learn: three reasons in words."""
     put(places, face)
     assert "no drift report" in tick(drift_sensor, places, instance).skip_message
 
-    report_event(instance, "drift_report", {"state": "inputs_changed", "cause": "pictures are darker."})
+    report_event(
+        instance,
+        "drift_report",
+        {"state": "inputs_changed", "cause": "pictures are darker.", "is_incident": False, "alarms_in_a_row": 0},
+    )
     assert "inputs_changed: pictures are darker." in tick(drift_sensor, places, instance).skip_message
 
-    report_event(instance, "drift_report", {"state": "answers_changed", "cause": "answers shift to sad."})
+    report_event(instance, "drift_report", INCIDENT)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
     report_event(instance, "raw_images", {"folder_signature": signature})
     assert "Label recent pictures" in tick(drift_sensor, places, instance).skip_message
@@ -115,7 +148,7 @@ def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
     """An alarm with new photographs starts one run; the same alarm starts no second one."""
     put(places, face)
     report_event(instance, "raw_images", {"folder_signature": "of yesterday"})
-    report_event(instance, "drift_report", {"state": "answers_changed", "cause": "answers shift to sad."})
+    report_event(instance, "drift_report", INCIDENT)
 
     first = tick(drift_sensor, places, instance)
     second = tick(drift_sensor, places, instance, cursor=first.cursor)

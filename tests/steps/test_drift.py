@@ -12,9 +12,9 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.split import read_split
-from emotion_assets.steps.drift.check import check_drift, newest_report
+from emotion_assets.steps.drift.check import DriftPlaces, check_drift, newest_report
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
-from emotion_assets.steps.drift.report import DriftSource, write_drift_report
+from emotion_assets.steps.drift.report import DriftSource, Window, write_drift_report
 from emotion_assets.steps.drift.verdict import judge
 
 
@@ -26,6 +26,13 @@ def logged(count: int, seed: int, shift: float = 0.0, happy: float = 0.2) -> pd.
     weights = [happy if emotion == "happy" else (1 - happy) / 4 for emotion in EMOTIONS]
     table["emotion"] = rng.choice(EMOTIONS, count, p=weights)
     return table
+
+
+WINDOW = Window("", "", is_new=True, alarms_in_a_row=0, is_incident=False)
+
+
+def places(root: Path, unlabelled: Path) -> DriftPlaces:
+    return DriftPlaces(root / "predictions", root / "feedback", unlabelled, root / "reports")
 
 
 def test_equal_sources_seldom_raise_an_alarm() -> None:
@@ -73,13 +80,16 @@ def test_constant_columns_and_missing_emotions_break_nothing() -> None:
     assert judge(current, logged(500, seed=0)).state == "answers_changed"
 
 
-def write_log(folder: Path, rows: pd.DataFrame, version: str = "v1", name: str = "20260101T000000-a-1.jsonl") -> Path:
+def write_log(
+    folder: Path, rows: pd.DataFrame, version: str = "v1", name: str = "20260101T000000-a-1.jsonl", start: int = 0
+) -> Path:
     path = folder / "2026-01-01" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, row in enumerate(rows.to_dict("records")):
         record = {
-            "time": f"2026-01-01T00:00:{number:02}.000+00:00",
+            "time": f"2026-01-01T{start + number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}.000+00:00",
+            "prediction_id": f"{version}-{number}-{name}",
             "model_version": version,
             "emotion": row["emotion"],
             "probabilities": {emotion: row[f"p_{emotion}"] for emotion in EMOTIONS},
@@ -133,7 +143,7 @@ def test_evidently_agrees_with_the_verdict(tmp_path: Path) -> None:
     current, reference = logged(200, seed=1, shift=-0.2), logged(1000, seed=0)
     verdict = judge(current, reference)
 
-    path = write_drift_report(tmp_path, current, reference, verdict, DriftSource("predictions", "v1"))
+    path = write_drift_report(tmp_path, current, reference, verdict, DriftSource("predictions", "v1"), WINDOW)
 
     assert path is not None
     page = path.read_text()
@@ -147,7 +157,7 @@ def test_check_drift_prefers_the_log_and_falls_back_to_the_folder(
     bundle_dir: Path, drawn_root: Path, tmp_path: Path
 ) -> None:
     """Dim faces of another source are a change; the validation faces themselves, once logged, are none."""
-    folder = check_drift(bundle_dir, tmp_path / "predictions", drawn_root / "unlabelled", tmp_path / "reports")
+    folder = check_drift(bundle_dir, places(tmp_path, drawn_root / "unlabelled"))
     assert len(read_split(drawn_root / "splits", "val").pixels) < 50  # too few to judge on
     assert folder.source.kind == "unlabelled"
     assert folder.verdict.state == "too_few"
@@ -155,8 +165,122 @@ def test_check_drift_prefers_the_log_and_falls_back_to_the_folder(
 
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
     write_log(tmp_path / "predictions", pd.concat([reference] * 3).head(60), version=bundle_dir.name)
-    log = check_drift(bundle_dir, tmp_path / "predictions", drawn_root / "unlabelled", tmp_path / "reports")
+    log = check_drift(bundle_dir, places(tmp_path, drawn_root / "unlabelled"))
 
     assert log.source.kind == "predictions"
     assert log.verdict.num_current == 60
     assert newest_report(tmp_path / "reports") == log.report_dir
+
+
+def reference_of(count: int, seed: int, happy: float = 0.2) -> pd.DataFrame:
+    """Logged values of a model that is mostly right, with the truth; probabilities follow the true emotion."""
+    rng = np.random.default_rng(seed)
+    table = logged(count, seed)
+    weights = [happy if emotion == "happy" else (1 - happy) / 4 for emotion in EMOTIONS]
+    truth = rng.choice(5, count, p=weights)
+    logits = rng.normal(0, 1, (count, 5))
+    logits[np.arange(count), truth] += 2
+    # What a calibrated model would say that learnt with equal shares.
+    probabilities = np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)
+    for index, emotion in enumerate(EMOTIONS):
+        table[f"p_{emotion}"] = probabilities[:, index]
+    table["emotion"] = [EMOTIONS[index] for index in probabilities.argmax(axis=1)]
+    table["true_emotion"] = [EMOTIONS[index] for index in truth]
+    return table
+
+
+def test_another_mix_of_emotions_is_no_alarm() -> None:
+    """When people merely smile more, the answers change and the shares explain it; other answers are not explained."""
+    reference = reference_of(3000, seed=0)
+
+    happier = judge(reference_of(300, seed=1, happy=0.7), reference)
+    strange = reference_of(300, seed=2)
+    strange["p_sad"] = strange["p_sad"] * 0.5 + 0.4
+    changed = judge(strange, reference)
+
+    assert happier.state == "shares_changed"
+    assert happier.shares is not None
+    assert happier.shares["happy"] == pytest.approx(0.7, abs=0.1)
+    assert "mix of emotions" in happier.cause
+    assert changed.state == "answers_changed"
+    assert changed.severity == "strong"
+
+
+def test_a_few_strange_pictures_among_many_are_counted() -> None:
+    """Ten per cent of pictures unlike any face are found, though every distribution looks nearly the same."""
+    current, reference = logged(200, seed=1), logged(3000, seed=0)
+    current.loc[:19, list(current.columns[:12])] += np.where(np.arange(12) % 2, 0.25, -0.25)
+
+    verdict = judge(current, reference)
+
+    assert verdict.has_odd_pictures
+    assert verdict.num_odd >= 18
+    assert "unlike any validation face" in verdict.cause
+    assert not judge(logged(200, seed=2), reference).has_odd_pictures
+
+
+def long_reference(bundle_dir: Path, tmp_path: Path) -> tuple[Path, pd.DataFrame]:
+    """A bundle whose reference has enough rows to judge on."""
+    import hashlib
+    import shutil
+
+    copy = Path(shutil.copytree(bundle_dir, tmp_path / "bundle"))
+    reference = reference_of(1000, seed=0)
+    reference.to_parquet(copy / REFERENCE_NAME)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"][REFERENCE_NAME] = hashlib.sha256((copy / REFERENCE_NAME).read_bytes()).hexdigest()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy, reference
+
+
+def slightly_off(count: int, seed: int) -> pd.DataFrame:
+    """A change that is seen, but not beyond doubt."""
+    table = reference_of(count, seed)
+    table["p_sad"] += 0.06
+    table["brightness"] -= 0.05
+    return table
+
+
+def test_two_alarms_in_a_row_make_an_incident(bundle_dir: Path, tmp_path: Path) -> None:
+    """Windows do not overlap, a window that was judged counts once, and a calm one ends the row."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    seen = []
+    for hour, table in enumerate([slightly_off(120, 1), slightly_off(120, 2), reference_of(120, 3)]):
+        name = f"20260101T{hour:02}0000-a-1.jsonl"
+        write_log(tmp_path / "predictions", table, version=bundle_dir.name, name=name, start=hour)
+        seen.append(check_drift(bundle, where))
+        seen.append(check_drift(bundle, where))
+
+    states = [(check.verdict.state, check.window.alarms_in_a_row, check.window.is_incident) for check in seen[::2]]
+    assert [state for state, _, _ in states] == ["answers_changed", "answers_changed", "ok"]
+    assert [row for _, row, _ in states] == [1, 2, 0]
+    assert states[1][2]
+    assert [check.window.is_opened for check in seen] == [False, False, True, False, False, False]
+    request = pd.read_csv(seen[2].report_dir / "label_request.csv")
+    assert len(request) == request["prediction_id"].nunique() == 100
+    assert set(request["reason"]) <= {"random", "odd", "uncertain"}
+    assert (request["reason"] == "random").sum() == 50
+    assert not states[2][2]
+    assert [check.window.is_new for check in seen] == [True, False] * 3
+    assert seen[0].verdict.num_current == seen[2].verdict.num_current == 120
+    assert seen[1].window.alarms_in_a_row == 1
+
+
+def test_labels_give_the_honest_verdict(bundle_dir: Path, tmp_path: Path) -> None:
+    """With labels for logged predictions the record has the share of right answers with its interval."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    write_log(tmp_path / "predictions", reference_of(100, 1), version=bundle_dir.name)
+    table = read_log(tmp_path / "predictions", bundle_dir.name, 100)
+    for number, row in enumerate(table.head(40).itertuples()):
+        path = tmp_path / "feedback" / str(row.prediction_id)[:2] / f"{row.prediction_id}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        emotion = row.emotion if number < 30 else EMOTIONS[(EMOTIONS.index(str(row.emotion)) + 1) % 5]
+        path.write_text(json.dumps({"prediction_id": row.prediction_id, "emotion": emotion}))
+
+    check = check_drift(bundle, places(tmp_path, tmp_path / "none"))
+
+    performance = json.loads((check.report_dir / "verdict.json").read_text())["window"]["performance"]
+    assert performance["num_labels"] == 40
+    assert performance["accuracy"] == 0.75
+    assert performance["low"] < 0.75 < performance["high"]

@@ -1,22 +1,27 @@
-"""Hold recent pictures against the accepted model's reference."""
+"""Hold recent pictures against the accepted model's reference, window by window."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from emotion_assets.core.bundle import REFERENCE_NAME
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.files import write_atomically
+from emotion_assets.steps.drift.feedback import label_request, labelled_performance
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
-from emotion_assets.steps.drift.report import DriftSource, write_drift_report
-from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, judge
+from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
+from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, is_odd, judge
 
 WINDOW_PICTURES: Final = 500
 """More rows would only find harmless differences."""
+ALARMS_OF_AN_INCIDENT: Final = 2
+REQUEST_NAME: Final = "label_request.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +30,90 @@ class DriftCheck:
 
     verdict: DriftVerdict
     source: DriftSource
+    window: Window
     report_dir: Path
     html_path: Path | None
 
 
-def check_drift(bundle_dir: Path, predictions_dir: Path, unlabelled_dir: Path, reports_dir: Path) -> DriftCheck:
-    """Compare the latest logged predictions, or `unlabelled/` while there are too few, with the reference.
+@dataclass(frozen=True, slots=True)
+class DriftPlaces:
+    """The folders that a check reads and writes."""
+
+    predictions_dir: Path
+    feedback_dir: Path
+    unlabelled_dir: Path
+    reports_dir: Path
+
+
+def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
+    """Compare logged predictions, or `unlabelled/` while there are too few, with the reference.
+
+    Windows do not overlap: what was judged before counts again only while fewer than 50 newer predictions are
+    there, and then it is no new alarm. Two alarming windows in a row of one model make an incident; one is
+    enough when it is beyond doubt.
 
     Raises:
         BundleMismatchError: the bundle is damaged.
     """
     classifier = Classifier(bundle_dir)
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
-    current = read_log(predictions_dir, classifier.version, WINDOW_PICTURES)
+    before = _last_window(places.reports_dir, classifier.version)
+    logged = read_log(places.predictions_dir, classifier.version, WINDOW_PICTURES)
+    fresh = logged[logged["time"] > before["until"]] if before else logged
+    is_new = len(fresh) >= MIN_PICTURES
+    current = fresh if is_new else logged
     source = DriftSource("predictions", classifier.version)
-    if len(current) < MIN_PICTURES and unlabelled_dir.is_dir():
-        current, num_refused = answer_folder(unlabelled_dir, classifier)
-        source = DriftSource("unlabelled", classifier.version, num_refused)
+    if len(logged) < MIN_PICTURES and places.unlabelled_dir.is_dir():
+        current, num_refused = answer_folder(places.unlabelled_dir, classifier)
+        source, is_new = DriftSource("unlabelled", classifier.version, num_refused), True
     verdict = judge(current, reference)
-    report_dir = reports_dir / "drift" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    html_path = write_drift_report(report_dir, current, reference, verdict, source)
-    return DriftCheck(verdict, source, report_dir, html_path)
+    window = _window(verdict, source, current, before, is_new=is_new)
+    if source.kind == "predictions":
+        window.performance = labelled_performance(logged, places.feedback_dir)
+    report_dir = places.reports_dir / "drift" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    if window.is_incident:
+        requested = label_request(current, is_odd(current, reference), places.predictions_dir)
+        report_dir.mkdir(parents=True)
+        write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
+    html_path = write_drift_report(report_dir, current, reference, verdict, source, window)
+    return DriftCheck(verdict, source, window, report_dir, html_path)
+
+
+def _window(
+    verdict: DriftVerdict, source: DriftSource, current: pd.DataFrame, before: dict[str, Any] | None, *, is_new: bool
+) -> Window:
+    earlier = int(before["alarms_in_a_row"]) if before else 0
+    if source.kind != "predictions":
+        return Window("", "", is_new=True, alarms_in_a_row=0, is_incident=False)
+    since, until = (str(current["time"].iloc[i]) for i in (0, -1)) if len(current) else ("", "")
+    if not is_new:
+        # Seen before: the same window must not count twice, nor move the mark.
+        return Window(
+            since,
+            before["until"] if before else "",
+            is_new=False,
+            alarms_in_a_row=earlier,
+            is_incident=bool(before and before["is_incident"]),
+        )
+    is_alarm = verdict.state == "answers_changed"
+    in_a_row = earlier + 1 if is_alarm else 0
+    is_incident = is_alarm and (in_a_row >= ALARMS_OF_AN_INCIDENT or verdict.is_sure)
+    is_opened = is_incident and not (before and before["is_incident"])
+    return Window(since, until, is_new=True, alarms_in_a_row=in_a_row, is_incident=is_incident, is_opened=is_opened)
+
+
+def _last_window(reports_dir: Path, version: str) -> dict[str, Any] | None:
+    """Return the record of the newest window of the log that was judged for this model."""
+    for path in sorted((reports_dir / "drift").glob(f"*/{VERDICT_NAME}"), reverse=True):
+        record = json.loads(path.read_text())
+        window = record.get("window")
+        if record["source"] == "predictions" and record["model_version"] == version and window and window["until"]:
+            found: dict[str, Any] = window
+            return found
+    return None
 
 
 def newest_report(reports_dir: Path) -> Path | None:
     """Return the folder of the latest complete drift report; None while there is none."""
-    complete = sorted(path.parent for path in (reports_dir / "drift").glob("*/verdict.json"))
+    complete = sorted(path.parent for path in (reports_dir / "drift").glob(f"*/{VERDICT_NAME}"))
     return complete[-1] if complete else None

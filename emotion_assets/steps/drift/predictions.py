@@ -27,7 +27,7 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
     A line torn by a kill is passed over; so is any line without the expected values.
 
     Returns:
-        At most `limit` rows in the order of their time, with `time` and the columns of LOGGED_COLUMNS.
+        At most `limit` rows in the order of their time, with `time`, `prediction_id` and LOGGED_COLUMNS.
     """
     rows: list[dict[str, Any]] = []
     # A segment lasts an hour at most, so a few of the newest, by their UTC start, hold the latest rows.
@@ -35,7 +35,7 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
         rows += [row for row in _rows_of(path) if row["model_version"] == version]
         if len(rows) >= 4 * limit:
             break
-    table = pd.DataFrame(rows, columns=["time", "model_version", *LOGGED_COLUMNS])
+    table = pd.DataFrame(rows, columns=["time", "prediction_id", "model_version", *LOGGED_COLUMNS])
     return table.sort_values("time").tail(limit).reset_index(drop=True)
 
 
@@ -46,6 +46,7 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
                 record = json.loads(line)
                 yield {
                     "time": str(record["time"]),
+                    "prediction_id": str(record["prediction_id"]),
                     "model_version": str(record["model_version"]),
                     **{name: float(record["features"][name]) for name in STATISTICS},
                     **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import sync_folder, write_json
+from emotion_assets.core.files import locked, sync_folder, write_json
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
+from emotion_assets.steps.drift.feedback import LabelledPerformance
 from emotion_assets.steps.drift.predictions import NUMERIC_COLUMNS
 from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftVerdict
 
 VERDICT_NAME: Final = "verdict.json"
 REPORT_NAME: Final = "report.html"
+WORKSPACE_NAME: Final = "evidently"
+PROJECT_NAME: Final = "emotions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,31 @@ class DriftSource:
     """Files of the folder that are no readable pictures."""
 
 
+@dataclass(slots=True)
+class Window:
+    """Which part of the log was judged, and what it means beside the windows before it."""
+
+    since: str
+    until: str
+    """Times of the first and the last prediction, UTC; empty for a folder."""
+    is_new: bool
+    """False when it was judged before, because too few predictions came since."""
+    alarms_in_a_row: int
+    is_incident: bool
+    """Whether somebody should act: two alarms in a row, or one beyond doubt."""
+    is_opened: bool = False
+    """Whether the incident began with this window; then people are told."""
+    performance: LabelledPerformance | None = None
+    """How often people agreed with the answers that they labelled."""
+
+
 def write_drift_report(
-    report_dir: Path, current: pd.DataFrame, reference: pd.DataFrame, verdict: DriftVerdict, source: DriftSource
+    report_dir: Path,
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    verdict: DriftVerdict,
+    source: DriftSource,
+    window: Window,
 ) -> Path | None:
     """Write `report.html` by Evidently (where there are pictures enough) and `verdict.json` (last).
 
@@ -42,19 +68,21 @@ def write_drift_report(
     path = None
     if verdict.state != "too_few":
         path = report_dir / REPORT_NAME
-        _write_evidently(path, current[list(LOGGED_COLUMNS)], reference[list(LOGGED_COLUMNS)])
+        columns = list(LOGGED_COLUMNS)
+        _write_evidently(path, current[columns], reference[columns], report_dir.parents[1] / WORKSPACE_NAME)
     record = {
         "schema_version": 1,
         "source": source.kind,
         "model_version": source.model_version,
         "num_refused": source.num_refused,
         **verdict.as_record(),
+        "window": asdict(window),
     }
     write_json(report_dir / VERDICT_NAME, record)
     return path
 
 
-def _write_evidently(path: Path, current: pd.DataFrame, reference: pd.DataFrame) -> None:
+def _write_evidently(path: Path, current: pd.DataFrame, reference: pd.DataFrame, workspace_dir: Path) -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
@@ -76,3 +104,15 @@ def _write_evidently(path: Path, current: pd.DataFrame, reference: pd.DataFrame)
         raise UnusableDataError(f"Evidently wrote no report to {temporary}. Check that the folder is writable.")
     temporary.replace(path)
     sync_folder(path.parent)
+    _add_to_workspace(workspace_dir, snapshot)
+
+
+def _add_to_workspace(workspace_dir: Path, snapshot: Any) -> None:
+    """Keep the run where `make drift-ui` shows all of them over time."""
+    from evidently.ui.workspace import Workspace
+
+    with locked(workspace_dir / ".lock"):
+        workspace = Workspace.create(str(workspace_dir))
+        found = workspace.search_project(PROJECT_NAME)
+        project = found[0] if found else workspace.create_project(PROJECT_NAME)
+        workspace.add_run(project.id, snapshot, include_data=False)

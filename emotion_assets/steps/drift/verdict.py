@@ -1,8 +1,10 @@
-"""Have the pictures changed, and have the answers? Two questions, each with a set false-alarm rate.
+"""Have the pictures changed, and have the answers? Questions with a set false-alarm rate each.
 
 Every logged number is compared with the reference by a Kolmogorov-Smirnov test, the predicted emotion by a
 chi-squared test; the smallest p-value of a tier counts, corrected for the number of columns (Bonferroni).
-Changed inputs alone often do no harm, so they warn; changed answers follow the loss of accuracy, so they act.
+Changed inputs alone often do no harm, so they warn; changed answers follow the loss of accuracy, so they act,
+unless the mix of emotions explains them (`shares`). Distributions hide a few strange pictures among many, so
+pictures that are odd by their Mahalanobis distance are counted beside both tiers (Fisher's exact test).
 """
 
 from __future__ import annotations
@@ -11,17 +13,27 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy.stats import chi2_contingency, ks_2samp
+from scipy.stats import chi2_contingency, fisher_exact, ks_2samp
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.steps.drift.shares import estimated_shares, with_shares
+from emotion_assets.steps.training.reference import TRUTH_COLUMN
 
 MIN_PICTURES: Final = 50
 """Below this a window says nothing: neither drift nor its absence."""
 FALSE_ALARM_RATE: Final = 0.01
 """For each tier and window."""
+
+ODD_PERCENTILE: Final = 98
+"""A picture is odd when its distance exceeds that of so many percent of the reference."""
+SURE_P_VALUE: Final = 1e-6
+"""Below this one window is enough to act on; otherwise it takes two in a row."""
+
+_SEVERITIES: Final = ((0.4, "strong"), (0.2, "clear"), (0.0, "slight"))
 
 INPUT_COLUMNS: Final = STATISTICS
 ANSWER_COLUMNS: Final = (*PROBABILITY_COLUMNS, EMOTION_COLUMN)
@@ -47,7 +59,8 @@ class DriftVerdict:
     """The answer to both questions, with every number behind it."""
 
     state: str
-    """`too_few`, `ok`, `inputs_changed` or `answers_changed` (the last includes changed inputs)."""
+    """`too_few`, `ok`, `odd_pictures`, `inputs_changed`, `shares_changed` or `answers_changed`: the first acts not at
+    all, the last acts, those between warn."""
     num_current: int
     num_reference: int
     p_values: dict[str, float]
@@ -58,6 +71,21 @@ class DriftVerdict:
     has_answer_change: bool
     cause: str
     """What changed, in words."""
+    severity: str = "none"
+    """`none`, `slight`, `clear` or `strong`, by the largest difference of a distribution of answers."""
+    num_odd: int = 0
+    has_odd_pictures: bool = False
+    odd_p_value: float = 1.0
+    is_explained_by_shares: bool = False
+    """Whether another mix of emotions alone would change the answers like this."""
+    shares: dict[str, float] | None = None
+    """The estimated mix of emotions, where the answers changed and the reference tells the truth."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether this window alone is beyond doubt."""
+        answers = [self.p_values[name] for name in ANSWER_COLUMNS if name in self.p_values]
+        return self.state == "answers_changed" and min(answers, default=1.0) < SURE_P_VALUE
 
     def as_record(self) -> dict[str, Any]:
         """Return the verdict for JSON."""
@@ -84,11 +112,75 @@ def judge(current: pd.DataFrame, reference: pd.DataFrame, false_alarm_rate: floa
     shifts = {name: _shift(current[name], reference[name]) for name in numeric}
     has_input_change = min(p_values[name] for name in INPUT_COLUMNS) < false_alarm_rate / len(INPUT_COLUMNS)
     has_answer_change = min(p_values[name] for name in ANSWER_COLUMNS) < false_alarm_rate / len(ANSWER_COLUMNS)
-    state = "answers_changed" if has_answer_change else "inputs_changed" if has_input_change else "ok"
+    num_odd = int(is_odd(current, reference).sum())
+    odd_p_value = _too_many(num_odd, len(current), int(is_odd(reference, reference).sum()), len(reference))
+    has_odd_pictures = odd_p_value < false_alarm_rate
+    shares, is_explained = None, False
+    if has_answer_change and TRUTH_COLUMN in reference:
+        shares = estimated_shares(current, reference)
+        is_explained = _explains(current, with_shares(reference, shares), false_alarm_rate)
+    if has_answer_change and not (is_explained and not has_input_change):
+        state = "answers_changed"
+    elif has_input_change:
+        state = "inputs_changed"
+    elif has_answer_change:
+        state = "shares_changed"
+    else:
+        state = "odd_pictures" if has_odd_pictures else "ok"
     cause = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
+    if has_odd_pictures:
+        cause = f"{cause.removesuffix('.')}; {num_odd} of {len(current)} pictures are unlike any validation face."
+    if state == "shares_changed":
+        cause = f"{cause.removesuffix('.')}, as another mix of emotions would do."
     return DriftVerdict(
-        state, len(current), len(reference), p_values, shifts, has_input_change, has_answer_change, cause
+        state=state,
+        num_current=len(current),
+        num_reference=len(reference),
+        p_values=p_values,
+        shifts=shifts,
+        has_input_change=has_input_change,
+        has_answer_change=has_answer_change,
+        cause=cause,
+        severity=_severity(current, reference) if state not in ("ok", "too_few") else "none",
+        num_odd=num_odd,
+        has_odd_pictures=has_odd_pictures,
+        odd_p_value=odd_p_value,
+        is_explained_by_shares=is_explained,
+        shares=None if shares is None else dict(zip(EMOTIONS, shares.tolist(), strict=True)),
     )
+
+
+def is_odd(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which pictures are unlike the reference, bool (picture,): far away in units of its own spread."""
+    columns = list(INPUT_COLUMNS)
+    values = reference[columns].to_numpy(dtype=np.float64)
+    centre = values.mean(axis=0)
+    # Statistics that hardly vary, or follow each other closely, must not blow a distance up.
+    spread = np.cov(values, rowvar=False) + 1e-9 * np.eye(len(columns))
+    inverse = np.linalg.pinv(spread, hermitian=True)
+
+    def distance(table: pd.DataFrame) -> npt.NDArray[np.float64]:
+        away = table[columns].to_numpy(dtype=np.float64) - centre
+        return np.asarray(np.einsum("ij,jk,ik->i", away, inverse, away))
+
+    limit = np.percentile(distance(reference), ODD_PERCENTILE)
+    return np.asarray(distance(current) > limit)
+
+
+def _too_many(num_odd: int, num: int, num_odd_reference: int, num_reference: int) -> float:
+    counts = [[num_odd, num - num_odd], [num_odd_reference, num_reference - num_odd_reference]]
+    return float(fisher_exact(counts, alternative="greater").pvalue)
+
+
+def _explains(current: pd.DataFrame, redrawn: pd.DataFrame, false_alarm_rate: float) -> bool:
+    p_values = [_ks(current[name], redrawn[name]) for name in PROBABILITY_COLUMNS]
+    p_values.append(_chi_squared(current[EMOTION_COLUMN], redrawn[EMOTION_COLUMN]))
+    return min(p_values) >= false_alarm_rate / len(p_values)
+
+
+def _severity(current: pd.DataFrame, reference: pd.DataFrame) -> str:
+    largest = max(float(ks_2samp(current[name], reference[name]).statistic) for name in PROBABILITY_COLUMNS)
+    return next(word for least, word in _SEVERITIES if largest >= least)
 
 
 def _ks(current: pd.Series[float], reference: pd.Series[float]) -> float:

@@ -34,7 +34,7 @@ from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import sha256_of, write_atomically
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.training.network import Served, ServedNet
-from emotion_assets.steps.training.reference import logged_table
+from emotion_assets.steps.training.reference import reference_table
 from emotion_assets.steps.training.train import TrainedNetwork
 
 PARITY_TOLERANCE: Final = 1e-4
@@ -60,7 +60,7 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
     val = trained.val
     _check_parity(served, graph, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
     reference = io.BytesIO()
-    logged_table(val.pixels, _run(graph, val.pixels)[0]).to_parquet(reference, index=False)
+    reference_table(val, _run(graph, val.pixels)[0]).to_parquet(reference, index=False)
     now = datetime.now(UTC)
     bundle_dir = models_dir / _new_version(models_dir, now, weights)
     write_atomically(bundle_dir / MODEL_NAME, graph)

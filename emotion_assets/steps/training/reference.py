@@ -14,8 +14,18 @@ from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import image_statistics
 from emotion_assets.core.images import Pixels
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
+from emotion_assets.steps.data.split import Split
+
+TRUTH_COLUMN = "true_emotion"
 
 _CHUNK = 512
+
+
+def reference_table(val: Split, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Return the logged values of validation faces with their true emotions, one row each."""
+    table = logged_table(val.pixels, probabilities)
+    table[TRUTH_COLUMN] = [EMOTIONS[index] for index in val.class_indices]
+    return table
 
 
 def logged_table(pixels: Pixels, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:

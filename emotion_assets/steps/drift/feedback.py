@@ -1,0 +1,141 @@
+"""Labels that people gave to predictions: what they say of the model, and the pictures that they turn into.
+
+A label counts for the prediction that it names. Where the picture was kept, it becomes a labelled photograph
+in `raw/<Emotion>/feedback/`, and the next run of the pipeline takes it in like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import binomtest
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.files import write_atomically
+from emotion_assets.core.logged_values import PROBABILITY_COLUMNS
+
+FEEDBACK_NAME: Final = "feedback"
+PICTURES_NAME: Final = "pictures"
+NUM_REQUESTED: Final = 100
+MIN_LABELS: Final = 20
+"""Below this a share of right answers says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What became of the labels given so far."""
+
+    num_labels: int
+    num_new_files: int
+    num_files: int
+    num_without_picture: int
+    """Labels whose picture was not kept, or is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPerformance:
+    """How often people agreed with the answers that they labelled; the honest verdict on recent traffic."""
+
+    num_labels: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    """Wilson's 95 % interval; None below 20 labels."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+def read_labels(feedback_dir: Path) -> Iterator[tuple[str, str]]:
+    """Yield (prediction id, emotion) of every whole label file; anything else is passed over."""
+    for path in sorted(feedback_dir.glob("??/*.json")):
+        try:
+            record = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.get("emotion") in EMOTIONS and record.get("prediction_id") == path.stem:
+            yield path.stem, str(record["emotion"])
+
+
+def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -> Collected:
+    """Copy the kept pictures of labelled predictions to `raw/<Emotion>/feedback/`; those that are there stay.
+
+    Args:
+        feedback_dir: the service's labels.
+        predictions_dir: with the kept pictures.
+        raw_dir: the labelled photographs' folder; its own spelling of an emotion's folder is used.
+    """
+    kept = {path.stem: path for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    num_labels = num_new = num_files = num_without = 0
+    for prediction_id, emotion in read_labels(feedback_dir):
+        num_labels += 1
+        folder = raw_dir / emotion.capitalize() / FEEDBACK_NAME
+        if any(folder.glob(f"{prediction_id}.*")):
+            num_files += 1
+        elif prediction_id in kept:
+            source = kept[prediction_id]
+            write_atomically(folder / source.name, source.read_bytes())
+            num_new += 1
+            num_files += 1
+        else:
+            num_without += 1
+    return Collected(num_labels, num_new, num_files, num_without)
+
+
+def label_request(
+    window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predictions_dir: Path, seed: int = 0
+) -> pd.DataFrame:
+    """Choose up to 100 predictions of a window whose labels would tell most.
+
+    Half are drawn at random, because only those say how good the model is; the others are the odd pictures and
+    the least certain answers, because those teach it most.
+
+    Returns:
+        `prediction_id`, `reason` (`random`, `odd` or `uncertain`), `emotion`, `confidence`, and `picture`: the
+        kept file, or nothing.
+    """
+    kept = {path.stem: str(path) for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
+    order = np.random.default_rng(seed).permutation(len(window))
+    chosen = dict.fromkeys(order[: NUM_REQUESTED // 2].tolist(), "random")
+    telling = sorted(range(len(window)), key=lambda i: (not is_odd[i], confidence[i]))
+    for i in telling:
+        if len(chosen) >= NUM_REQUESTED:
+            break
+        chosen.setdefault(i, "odd" if is_odd[i] else "uncertain")
+    rows = list(chosen)
+    names = window["prediction_id"].to_numpy()[rows]
+    return pd.DataFrame(
+        {
+            "prediction_id": names,
+            "reason": list(chosen.values()),
+            "emotion": window["emotion"].to_numpy()[rows],
+            "confidence": confidence[rows].round(4),
+            "picture": [kept.get(name, "") for name in names],
+        }
+    )
+
+
+def labelled_performance(predictions: pd.DataFrame, feedback_dir: Path) -> LabelledPerformance:
+    """Compare labels with the answers they belong to.
+
+    Args:
+        predictions: a window of the log, with `prediction_id` and `emotion`.
+        feedback_dir: the service's labels.
+    """
+    labels = pd.Series(dict(read_labels(feedback_dir)), dtype=object)
+    joined = predictions[predictions["prediction_id"].isin(labels.index)]
+    num = len(joined)
+    if num < MIN_LABELS:
+        return LabelledPerformance(num, None, None, None)
+    num_right = int((labels[joined["prediction_id"]].to_numpy() == joined["emotion"].to_numpy()).sum())
+    interval = binomtest(num_right, num).proportion_ci(method="wilson")
+    return LabelledPerformance(num, num_right / num, float(interval.low), float(interval.high))

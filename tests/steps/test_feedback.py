@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emotion_assets.steps.data.catalogue import take_stock
+from emotion_assets.steps.drift.feedback import collect_feedback, labelled_performance, read_labels
+
+
+def give(root: Path, prediction_id: str, emotion: str) -> None:
+    path = root / "feedback" / prediction_id[:2] / f"{prediction_id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"prediction_id": prediction_id, "emotion": emotion}))
+
+
+def keep(root: Path, prediction_id: str, content: bytes, day: str = "2026-11-20") -> None:
+    path = root / "predictions" / "pictures" / day / f"{prediction_id}.jpeg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_labelled_pictures_become_photographs(tmp_path: Path, faces: list[tuple[str, bytes]]) -> None:
+    """Each kept picture lands under its label once, whole, and the catalogue accepts it."""
+    for number, (_, content) in enumerate(faces[:4]):
+        keep(tmp_path, f"aa{number}", content)
+    for number, emotion in enumerate(("sad", "happy", "happy")):
+        give(tmp_path, f"aa{number}", emotion)
+    give(tmp_path, "bb0", "fear")
+    places = (tmp_path / "feedback", tmp_path / "predictions", tmp_path / "raw")
+
+    first = collect_feedback(*places)
+    second = collect_feedback(*places)
+
+    assert (first.num_labels, first.num_new_files, first.num_without_picture) == (4, 3, 1)
+    assert (second.num_new_files, second.num_files) == (0, 3)
+    assert (tmp_path / "raw" / "Sad" / "feedback" / "aa0.jpeg").read_bytes() == faces[0][1]
+    assert take_stock(tmp_path / "raw", tmp_path / "catalogue").num_files == 3
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"prediction_id": "other", "emotion": "sad"}', '{"emotion": "sad"}']
+)
+def test_damaged_labels_are_passed_over(tmp_path: Path, content: str) -> None:
+    """Torn files, and files that name another prediction, are no labels."""
+    path = tmp_path / "aa" / "aa1.json"
+    path.parent.mkdir()
+    path.write_text(content)
+
+    assert list(read_labels(tmp_path)) == []
+
+
+def test_performance_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
+    """Fifteen of twenty labels agree: three quarters, with an interval around; fewer labels say nothing."""
+    table = pd.DataFrame({"prediction_id": [f"aa{i}" for i in range(40)], "emotion": ["happy"] * 40})
+    for number in range(19):
+        give(tmp_path, f"aa{number}", "happy" if number < 15 else "sad")
+    few = labelled_performance(table, tmp_path / "feedback")
+    give(tmp_path, "aa19", "fear")
+    give(tmp_path, "zz1", "fear")
+
+    enough = labelled_performance(table, tmp_path / "feedback")
+
+    assert (few.num_labels, few.accuracy) == (19, None)
+    assert (enough.num_labels, enough.accuracy) == (20, 0.75)
+    assert enough.low is not None
+    assert enough.high is not None
+    assert 0.5 < enough.low < 0.75 < enough.high < 0.95
