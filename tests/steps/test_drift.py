@@ -236,7 +236,7 @@ def long_reference(bundle_dir: Path, tmp_path: Path) -> tuple[Path, pd.DataFrame
 def slightly_off(count: int, seed: int) -> pd.DataFrame:
     """A change that is seen, but not beyond doubt."""
     table = reference_of(count, seed)
-    table["p_sad"] += 0.06
+    table["p_sad"] += 0.003
     table["brightness"] -= 0.05
     return table
 
