@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.openapi import openapi_document
 from emotion_service.prediction_log import PredictionLog
 from emotion_service.settings import Settings
-from emotion_service.uploads import read_json_body, read_picture, read_pictures
+from emotion_service.uploads import BodyBudget, read_json_body, read_picture, read_pictures
 
 _PAGE: Final = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 # Routes that the server around this app answers; it answers GET only.
@@ -49,6 +49,8 @@ class EmotionApp:
         self._box: FeedbackBox | None = None
         self._watch: ChampionWatch | None = None
         self._num_running = 0
+        # Far more bodies may arrive at a time than are answered: senders are slow.
+        self._budget = BodyBudget(8 * settings.max_concurrency)
 
     def load(self, bundle_dir: Path) -> None:
         """Load a bundle, test it on its known answer, and start answering.
@@ -166,9 +168,10 @@ class EmotionApp:
     async def _predict(self, request: Request) -> Response:
         model = self._require_model()
         with_heatmap = request.query_params.get("heatmap") == "1"
-        async with self._place():
-            content = await read_picture(request)
-            (result,) = await self._answer(model, [content], with_heatmap=with_heatmap)
+        async with self._limits():
+            content = await read_picture(request, self._budget)
+            with self._place():
+                (result,) = await self._answer(model, [content], with_heatmap=with_heatmap)
             if isinstance(result, PictureError):
                 raise result
         self._note(result)
@@ -176,8 +179,10 @@ class EmotionApp:
 
     async def _predict_batch(self, request: Request) -> Response:
         model = self._require_model()
-        async with self._place():
-            results = await self._answer(model, await read_pictures(request))
+        async with self._limits():
+            contents = await read_pictures(request, self._budget)
+            with self._place():
+                results = await self._answer(model, contents)
         items = []
         for result in results:
             if isinstance(result, Answered):
@@ -192,7 +197,7 @@ class EmotionApp:
         self._require_model()
         assert self._box
         assert self.metrics
-        async with self._place():
+        async with self._limits():
             prediction_id, emotion = read_feedback(await read_json_body(request), EMOTIONS)
             await to_thread.run_sync(self._box.keep, prediction_id, emotion)
         self.metrics.feedback.labels(emotion).inc()
@@ -206,14 +211,22 @@ class EmotionApp:
         # A thread, so that a large picture does not hold up the others.
         return await to_thread.run_sync(lambda: answer_pictures(model, contents, new_id, with_heatmap=with_heatmap))
 
-    @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Take one of the worker's places, and give it back after the answer or the time limit."""
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take one of the worker's places to answer, and give it back."""
         if self._num_running >= self.settings.max_concurrency:
             raise RequestError(
                 429, "too_many_requests", "Too many requests at once. Try again in a second.", {"Retry-After": "1"}
             )
         self._num_running += 1
+        try:
+            yield
+        finally:
+            self._num_running -= 1
+
+    @contextlib.asynccontextmanager
+    async def _limits(self) -> AsyncIterator[None]:
+        """Keep the time limit, and count what is refused."""
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 yield
@@ -225,8 +238,6 @@ class EmotionApp:
         except (PictureError, RequestError) as error:
             self._count_refusal(error.code)
             raise
-        finally:
-            self._num_running -= 1
 
     def _note(self, answered: Answered) -> None:
         """Log an answer that is about to be sent, and count it."""

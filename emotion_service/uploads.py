@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -17,6 +18,7 @@ BATCH_FIELD_NAME = "images"
 MAX_BATCH_PICTURES = 64
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 MAX_JSON_BYTES = 4096
+MAX_HELD_BYTES = 256 * 1024 * 1024
 
 # Boundaries, part headers and a few small fields around the picture.
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
@@ -25,7 +27,46 @@ _MULTIPART_OVERHEAD_BYTES = 64 * 1024
 _MAX_DRAINED_BYTES = 8 * MAX_PICTURE_BYTES
 
 
-async def read_pictures(request: Request) -> list[bytes]:
+class BodyBudget:
+    """What one worker holds of unfinished bodies: slow senders must neither fill memory nor keep others out."""
+
+    def __init__(self, max_bodies: int) -> None:
+        """Allow `max_bodies` at a time, and 256 MiB of them together."""
+        self._max_bodies = max_bodies
+        self._num_bodies = self._num_bytes = 0
+
+    @contextlib.contextmanager
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """Count one body while it is read; what is yielded is told of every chunk's size.
+
+        Raises:
+            RequestError: too many bodies, or too many bytes of them, are held already (429).
+        """
+        held = 0
+
+        def take(num_bytes: int) -> None:
+            nonlocal held
+            if self._num_bytes + num_bytes > MAX_HELD_BYTES:
+                raise _too_busy()
+            held += num_bytes
+            self._num_bytes += num_bytes
+
+        if self._num_bodies >= self._max_bodies:
+            raise _too_busy()
+        self._num_bodies += 1
+        try:
+            yield take
+        finally:
+            self._num_bodies -= 1
+            self._num_bytes -= held
+
+
+def _too_busy() -> RequestError:
+    message = "Too many uploads at once. Try again in a second."
+    return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})
+
+
+async def read_pictures(request: Request, budget: BodyBudget) -> list[bytes]:
     """Return the bytes of the pictures in the fields `images`, in their order; an empty part is empty bytes.
 
     Raises:
@@ -40,7 +81,7 @@ async def read_pictures(request: Request) -> list[bytes]:
             "unsupported_media_type",
             f"Send up to {MAX_BATCH_PICTURES} pictures as multipart/form-data in fields named {BATCH_FIELD_NAME!r}.",
         )
-    body = await _read_body(request, MAX_BATCH_BYTES)
+    body = await _read_body(request, MAX_BATCH_BYTES, budget)
     # A few more than the limit, so that the answer can say what is wrong.
     parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_PICTURES + 8)
     if not parts:
@@ -76,7 +117,7 @@ def _refuse_encoding(request: Request) -> None:
         raise RequestError(415, "unsupported_encoding", "The body is compressed. Send it without Content-Encoding.")
 
 
-async def read_picture(request: Request) -> bytes:
+async def read_picture(request: Request, budget: BodyBudget) -> bytes:
     """Return the bytes of the picture that a request carries: a raw `image/*` body or the field `image`.
 
     The sender's file name and type are not looked at; the content decides later.
@@ -89,9 +130,9 @@ async def read_picture(request: Request) -> bytes:
     _refuse_encoding(request)
     media_type = _media_type(request)
     if media_type.startswith("image/"):
-        return await _read_body(request, MAX_PICTURE_BYTES)
+        return await _read_body(request, MAX_PICTURE_BYTES, budget)
     if media_type == "multipart/form-data":
-        body = await _read_body(request, MAX_PICTURE_BYTES + _MULTIPART_OVERHEAD_BYTES)
+        body = await _read_body(request, MAX_PICTURE_BYTES + _MULTIPART_OVERHEAD_BYTES, budget)
         return await _picture_of_form(request.headers, body)
     if not media_type and request.headers.get("content-length", "0") == "0":
         raise _no_picture()
@@ -102,19 +143,21 @@ async def read_picture(request: Request) -> bytes:
     )
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
+async def _read_body(request: Request, limit_bytes: int, budget: BodyBudget) -> bytes:
     announced = request.headers.get("content-length", "")
     announced_bytes = int(announced) if announced.isascii() and announced.isdecimal() else 0
     if announced_bytes > _MAX_DRAINED_BYTES:
         raise _too_large(limit_bytes)
     body = bytearray()
     num_received = 0
-    async for chunk in request.stream():
-        num_received += len(chunk)
-        if max(num_received, announced_bytes) <= limit_bytes:
-            body += chunk
-        elif num_received > _MAX_DRAINED_BYTES:
-            break
+    with budget.body() as take:
+        async for chunk in request.stream():
+            num_received += len(chunk)
+            if max(num_received, announced_bytes) <= limit_bytes:
+                take(len(chunk))
+                body += chunk
+            elif num_received > _MAX_DRAINED_BYTES:
+                break
     if max(num_received, announced_bytes) > limit_bytes:
         raise _too_large(limit_bytes)
     if not body:

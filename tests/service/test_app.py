@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
+JPEG = {"Content-Type": "image/jpeg"}
 FORM = "multipart/form-data; boundary=x"
 
 
@@ -200,30 +202,67 @@ def test_without_a_model_the_service_says_so(tmp_path: Path, face: bytes) -> Non
         assert refusal(response) == "no_model"
 
 
-def test_too_many_requests_at_once_are_told_to_wait(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+def test_too_many_requests_at_once_are_told_to_wait(
+    bundle_dir: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Above the limit the answer is 429 with Retry-After, and the place is given back afterwards."""
     app = EmotionApp(Settings(tmp_path, 1, max_concurrency=1, timeout_seconds=20))
     app.load(bundle_dir)
-    headers = {"Content-Type": "image/jpeg"}
+    gate = threading.Event()
+    real = app.model
+    assert real
+    predict = real.predict
 
-    async def slow(gate: asyncio.Event) -> AsyncIterator[bytes]:
-        await gate.wait()
-        yield face
+    def slow(*arguments: object, **options: object) -> object:
+        gate.wait(10)
+        return predict(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(real, "predict", slow)
 
     async def ask() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
         transport = httpx.ASGITransport(app.routes())
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            gate = asyncio.Event()
-            first = asyncio.create_task(client.post("/predict", content=slow(gate), headers=headers))
+            first = asyncio.create_task(client.post("/predict", content=face, headers=JPEG))
             await asyncio.sleep(0.1)
-            second = await client.post("/predict", content=face, headers=headers)
+            second = await client.post("/predict", content=face, headers=JPEG)
             gate.set()
-            return await first, second, await client.post("/predict", content=face, headers=headers)
+            return await first, second, await client.post("/predict", content=face, headers=JPEG)
 
     first, second, third = asyncio.run(ask())
 
     assert (first.status_code, second.status_code, third.status_code) == (200, 429, 200)
     assert second.headers["Retry-After"] == "1"
+
+
+def test_slow_senders_keep_nobody_out(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """While four bodies are half sent at a limit of one answer at a time, another client is answered at once."""
+    app = EmotionApp(Settings(tmp_path, 1, max_concurrency=1, timeout_seconds=20))
+    app.load(bundle_dir)
+
+    async def ask() -> tuple[httpx.Response, list[httpx.Response], httpx.Response]:
+        gate = asyncio.Event()
+
+        async def halves() -> AsyncIterator[bytes]:
+            yield face[:100]
+            await gate.wait()
+            yield face[100:]
+
+        transport = httpx.ASGITransport(app.routes())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            slow = [asyncio.create_task(client.post("/predict", content=halves(), headers=JPEG)) for _ in range(4)]
+            await asyncio.sleep(0.1)
+            quick = await client.post("/predict", content=face, headers=JPEG)
+            more = [asyncio.create_task(client.post("/predict", content=halves(), headers=JPEG)) for _ in range(4)]
+            await asyncio.sleep(0.1)
+            above = await client.post("/predict", content=face, headers=JPEG)
+            gate.set()
+            return quick, await asyncio.gather(*slow, *more), above
+
+    quick, others, above = asyncio.run(ask())
+
+    assert quick.status_code == 200
+    assert above.status_code == 429
+    assert {response.status_code for response in others} <= {200, 429}
 
 
 def test_a_body_that_never_comes_times_out(bundle_dir: Path, tmp_path: Path) -> None:
