@@ -194,16 +194,18 @@ def test_bad_uploads_are_refused_by_the_real_server(service: str) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
 def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path) -> None:
-    """A person chooses a face and sees bars, heatmap and version; a broken file gets a sentence."""
+    """A person chooses a face, sees bars and version, and corrects it; a broken file gets a sentence; the camera works."""
     from playwright.sync_api import expect, sync_playwright
 
     (tmp_path / "face.jpg").write_bytes(draw_face("surprise", np.random.default_rng(5)))
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     with sync_playwright() as playwright:
+        fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", *fake_camera],
         )
-        page = browser.new_page()
+        page = browser.new_context(permissions=["camera"]).new_page()
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
@@ -216,10 +218,21 @@ def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path)
         expect(page.locator("#answer")).to_contain_text("This face looks", timeout=20_000)
         expect(page.locator("#facts")).to_contain_text(Registry(site.data / "models").champion() or "no champion")
         shown = [page.locator(f"#row-{emotion} .number").inner_text() for emotion in EMOTIONS]
+        page.get_by_role("button", name="sad").click()
+        expect(page.locator("#thanks")).to_contain_text("sad is noted", timeout=20_000)
         page.set_input_files("#file", tmp_path / "broken.jpg")
         expect(page.locator("#problem")).to_contain_text("damaged or incomplete", timeout=20_000)
+        expect(page.locator("#correction")).to_be_hidden()
+        page.get_by_role("button", name="Use the camera").click()
+        page.get_by_role("button", name="Live").click()
+        expect(page.locator("#answer")).to_contain_text("This face looks", timeout=20_000)
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Take a picture").click()
+        expect(page.locator("#facts")).to_contain_text("answered in", timeout=20_000)
+        expect(page.locator("#video")).to_be_hidden()
         browser.close()
 
+    assert len(list((site.data / "feedback").glob("??/*.json"))) == 1
     assert sum(float(text.removesuffix(" %")) for text in shown) == pytest.approx(100, abs=0.5)
     assert problems == []
 
