@@ -4,7 +4,7 @@ Both are judged on the same test faces. A candidate is refused when it is worse 
 (Dietterich 1998, "Approximate statistical tests for comparing supervised classification algorithms":
 the test that fits two fixed models on one test set), when it lost more accuracy than may be lost
 unnoticed, when a class fell below its floor, or when it is too slow. How often these rules are wrong is
-simulated by benchmarks/gate_errors.py; docs/gate.md has the table.
+simulated by benchmarks/gate_errors.py; docs/evaluation.md has the table.
 """
 
 from __future__ import annotations
