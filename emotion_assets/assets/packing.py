@@ -23,7 +23,7 @@ def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.Mater
     bundle_dir = places.registry.require_champion()
     manifest = read_manifest(bundle_dir)
     labels = {
-        "run_id": context.run_id,
+        "run_id": context.run.run_id,
         "data_fingerprint": manifest.data_fingerprint[:12],
         "git_commit": git_commit(),
         **read_labels(places.reports_dir / "evaluation" / manifest.version),

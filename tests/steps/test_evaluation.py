@@ -203,3 +203,19 @@ def test_judging_the_champion_again_records_nothing(bundle_dir: Path, drawn_root
         judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
     assert len(registry.history()) == 1
+
+
+def test_the_champion_is_judged_on_new_faces_too(tmp_path: Path) -> None:
+    """Faces that came since it was accepted are told apart from those it was judged on."""
+    from emotion_assets.steps.evaluation.judge import _growth
+    from emotion_assets.steps.evaluation.report import Growth
+
+    before = pd.DataFrame({"content_hash": ["a", "b", "c"]})
+    before.to_parquet(tmp_path / "predictions.parquet")
+    split = Split(np.zeros((4, 64, 64), dtype=np.uint8), np.zeros(4, dtype=np.int64), ("a", "b", "d", "e"))
+    probabilities = np.eye(5, dtype=np.float32)[[0, 1, 0, 0]]
+
+    growth = _growth(tmp_path, split, Answers("x", probabilities, split.class_indices))
+
+    assert growth == Growth(num_before=3, num_new=2, num_gone=1, accuracy_on_known=0.5, accuracy_on_new=1.0)
+    assert _growth(tmp_path / "none", split, Answers("x", probabilities, split.class_indices)) is None

@@ -1,0 +1,145 @@
+"""The two locks through Dagster itself: worse candidates are refused, and nothing slips past by another door."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import bentoml
+import dagster as dg
+import numpy as np
+import pytest
+
+from emotion_assets.assets.evaluation import candidate_is_not_worse, evaluation_report
+from emotion_assets.assets.packing import bento_is_lean, emotion_bento, packed_model_answers
+from emotion_assets.resources import Places
+from emotion_assets.steps.data.split import Split, read_manifest, read_split, write_splits
+from emotion_assets.steps.training.run import train_bundle
+
+ASSETS = [evaluation_report, emotion_bento]
+CHECKS = [candidate_is_not_worse, packed_model_answers, bento_is_lean]
+SURPRISE = 4
+
+
+@pytest.fixture(scope="module")
+def good_dir(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that learnt the drawn faces."""
+    return fit(drawn_root / "splits", tmp_path_factory.mktemp("good"), epochs=16)
+
+
+def fit(splits_dir: Path, models_dir: Path, *, epochs: int, seed: int = 0) -> Path:
+    overrides = {"epochs": epochs, "width": 12, "batch_size": 16, "seed": seed}
+    return train_bundle(
+        splits_dir, models_dir, models_dir / ".work", preset="quick", overrides=overrides, code_version="test"
+    )
+
+
+@pytest.fixture
+def places(drawn_root: Path, good_dir: Path, tmp_path: Path) -> Places:
+    """A site whose champion is the good model."""
+    site = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    shutil.copytree(drawn_root / "splits", site.splits_dir)
+    add(site, good_dir)
+    assert materialize(site).success
+    return site
+
+
+def add(places: Places, bundle_dir: Path) -> str:
+    """Copy a bundle so that it is the newest."""
+    number = len(places.registry.versions()) + 1
+    target = places.models_dir / f"2099010{number}-000000-{bundle_dir.name[-8:]}"
+    shutil.copytree(bundle_dir, target)
+    manifest = json.loads((target / "manifest.json").read_text()) | {"version": target.name}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target.name
+
+
+def materialize(places: Places, *keys: str, force_reason: str | None = None) -> dg.ExecuteInProcessResult:
+    selection = dg.AssetSelection.assets(*keys) if keys else dg.AssetSelection.all()
+    config = {"ops": {"evaluation_report": {"config": {"force_reason": force_reason}}}} if force_reason else None
+    return dg.materialize(
+        [*ASSETS, *CHECKS],
+        resources={"places": places},
+        selection=selection,
+        run_config=config,
+        raise_on_error=False,
+    )
+
+
+def changed(places: Places, change: Callable[[Split], Split]) -> Path:
+    """Write the splits with another train split, for a candidate that learns something wrong."""
+    target = places.root / "changed"
+    splits = {name: read_split(places.splits_dir, name) for name in ("train", "val")}
+    splits["train"] = change(splits["train"])
+    write_splits(target, "0" + read_manifest(places.splits_dir)["fingerprint"][1:], splits)
+    return target
+
+
+def without_surprise(split: Split) -> Split:
+    kept = np.flatnonzero(split.class_indices != SURPRISE)
+    return Split(split.pixels[kept], split.class_indices[kept], tuple(split.content_hashes[i] for i in kept))
+
+
+def shuffled(split: Split) -> Split:
+    rng = np.random.default_rng(0)
+    return Split(split.pixels, rng.permutation(split.class_indices), split.content_hashes)
+
+
+@pytest.mark.parametrize("kind", ["one epoch", "shuffled labels", "a class is missing"])
+def test_a_worse_candidate_is_refused_everywhere(places: Places, kind: str) -> None:
+    """The run fails at the gate, the reason stands in JSON and UI, the champion stays, and no bento is built."""
+    champion = places.registry.champion()
+    models = places.root / "candidate"
+    if kind == "one epoch":
+        candidate = add(places, fit(places.splits_dir, models, epochs=1))
+    else:
+        change = shuffled if kind == "shuffled labels" else without_surprise
+        candidate = add(places, fit(changed(places, change), models, epochs=16))
+
+    result = materialize(places)
+    alone = materialize(places, "emotion_bento")
+
+    (check,) = (c for c in result.get_asset_check_evaluations() if c.check_name == "candidate_is_not_worse")
+    record = json.loads((places.reports_dir / "evaluation" / candidate / "scores.json").read_text())
+    metadata = result.asset_materializations_for_node("evaluation_report")[0].metadata
+    assert not result.success
+    assert not check.passed
+    assert not record["gate"]["is_accepted"]
+    assert record["gate"]["reasons"][0] in str(metadata["reasons"].value)
+    assert record["gate"]["reasons"][0] in str(check.metadata["reasons"].value)
+    assert not result.asset_materializations_for_node("emotion_bento")
+    assert places.registry.champion() == champion
+    assert alone.success
+    assert bentoml.bentos.get("emotion_service:latest").tag.version == champion
+    assert places.registry.history()[-1]["candidate"] == candidate
+    if kind == "a class is missing":
+        assert any("surprise" in reason for reason in record["gate"]["reasons"])
+
+
+def test_an_equal_candidate_passes_and_is_packed(places: Places, good_dir: Path) -> None:
+    """The same answers again are not worse: the newer model takes over."""
+    candidate = add(places, good_dir)
+
+    result = materialize(places)
+
+    assert result.success
+    assert places.registry.champion() == candidate
+    assert bentoml.bentos.get("emotion_service:latest").tag.version == candidate
+
+
+def test_a_better_candidate_passes(drawn_root: Path, good_dir: Path, tmp_path: Path) -> None:
+    """After a weak champion that a person forced, the good model is accepted by the gate itself."""
+    places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    shutil.copytree(drawn_root / "splits", places.splits_dir)
+    weak = add(places, fit(drawn_root / "splits", tmp_path / "weak", epochs=1))
+    assert materialize(places, force_reason="a demonstration").success
+    assert places.registry.champion() == weak
+
+    candidate = add(places, good_dir)
+    result = materialize(places)
+
+    assert result.success
+    assert places.registry.champion() == candidate
+    assert [entry["force_reason"] for entry in places.registry.history()] == ["a demonstration", None]
