@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from emotion_assets.core.bundle import REFERENCE_NAME, WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.split import read_split
@@ -32,11 +33,12 @@ def test_weights_give_the_answers_of_the_graph(bundle_dir: Path, drawn_root: Pat
 
 
 def test_reference_holds_the_validation_faces(bundle_dir: Path, drawn_root: Path) -> None:
-    """One row for each unseen face, with every logged column."""
+    """One row for each unseen face, with every logged column and the true emotion."""
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
+    val = read_split(drawn_root / "splits", "val")
 
-    assert tuple(reference.columns) == LOGGED_COLUMNS
-    assert len(reference) == len(read_split(drawn_root / "splits", "val").pixels)
+    assert tuple(reference.columns) == (*LOGGED_COLUMNS, "true_emotion")
+    assert list(reference["true_emotion"]) == [EMOTIONS[index] for index in val.class_indices]
 
 
 def test_parity_check_refuses_another_graph(bundle_dir: Path) -> None:

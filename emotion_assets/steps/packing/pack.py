@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 import bentoml
@@ -157,13 +160,33 @@ def _is_built(bento_dir: Path, staging: Path) -> bool:
     )
 
 
+@contextlib.contextmanager
+def _imported_anew(package: str) -> Iterator[None]:
+    """Let a package be imported once more, from where it lies now; afterwards the modules are as before.
+
+    BentoML imports the service to read its model's version. A process that packed before, or that serves, has an
+    older version in memory, which would be written into the new bento.
+    """
+
+    def loaded() -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
+        return {name: sys.modules.pop(name) for name in names}
+
+    before = loaded()
+    try:
+        yield
+    finally:
+        loaded()
+        sys.modules.update(before)
+
+
 def _build(staging: Path, bento_dir: Path, labels: dict[str, str]) -> None:
     """Build in a store of its own, then move the whole bento into place: what is served now stays until then."""
     version = bento_dir.name
     workshop = bento_dir.parent.parent / ".building"
     shutil.rmtree(workshop, ignore_errors=True)
     (workshop / BENTO_NAME).mkdir(parents=True)
-    with contextlib.chdir(staging):
+    with contextlib.chdir(staging), _imported_anew("emotion_service"):
         try:
             bentoml.bentos.build(
                 SERVICE,
