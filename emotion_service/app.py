@@ -24,6 +24,7 @@ from emotion_service.champion import ChampionWatch
 from emotion_service.errors import EXCEPTION_HANDLERS, RequestError, error_body
 from emotion_service.feedback import FeedbackBox, read_feedback
 from emotion_service.gatekeeper import Gatekeeper
+from emotion_service.kept_pictures import KeptPictures
 from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.openapi import openapi_document
 from emotion_service.prediction_log import PredictionLog
@@ -47,6 +48,7 @@ class EmotionApp:
         self.log: PredictionLog | None = None
         self.metrics: Metrics | None = None
         self._box: FeedbackBox | None = None
+        self._pictures: KeptPictures | None = None
         self._watch: ChampionWatch | None = None
         self._num_running = 0
         # Far more bodies may arrive at a time than are answered: senders are slow.
@@ -70,11 +72,14 @@ class EmotionApp:
         """Make what belongs to this worker alone."""
         metrics = self.metrics = Metrics()
         self._box = FeedbackBox(self.settings.data_dir / "feedback")
-        self.log = PredictionLog(
-            self.settings.data_dir / "predictions",
-            keep_days=self.settings.keep_days,
-            count=lambda result, number: metrics.records.labels(result).inc(number),
-        )
+        predictions_dir = self.settings.data_dir / "predictions"
+
+        def count(result: str, number: int) -> None:
+            metrics.records.labels(result).inc(number)
+
+        self.log = PredictionLog(predictions_dir, count)
+        if self.settings.keep_images:
+            self._pictures = KeptPictures(predictions_dir, self.settings.keep_days, count)
 
     def follow_champion(self) -> None:
         """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
@@ -93,6 +98,8 @@ class EmotionApp:
             self._watch.close()
         if self.log:
             self.log.close()
+        if self._pictures:
+            self._pictures.close()
         if self.metrics:
             self.metrics.close()
 
@@ -243,7 +250,9 @@ class EmotionApp:
         """Log an answer that is about to be sent, and count it."""
         assert self.log
         assert self.metrics
-        self.log.append(answered.record(), answered.content if self.settings.keep_images else None, answered.format)
+        self.log.append(answered.record())
+        if self._pictures:
+            self._pictures.append(answered.body["prediction_id"], answered.format, answered.content)
         body = answered.body
         self.metrics.predictions.labels(body["emotion"], body["model_version"]).inc()
         self.metrics.confidence.observe(body["probabilities"][body["emotion"]])

@@ -44,7 +44,10 @@ class Metrics:
         )
         self.refusals = Counter("emotion_refusals", "Refused pictures and requests", ["code"], registry=registry)
         self.records = Counter(
-            "emotion_log_records", "Records of the prediction log: written or lost", ["result"], registry=registry
+            "emotion_log_records",
+            "Records and kept pictures, written or lost",
+            ["result"],
+            registry=registry,
         )
         self.feedback = Counter("emotion_feedback", "Labels given by people", ["emotion"], registry=registry)
         self.workers = Gauge(
@@ -54,7 +57,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        for result in ("written", "lost"):
+        for result in ("written", "lost", "picture_written", "picture_lost"):
             self.records.labels(result)
         self._version = ""
 

@@ -163,11 +163,45 @@ def test_pictures_are_removed_after_their_days(tmp_path: Path) -> None:
     """Only folders of days before the limit go."""
     from datetime import date
 
-    from emotion_service.prediction_log import remove_old_pictures
+    from emotion_service.kept_pictures import remove_old_pictures
 
     for day in ("2026-01-01", "2026-01-09", "2026-01-10", "notes"):
-        (tmp_path / "pictures" / day).mkdir(parents=True)
+        (tmp_path / day).mkdir()
 
     remove_old_pictures(tmp_path, date(2026, 1, 10), 1)
 
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"2026-01-09", "2026-01-10", "notes"}
+    assert {path.name for path in tmp_path.iterdir()} == {"2026-01-09", "2026-01-10", "notes"}
+
+
+def test_records_do_not_wait_for_pictures(app: EmotionApp, client: TestClient, face: bytes) -> None:
+    """While no picture can be written yet, every answer's record is on disk: a kill would not lose it."""
+    import threading
+    import time
+
+    from emotion_service.kept_pictures import KeptPictures
+
+    gate = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KeptPictures, "_write", lambda *_: gate.wait(20))
+        for _ in range(20):
+            assert client.post("/predict", files={"image": face}).status_code == 200
+        paths = app.settings.data_dir / "predictions"
+        for _ in range(100):
+            written = [line for path in paths.rglob("*.jsonl") for line in path.read_text().splitlines()]
+            if len(written) == 20:
+                break
+            time.sleep(0.05)
+        gate.set()
+
+    assert len(written) == 20
+
+
+def test_a_disk_that_takes_no_picture_costs_only_the_picture(app: EmotionApp, client: TestClient, face: bytes) -> None:
+    """The answer and its record are there; the lost picture is counted."""
+    folder = app.settings.data_dir / "predictions" / "pictures"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way")
+
+    assert client.post("/predict", files={"image": face}).status_code == 200
+    assert len(records(app)) == 1
+    assert 'result="picture_lost"} 1.0' in client.get("/metrics").text

@@ -1,0 +1,100 @@
+"""Keep the pictures of answered predictions for labelling, for a stated number of days, when asked to.
+
+They have a queue and a thread of their own: a picture takes far longer to write than its record, and records
+must not wait for it, because a killed worker loses what waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+PICTURES_NAME: Final = "pictures"
+
+_MAX_WAITING_BYTES: Final = 100 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    prediction_id: str
+    format: str
+    content: bytes
+
+
+class KeptPictures:
+    """Writes `predictions/pictures/<date>/<prediction id>.<format>`; a full disk costs pictures, nothing else."""
+
+    def __init__(self, predictions_dir: Path, keep_days: int, count: Callable[[str, int], None]) -> None:
+        """Start the writer.
+
+        Args:
+            predictions_dir: gets the folder of pictures when the first one comes.
+            keep_days: after so many days a picture is removed.
+            count: is told `picture_written` or `picture_lost`, and how many.
+        """
+        self._dir, self._keep_days, self._count = predictions_dir / PICTURES_NAME, keep_days, count
+        self._queue: queue.SimpleQueue[_Picture | None] = queue.SimpleQueue()
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._day = ""
+        self._thread = threading.Thread(target=self._write_all, name="kept-pictures", daemon=True)
+        self._thread.start()
+
+    def append(self, prediction_id: str, form: str, content: bytes) -> None:
+        """Queue a picture and return at once; over 100 MiB of waiting ones, it is left out and counted."""
+        with self._lock:
+            has_room = self._waiting_bytes + len(content) <= _MAX_WAITING_BYTES
+            if has_room:
+                self._waiting_bytes += len(content)
+        if has_room:
+            self._queue.put(_Picture(prediction_id, form, content))
+        else:
+            self._count("picture_lost", 1)
+
+    def close(self) -> None:
+        """Write what is queued and stop."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _write_all(self) -> None:
+        while (picture := self._queue.get()) is not None:
+            try:
+                self._write(picture)
+            except OSError:
+                self._count("picture_lost", 1)
+            else:
+                self._count("picture_written", 1)
+            with self._lock:
+                self._waiting_bytes -= len(picture.content)
+
+    def _write(self, picture: _Picture) -> None:
+        today = datetime.now(UTC).date()
+        if today.isoformat() != self._day:
+            self._day = today.isoformat()
+            (self._dir / self._day).mkdir(parents=True, exist_ok=True)
+            remove_old_pictures(self._dir, today, self._keep_days)
+        path = self._dir / self._day / f"{picture.prediction_id}.{picture.format.lower()}"
+        draft = path.with_name(f".{path.name}.tmp")
+        # Whole or not at all, but not synced: after a power cut a missing picture is one label less.
+        try:
+            draft.write_bytes(picture.content)
+            draft.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
+
+
+def remove_old_pictures(pictures_dir: Path, today: date, keep_days: int) -> None:
+    """Remove the pictures of days that are more than `keep_days` days before `today`."""
+    for folder in pictures_dir.glob("????-??-??"):
+        with contextlib.suppress(ValueError):
+            if date.fromisoformat(folder.name) < today - timedelta(days=keep_days):
+                shutil.rmtree(folder, ignore_errors=True)
