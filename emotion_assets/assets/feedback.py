@@ -9,8 +9,18 @@ import dagster as dg
 from emotion_assets.resources import Places
 
 
-@dg.asset(group_name="emotions", kinds={"python", "file"})
-def collected_feedback(places: Places) -> dg.MaterializeResult[None]:
+@dg.asset(
+    group_name="emotions",
+    kinds={"python", "file"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "labels_have_pictures",
+            asset="collected_feedback",
+            description="At least half of the labels have a picture to learn from; warns that others teach nothing.",
+        )
+    ],
+)
+def collected_feedback(places: Places) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """Pictures that people labelled on the page or over HTTP, copied into `raw/<Emotion>/feedback/`.
 
     Only where the service keeps pictures (`EMOTION_KEEP_IMAGES=1`); a label without a picture is counted.
@@ -18,25 +28,17 @@ def collected_feedback(places: Places) -> dg.MaterializeResult[None]:
     from emotion_assets.steps.drift.feedback import collect_feedback
 
     collected = collect_feedback(places.feedback_dir, places.predictions_dir, places.raw_dir)
-    return dg.MaterializeResult(
-        metadata={
-            "num_labels": collected.num_labels,
-            "num_new_files": collected.num_new_files,
-            "num_files": collected.num_files,
-            "num_without_picture": collected.num_without_picture,
-            "raw": dg.MetadataValue.path(places.raw_dir),
-        }
-    )
-
-
-@dg.asset_check(asset=collected_feedback, description="Most labels have a picture to learn from.")
-def labels_have_pictures(places: Places) -> dg.AssetCheckResult:
-    """Warn when labels come in whose pictures were not kept: they can be counted, but teach nothing."""
-    from emotion_assets.steps.drift.feedback import collect_feedback
-
-    collected = collect_feedback(places.feedback_dir, places.predictions_dir, places.raw_dir)
-    return dg.AssetCheckResult(
+    numbers = {
+        "num_labels": collected.num_labels,
+        "num_new_files": collected.num_new_files,
+        "num_files": collected.num_files,
+        "num_without_picture": collected.num_without_picture,
+    }
+    check = dg.AssetCheckResult(
         passed=collected.num_without_picture * 2 <= collected.num_labels,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"num_labels": collected.num_labels, "num_without_picture": collected.num_without_picture},
+        metadata=numbers,
+    )
+    return dg.MaterializeResult(
+        metadata={**numbers, "raw": dg.MetadataValue.path(places.raw_dir)}, check_results=[check]
     )

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,7 @@ from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import MAX_PICTURE_BYTES
 from emotion_service.app import EmotionApp
 from emotion_service.settings import Settings
+from tests.service.conftest import logged
 
 
 @pytest.fixture
@@ -26,18 +27,6 @@ def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
     emotion_app = EmotionApp(Settings(tmp_path, num_workers=1, max_concurrency=4, timeout_seconds=20))
     emotion_app.load(bundle_dir)
     return emotion_app
-
-
-@pytest.fixture
-def client(app: EmotionApp) -> Iterator[TestClient]:
-    with TestClient(app.routes()) as test_client:
-        yield test_client
-
-
-def logged(app: EmotionApp) -> list[dict[str, object]]:
-    app.close()
-    paths = (app.settings.data_dir / "predictions").rglob("*.jsonl")
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def refusal(response: httpx.Response) -> str:

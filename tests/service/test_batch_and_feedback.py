@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from emotion_service.app import EmotionApp
 from emotion_service.feedback import FeedbackBox
 from emotion_service.settings import Settings
 from emotion_service.uploads import MAX_BATCH_BYTES, MAX_BATCH_PICTURES
+from tests.service.conftest import logged
 
 
 @pytest.fixture
@@ -21,18 +21,6 @@ def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
     emotion_app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, keep_images=True))
     emotion_app.load(bundle_dir)
     return emotion_app
-
-
-@pytest.fixture
-def client(app: EmotionApp) -> Iterator[TestClient]:
-    with TestClient(app.routes()) as test_client:
-        yield test_client
-
-
-def records(app: EmotionApp) -> list[dict[str, object]]:
-    app.close()
-    paths = (app.settings.data_dir / "predictions").rglob("*.jsonl")
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def test_a_batch_is_answered_in_order(client: TestClient, app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
@@ -57,7 +45,7 @@ def test_a_batch_is_answered_in_order(client: TestClient, app: EmotionApp, faces
         assert together["emotion"] == single["emotion"]
         assert together["features"] == single["features"]
         assert together["probabilities"] == pytest.approx(single["probabilities"], abs=1e-6)
-    assert len(records(app)) == 12
+    assert len(logged(app)) == 12
 
 
 @pytest.mark.parametrize(
@@ -203,5 +191,5 @@ def test_a_disk_that_takes_no_picture_costs_only_the_picture(app: EmotionApp, cl
     folder.write_text("in the way")
 
     assert client.post("/predict", files={"image": face}).status_code == 200
-    assert len(records(app)) == 1
+    assert len(logged(app)) == 1
     assert 'result="picture_lost"} 1.0' in client.get("/metrics").text

@@ -71,18 +71,19 @@ def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -
     Args:
         feedback_dir: the service's labels.
         predictions_dir: with the kept pictures.
-        raw_dir: the labelled photographs' folder; its own spelling of an emotion's folder is used.
+        raw_dir: the labelled photographs' folder.
     """
     kept = {path.stem: path for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    folders = {emotion: raw_dir / emotion.capitalize() / FEEDBACK_NAME for emotion in EMOTIONS}
+    there = {emotion: {path.stem for path in folder.glob("*.*")} for emotion, folder in folders.items()}
     num_labels = num_new = num_files = num_without = 0
     for prediction_id, emotion in read_labels(feedback_dir):
         num_labels += 1
-        folder = raw_dir / emotion.capitalize() / FEEDBACK_NAME
-        if any(folder.glob(f"{prediction_id}.*")):
+        if prediction_id in there[emotion]:
             num_files += 1
         elif prediction_id in kept:
             source = kept[prediction_id]
-            write_atomically(folder / source.name, source.read_bytes())
+            write_atomically(folders[emotion] / source.name, source.read_bytes())
             num_new += 1
             num_files += 1
         else:
