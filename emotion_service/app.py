@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
-from emotion_service.answers import Answered, answer_pictures
+from emotion_service.answers import Answered, Answerer, TooLateError, Wishes
 from emotion_service.champion import ChampionWatch
 from emotion_service.errors import EXCEPTION_HANDLERS, RequestError, error_body
 from emotion_service.feedback import FeedbackBox, read_feedback
@@ -48,6 +49,7 @@ class EmotionApp:
         self.log: PredictionLog | None = None
         self.metrics: Metrics | None = None
         self._box: FeedbackBox | None = None
+        self._answerer: Answerer | None = None
         self._pictures: KeptPictures | None = None
         self._watch: ChampionWatch | None = None
         self._num_running = 0
@@ -72,6 +74,7 @@ class EmotionApp:
         """Make what belongs to this worker alone."""
         metrics = self.metrics = Metrics()
         self._box = FeedbackBox(self.settings.data_dir / "feedback")
+        self._answerer = Answerer(self._box.new_id)
         predictions_dir = self.settings.data_dir / "predictions"
 
         def count(result: str, number: int) -> None:
@@ -174,11 +177,11 @@ class EmotionApp:
 
     async def _predict(self, request: Request) -> Response:
         model = self._require_model()
-        with_heatmap = request.query_params.get("heatmap") == "1"
+        wishes = _wishes(request)
         async with self._limits():
             content = await read_picture(request, self._budget)
             with self._place():
-                (result,) = await self._answer(model, [content], with_heatmap=with_heatmap)
+                (result,) = await self._answer(model, [content], wishes)
             if isinstance(result, PictureError):
                 raise result
         self._note(result)
@@ -186,10 +189,11 @@ class EmotionApp:
 
     async def _predict_batch(self, request: Request) -> Response:
         model = self._require_model()
+        wishes = _wishes(request)
         async with self._limits():
             contents = await read_pictures(request, self._budget)
             with self._place():
-                results = await self._answer(model, contents)
+                results = await self._answer(model, contents, wishes)
         items = []
         for result in results:
             if isinstance(result, Answered):
@@ -210,13 +214,12 @@ class EmotionApp:
         self.metrics.feedback.labels(emotion).inc()
         return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
 
-    async def _answer(
-        self, model: Classifier, contents: list[bytes], *, with_heatmap: bool = False
-    ) -> list[Answered | PictureError]:
-        assert self._box
-        new_id = self._box.new_id
+    async def _answer(self, model: Classifier, contents: list[bytes], wishes: Wishes) -> list[Answered | PictureError]:
+        assert self._answerer
+        answer = self._answerer.answer
+        deadline = time.monotonic() + self.settings.timeout_seconds
         # A thread, so that a large picture does not hold up the others.
-        return await to_thread.run_sync(lambda: answer_pictures(model, contents, new_id, with_heatmap=with_heatmap))
+        return await to_thread.run_sync(lambda: answer(model, contents, wishes, deadline), abandon_on_cancel=True)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -237,7 +240,7 @@ class EmotionApp:
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 yield
-        except TimeoutError as error:
+        except (TimeoutError, TooLateError) as error:
             message = f"The answer took more than {self.settings.timeout_seconds:g} s. Send a smaller picture."
             raise RequestError(504, "timeout", message) from error
         except ClientDisconnect as error:
@@ -265,3 +268,8 @@ class EmotionApp:
         if self.model is None:
             raise RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
         return self.model
+
+
+def _wishes(request: Request) -> Wishes:
+    asked = request.query_params
+    return Wishes(with_heatmap=asked.get("heatmap") == "1", finds_face=asked.get("face") == "find")

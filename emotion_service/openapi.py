@@ -14,13 +14,27 @@ _REFUSALS = {
     "401": "The service needs a bearer token.",
     "413": "Over 10 MiB or over 40 megapixels (12 for WebP, which takes more memory to decode).",
     "415": "Not JPEG, PNG, WebP, GIF, BMP or TIFF by content; or a body of another kind.",
-    "422": "The picture is damaged, incomplete or too small.",
+    "422": "The picture is damaged, incomplete or too small; or `face=find` found no face.",
     "429": "Too many requests; try again after the seconds in `Retry-After`.",
     "503": "No model is ready.",
     "504": "The answer took too long.",
 }
 
 
+_WISHES = [
+    {
+        "name": "heatmap",
+        "in": "query",
+        "description": "1 adds what the network looked at.",
+        "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+    },
+    {
+        "name": "face",
+        "in": "query",
+        "description": "whole: the picture is a face. find: look for the largest face first, and cut it out.",
+        "schema": {"type": "string", "enum": ["whole", "find"], "default": "whole"},
+    },
+]
 _ITEMS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Prediction", "ErrorAnswer")]
 _MODELS = (Prediction, ErrorAnswer, ModelFacts, Feedback, FeedbackAnswer)
 
@@ -41,19 +55,13 @@ def openapi_document(version: str) -> dict[str, Any]:
     }
     predict = {
         "summary": "Name the emotion of one face",
-        "parameters": [
-            {
-                "name": "heatmap",
-                "in": "query",
-                "description": "1 adds what the network looked at.",
-                "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
-            }
-        ],
+        "parameters": _WISHES,
         "requestBody": {"required": True, "content": {"multipart/form-data": form, "image/*": binary}},
         "responses": {"200": _answer("The prediction.", "Prediction"), **refusals},
     }
     batch = {
         "summary": f"Name the emotions of up to {MAX_BATCH_PICTURES} faces",
+        "parameters": _WISHES,
         "requestBody": {
             "required": True,
             "content": {

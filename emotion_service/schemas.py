@@ -12,6 +12,15 @@ from emotion_assets.core.image_stats import STATISTICS
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+class FaceRegion(BaseModel):
+    """A square of a picture, in shares of its width and height; it may reach over the edges."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 class Prediction(BaseModel):
     """The answer for one picture."""
 
@@ -24,6 +33,9 @@ class Prediction(BaseModel):
     )
     model_version: str
     features: dict[str, float] = Field(description=f"Statistics of the picture: {', '.join(STATISTICS)}.")
+    face: FaceRegion | None = Field(
+        default=None, description="With `?face=find`: the square that the network was shown."
+    )
     heatmap: list[list[Probability]] | None = Field(
         default=None,
         description="With `?heatmap=1`: how much each place speaks for the emotion, rows from the top, 0 to 1.",

@@ -61,9 +61,8 @@ _SIGNATURES: Final = (
     (b"MM\x00+", "TIFF"),
 )
 
-# Pictures are first shrunk by a whole factor to no less than the final size: by the JPEG decoder itself, or
-# strip by strip, so that one strip at a time is in memory.
-_WORKING_SIDE_PX: Final = IMAGE_SIZE_PX
+# Pictures are first shrunk by a whole factor to no less than the size that is worked on: by the JPEG decoder itself,
+# or strip by strip, so that one strip at a time is in memory.
 _STRIP_PIXELS: Final = 1_000_000
 
 # Two bytes begin a segment, unless they are stuffing, a restart inside a scan's data, or padding.
@@ -95,11 +94,47 @@ class DecodedPicture:
     format: str
 
 
+@dataclass(frozen=True, slots=True)
+class GreyPicture:
+    """A picture that was accepted, grey and upright, no larger than needed."""
+
+    image: Image.Image
+    """Mode L."""
+    width_px: int
+    """Of the file, before it was turned upright and reduced; so is the height."""
+    height_px: int
+    mode: str
+    format: str
+
+
 def decode_picture(content: bytes) -> DecodedPicture:
     """Turn the bytes of a picture into 64×64 grey pixels.
 
     The first frame counts; EXIF orientation is applied, transparency is laid on white, colours become
     ITU-R 601 luma, 16-bit values are scaled, and the picture is stretched to a square.
+
+    Raises:
+        PictureError: as `decode_grey`.
+    """
+    grey = decode_grey(content, IMAGE_SIZE_PX)
+    return DecodedPicture(face_pixels(grey.image), grey.width_px, grey.height_px, grey.mode, grey.format)
+
+
+def face_pixels(grey: Image.Image) -> Pixels:
+    """Stretch a picture in mode L to the network's uint8 (64, 64), axes (row, column).
+
+    The result is the same for a picture and for a file without losses that it was written to.
+    """
+    square = _shrunk_grey(grey, IMAGE_SIZE_PX).resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
+    return np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+
+
+def decode_grey(content: bytes, working_side_px: int) -> GreyPicture:
+    """Turn the bytes of a picture into a grey one, upright, as `decode_picture` describes it, but not square.
+
+    Args:
+        content: the bytes of a file.
+        working_side_px: larger pictures are reduced by a whole factor, while their shorter side keeps so many pixels.
 
     Raises:
         EmptyPictureError: there are no bytes.
@@ -116,7 +151,7 @@ def decode_picture(content: bytes) -> DecodedPicture:
         )
     signature = _format_by_content(content)
     try:
-        return _decode(content, signature)
+        return _decode(content, signature, working_side_px)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -143,7 +178,7 @@ def _format_by_content(content: bytes) -> str:
     )
 
 
-def _decode(content: bytes, signature: str) -> DecodedPicture:
+def _decode(content: bytes, signature: str, working_side_px: int) -> GreyPicture:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
         _check_header(image, signature)
@@ -152,15 +187,13 @@ def _decode(content: bytes, signature: str) -> DecodedPicture:
         if signature == "JPEG":
             _check_jpeg_scans(content, image)
             # Decodes at a half, a quarter or an eighth of the size straight from the cosine coefficients.
-            image.draft("L", (_WORKING_SIDE_PX, _WORKING_SIDE_PX))
+            image.draft("L", (working_side_px, working_side_px))
         image.load()
         orientation = _orientation_of(image)
-        grey = _shrunk_grey(image)
-    square = grey.resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
+        grey = _shrunk_grey(image, working_side_px)
     if orientation in _TRANSPOSITIONS:
-        square = square.transpose(_TRANSPOSITIONS[orientation])
-    pixels = np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-    return DecodedPicture(pixels, width_px, height_px, mode, signature)
+        grey = grey.transpose(_TRANSPOSITIONS[orientation])
+    return GreyPicture(grey, width_px, height_px, mode, signature)
 
 
 def _check_header(image: Image.Image, signature: str) -> None:
@@ -224,10 +257,10 @@ def _orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def _shrunk_grey(image: Image.Image) -> Image.Image:
+def _shrunk_grey(image: Image.Image, working_side_px: int) -> Image.Image:
     """Return `image` in mode L, reduced by a whole factor, in strips that bound the memory."""
     width_px, height_px = image.size
-    factor = max(1, min(width_px, height_px) // _WORKING_SIDE_PX)
+    factor = max(1, min(width_px, height_px) // working_side_px)
     if image.mode == "L" and "transparency" not in image.info:
         return image.reduce(factor) if factor > 1 else image
     scale = _brightness_scale(image)
