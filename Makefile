@@ -17,10 +17,10 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui drift-ui serve data models rollback clean-models bench clean
+.PHONY: help demo test check ui drift-ui serve container-test data models rollback clean-models bench clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -49,6 +49,10 @@ drift-ui: $(READY) ## the history of drift reports, on port 3003
 
 serve: $(READY) ## the accepted model on port 3001
 	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001
+
+container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
+	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo
+	BENTOML_HOME=$(CURDIR)/data/demo/bentoml $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
 
 data: $(READY) ## download the Kaggle set into raw/
 	$(BIN)/python -m emotion_assets.steps.data.download "$(EMOTION_DATA_DIR)/raw"

@@ -72,6 +72,7 @@ class Metrics:
         """Return all workers' numbers in Prometheus' text format."""
         if _DIRECTORY_KEY not in os.environ:
             return generate_latest(self._registry)
+        self._drop_dead_workers()
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

@@ -6,6 +6,7 @@ answer damaged pictures with 500 and have no size limit.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,10 +25,16 @@ _model_version = _PINNED_VERSION.read_text().strip() if _PINNED_VERSION.exists()
 _settings = Settings.from_environment()
 _app = EmotionApp(_settings)
 
+# In a container BentoML leaves a dead worker dead, and the container goes on without it. Ours comes back there, too.
+os.environ.pop("BENTOML_CONTAINERIZED", None)
+
 _python = f"{sys.version_info.major}.{sys.version_info.minor}"
 # `base_image` with a distro that BentoML has no recipe for: its default would add a compiler and git.
-_image = Image(base_image=f"python:{_python}-slim", distro="none", lock_python_packages=False).python_packages(
-    *pinned_packages()
+_image = (
+    Image(base_image=f"python:{_python}-slim", distro="none", lock_python_packages=False)
+    .python_packages(*pinned_packages())
+    # What only the build needs; a builder that writes one layer gives the space back.
+    .run("pip uninstall --yes uv; rm -rf /root/.cache; find /app/.venv -type d -name tests -prune -exec rm -rf {} +")
 )
 
 
