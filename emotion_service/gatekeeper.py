@@ -24,6 +24,8 @@ _OTHER_ROUTE: Final = "other"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _MAX_CLIENTS: Final = 10_000
 _SECONDS_A_MINUTE: Final = 60
+_MAX_HEADERS: Final = 200
+_MAX_HEADER_BYTES: Final = 32 * 1024
 
 _logger = logging.getLogger("emotion_service.access")
 
@@ -100,7 +102,7 @@ class Gatekeeper:
         if metrics:
             metrics.in_progress.inc()
         try:
-            refusal = self._refusal(scope, headers) if path in self._guarded else None
+            refusal = _oversized(scope) or (self._refusal(scope, headers) if path in self._guarded else None)
             await (refusal or self._app)(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
@@ -136,3 +138,12 @@ class Gatekeeper:
             "ms": round(1000 * seconds, 1),
         }
         _logger.info(json.dumps(line))
+
+
+def _oversized(scope: Scope) -> ASGIApp | None:
+    """Refuse a head that no client needs; the server's own parser sets no limit on it."""
+    fields = scope["headers"]
+    if len(fields) <= _MAX_HEADERS and sum(len(name) + len(value) for name, value in fields) <= _MAX_HEADER_BYTES:
+        return None
+    message = f"The request's head is over {_MAX_HEADERS} fields or {_MAX_HEADER_BYTES:,} bytes. Send fewer headers."
+    return error_response(431, "headers_too_large", message)

@@ -16,6 +16,7 @@ _REFUSALS = {
     "415": "Not JPEG, PNG, WebP, GIF, BMP or TIFF by content; or a body of another kind.",
     "422": "The picture is damaged, incomplete or too small; or `face=find` found no face.",
     "429": "Too many requests; try again after the seconds in `Retry-After`.",
+    "431": "Over 200 header fields, or over 32 KiB of them.",
     "503": "No model is ready.",
     "504": "The answer took too long.",
 }
@@ -103,7 +104,7 @@ def openapi_document(version: str) -> dict[str, Any]:
             "413": _answer("The body is over 4 KiB.", "ErrorAnswer"),
             "415": _answer("The body is not JSON by its type.", "ErrorAnswer"),
             "422": _answer("The emotion is none of the five.", "ErrorAnswer"),
-            **{status: refusals[status] for status in ("401", "429", "503", "504")},
+            **{status: refusals[status] for status in ("401", "429", "431", "503", "504")},
         },
     }
     return {

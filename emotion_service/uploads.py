@@ -181,8 +181,8 @@ async def _parts_of_form(headers: Headers, body: bytes, name: str, max_files: in
         yield body
         yield b""
 
+    parser = _FormParser(headers, stream(), max_files=max_files, max_fields=max_files + 16)
     try:
-        parser = MultiPartParser(headers, stream(), max_files=max_files, max_fields=max_files + 16)
         form = await parser.parse()
     except MultiPartException as error:
         raise RequestError(
@@ -190,13 +190,24 @@ async def _parts_of_form(headers: Headers, body: bytes, name: str, max_files: in
         ) from error
     except (KeyError, ValueError) as error:  # a missing boundary, undecodable part headers
         raise RequestError(400, "malformed_form", "The form cannot be read (no boundary or bad headers).") from error
-    try:
+    else:
         return [
             await part.read() if isinstance(part, UploadFile) else part.encode("utf-8", "surrogatepass")
             for part in form.getlist(name)
         ]
     finally:
-        await form.close()
+        parser.close()
+
+
+class _FormParser(MultiPartParser):
+    """Keeps the files of a form in memory, where the body is already, and can close all of them."""
+
+    spool_max_size = MAX_BATCH_BYTES
+
+    def close(self) -> None:
+        """Close every file; that of a part without an end is in no form."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 def _no_picture() -> EmptyPictureError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -14,7 +15,7 @@ from emotion_service.health import problem
 class Service(BaseHTTPRequestHandler):
     """Answers as two workers do of which one serves a new version."""
 
-    statuses = {"/readyz": 200, "/metrics": 200}
+    statuses: ClassVar = {"/readyz": 200, "/metrics": 200}
     metrics = b'emotion_model_workers{model_version="a"} 1.0\nemotion_model_workers{model_version="b"} 1.0\nother 9\n'
 
     def do_GET(self) -> None:
