@@ -12,6 +12,7 @@ _IMPORTED: Final = (
     "bentoml",
     "numpy",
     "onnxruntime",
+    "opentelemetry-exporter-otlp-proto-http",
     "pillow",
     "prometheus-client",
     "python-multipart",

@@ -37,6 +37,12 @@ _image = (
     .run("pip uninstall --yes uv; rm -rf /root/.cache; find /app/.venv -type d -name tests -prune -exec rm -rf {} +")
 )
 
+_tracing = (
+    {"exporter_type": "otlp", "sample_rate": 1.0, "otlp": {"protocol": "http", "endpoint": _settings.traces_url}}
+    if _settings.traces_url
+    else {}
+)
+
 
 @bentoml.service(
     name="emotion_service",
@@ -47,6 +53,7 @@ _image = (
     logging={"access": {"enabled": False}},
     # BentoML makes every path that a scanner tries a label of its own; ours come from a fixed set.
     metrics={"enabled": False},
+    tracing=_tracing,
 )
 @bentoml.asgi_app(_app.routes(), path="/")
 class EmotionService:

@@ -39,6 +39,8 @@ class Settings:
     """Origins whose pages may ask."""
     has_access_log: bool = False
     """Whether each request leaves a line of JSON."""
+    traces_url: str = ""
+    """Where an OpenTelemetry collector takes traces over HTTP (OTLP); empty sends none."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -59,6 +61,7 @@ class Settings:
             rate_per_minute=_number("EMOTION_RATE_PER_MINUTE", 0, low=0),
             cors_origins=tuple(origin for origin in os.environ.get("EMOTION_CORS_ORIGINS", "").split(",") if origin),
             has_access_log=_is_on("EMOTION_ACCESS_LOG", default=False),
+            traces_url=os.environ.get("EMOTION_TRACES_URL", ""),
         )
 
 

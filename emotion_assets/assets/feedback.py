@@ -1,7 +1,7 @@
-"""The feedback asset: labels that people gave to predictions, as photographs for the next training.
+"""What the service leaves behind: its log as Parquet, and labels that people gave as photographs.
 
-Reads the service's labels and kept pictures, leaves files in `raw/<Emotion>/feedback/`, which the
-new-images sensor sees. Whether a model trained on them is any better is decided by the gate.
+Labels and kept pictures become files in `raw/<Emotion>/feedback/`, which the new-images sensor sees. Whether a
+model trained on them is any better is decided by the gate.
 """
 
 import dagster as dg
@@ -41,4 +41,21 @@ def collected_feedback(places: Places) -> dg.MaterializeResult:  # type: ignore[
     )
     return dg.MaterializeResult(
         metadata={**numbers, "raw": dg.MetadataValue.path(places.raw_dir)}, check_results=[check]
+    )
+
+
+@dg.asset(group_name="emotions", kinds={"parquet"})
+def prediction_history(places: Places) -> dg.MaterializeResult[None]:
+    """The prediction log's past hours as Parquet, an hour a file; drift reports read it like the log itself."""
+    from emotion_assets.steps.drift.history import compact_log
+
+    compacted = compact_log(places.predictions_dir)
+    return dg.MaterializeResult(
+        metadata={
+            "num_segments": compacted.num_segments,
+            "num_new_records": compacted.num_new_records,
+            "num_torn_lines": compacted.num_torn_lines,
+            "num_hours": compacted.num_hours,
+            "size_bytes": compacted.num_bytes,
+        }
     )

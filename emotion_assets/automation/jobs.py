@@ -3,11 +3,11 @@
 import dagster as dg
 
 from emotion_assets.assets.drift import drift_report
-from emotion_assets.assets.feedback import collected_feedback
+from emotion_assets.assets.feedback import collected_feedback, prediction_history
 
 retrain = dg.define_asset_job(
     "retrain",
-    selection=dg.AssetSelection.all() - dg.AssetSelection.assets(collected_feedback),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets(collected_feedback, prediction_history),
     description="Take stock of raw/, split, train, evaluate; if the gate accepts the model, pack it and check drift.",
 )
 
@@ -21,4 +21,10 @@ collect_feedback = dg.define_asset_job(
     "collect_feedback",
     selection=dg.AssetSelection.assets(collected_feedback),
     description="Turn labels that people gave into photographs in raw/<Emotion>/feedback/.",
+)
+
+compact_log = dg.define_asset_job(
+    "compact_log",
+    selection=dg.AssetSelection.assets(prediction_history),
+    description="Turn the prediction log's past hours into Parquet.",
 )

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from emotion_assets.automation.jobs import check_drift, collect_feedback
+from emotion_assets.automation.jobs import check_drift, collect_feedback, compact_log
 
 daily_drift_check = dg.ScheduleDefinition(
     name="daily_drift_check",
@@ -23,3 +23,13 @@ feedback_collection = dg.ScheduleDefinition(
     description="Takes labels in every quarter of an hour. Stopped until you switch it on.",
 )
 """Stopped by default: labels of strangers should be trusted on purpose."""
+
+log_compaction = dg.ScheduleDefinition(
+    name="log_compaction",
+    job=compact_log,
+    cron_schedule="20 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Turns yesterday's prediction log into Parquet at 00:20 UTC. Stopped until you switch it on.",
+)
+"""Stopped by default: other tools may read the log's lines."""

@@ -6,7 +6,7 @@ picture and of a served one can be compared: whatever camera, size or format it 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -55,32 +55,41 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
     """
     grey = pixels.astype(np.float32) / np.float32(255)
     count, height, width = grey.shape
-    mean = grey.mean(axis=(1, 2))
-    deviation = grey.std(axis=(1, 2))
+    mean = _mean(grey)
+    centred = grey - mean[:, None, None]
+    variance = _mean(centred * centred)
     along_rows = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) / 2
     along_columns = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2
-    gradient = np.sqrt(along_rows**2 + along_columns**2)
-    row_energy = (along_rows**2).mean(axis=(1, 2))
-    column_energy = (along_columns**2).mean(axis=(1, 2))
-    centre = grey[:, height // 4 : -height // 4, width // 4 : -width // 4].mean(axis=(1, 2))
+    row_squares, column_squares = along_rows * along_rows, along_columns * along_columns
+    gradient = np.sqrt(row_squares + column_squares)
+    row_energy, column_energy = _mean(row_squares), _mean(column_squares)
+    centre = _mean(grey[:, height // 4 : -height // 4, width // 4 : -width // 4])
     centre_share = 0.25
-    centred = grey - mean[:, None, None]
-    mirrored = (centred * centred[:, :, ::-1]).mean(axis=(1, 2))
+    mirrored = _mean(centred * centred[:, :, ::-1])
+    laplacian = _laplacian(grey)
+    roughness = _mean(laplacian * laplacian) - _mean(laplacian) ** 2
+    top, bottom = _mean(grey[:, : height // 2]), _mean(grey[:, height // 2 :])
     statistics = {
         "brightness": mean,
-        "contrast": deviation,
-        "sharpness": gradient.mean(axis=(1, 2)),
-        "detail": np.log(_laplacian(grey).var(axis=(1, 2)) + _TINY),
+        "contrast": np.sqrt(variance),
+        "sharpness": _mean(gradient),
+        "detail": np.log(np.maximum(roughness, 0) + _TINY),
         "entropy": _entropy(pixels.reshape(count, -1)),
-        "edge_fraction": (gradient > _EDGE_GRADIENT).mean(axis=(1, 2)),
+        "edge_fraction": _mean(gradient > _EDGE_GRADIENT),
         "noise": _noise(grey),
-        "clipped_fraction": ((pixels == 0) | (pixels == 255)).mean(axis=(1, 2)),
-        "top_minus_bottom": grey[:, : height // 2].mean(axis=(1, 2)) - grey[:, height // 2 :].mean(axis=(1, 2)),
-        "mirror_symmetry": mirrored / (deviation**2 + _TINY),
+        "clipped_fraction": _mean((pixels == 0) | (pixels == 255)),
+        "top_minus_bottom": top - bottom,
+        "mirror_symmetry": mirrored / (variance + _TINY),
         "centre_minus_border": (centre - mean) / (1 - centre_share),
         "horizontal_gradient_fraction": row_energy / (row_energy + column_energy + _TINY),
     }
     return {name: statistics[name].astype(np.float32) for name in STATISTICS}
+
+
+def _mean(values: npt.NDArray[Any]) -> Floats:
+    # Without the checks of numpy's own `mean`, which cost as much as the sum for one picture.
+    total = np.add.reduce(values, axis=(1, 2), dtype=np.float32)
+    return np.asarray(total / np.float32(values.shape[1] * values.shape[2]), dtype=np.float32)
 
 
 def _laplacian(grey: Floats) -> Floats:
@@ -91,7 +100,7 @@ def _noise(grey: Floats) -> Floats:
     # The difference of two Laplacians, which smooth structure hardly excites.
     rows = grey[:, :-2] - 2 * grey[:, 1:-1] + grey[:, 2:]
     difference = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
-    return np.asarray(np.sqrt(np.pi / 2) / 6 * np.abs(difference).mean(axis=(1, 2)), dtype=np.float32)
+    return np.asarray(np.sqrt(np.pi / 2) / 6 * _mean(np.abs(difference)), dtype=np.float32)
 
 
 def _entropy(flat: Pixels) -> Floats:

@@ -14,10 +14,13 @@ ASSETS = {"raw_images", "greyscale_splits", "trained_cnn", "evaluation_report", 
 
 
 def test_the_six_assets_are_there_each_with_a_check() -> None:
-    """Asset keys are part of the contract, and every asset has a check."""
+    """Asset keys are part of the contract, and every asset that judges something has a check."""
     graph = defs.resolve_asset_graph()
 
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS | {"collected_feedback"}
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS | {
+        "collected_feedback",
+        "prediction_history",
+    }
     assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == ASSETS | {"collected_feedback"}
 
 
@@ -37,6 +40,7 @@ def test_jobs_sensors_and_schedule_are_there() -> None:
         "retrain",
         "check_drift",
         "collect_feedback",
+        "compact_log",
         "rollback",
         "list_models",
         "clean_models",
@@ -44,7 +48,11 @@ def test_jobs_sensors_and_schedule_are_there() -> None:
         "audit_labels",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"new_images_sensor", "drift_sensor"}
-    assert {schedule.name for schedule in repository.schedule_defs} == {"daily_drift_check", "feedback_collection"}
+    assert {schedule.name for schedule in repository.schedule_defs} == {
+        "daily_drift_check",
+        "feedback_collection",
+        "log_compaction",
+    }
     assert {schedule.default_status.value for schedule in repository.schedule_defs} == {"STOPPED"}
     assert {sensor.default_status.value for sensor in repository.sensor_defs} == {"STOPPED"}
     retrain = {key.to_user_string() for key in defs.resolve_job_def("retrain").asset_layer.executable_asset_keys}

@@ -211,11 +211,11 @@ def test_too_many_requests_at_once_are_told_to_wait(
     async def ask() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
         transport = httpx.ASGITransport(app.routes())
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            first = asyncio.create_task(client.post("/predict", content=face, headers=JPEG))
+            first = asyncio.create_task(client.post("/predict?face=find", content=face, headers=JPEG))
             await asyncio.sleep(0.1)
-            second = await client.post("/predict", content=face, headers=JPEG)
+            second = await client.post("/predict?face=find", content=face, headers=JPEG)
             gate.set()
-            return await first, second, await client.post("/predict", content=face, headers=JPEG)
+            return await first, second, await client.post("/predict?face=find", content=face, headers=JPEG)
 
     first, second, third = asyncio.run(ask())
 
@@ -300,7 +300,7 @@ def test_documentation_covers_every_route_and_is_true(client: TestClient, face: 
     ours = {"/", "/predict", "/predict_batch", "/feedback", "/model", "/docs.json", "/metrics"}
     assert set(document["paths"]) == ours | server_routes
     schemas = document["components"]["schemas"]
-    assert set(client.post("/predict?heatmap=1", files={"image": face}).json()) == set(
+    assert set(client.post("/predict?heatmap=1&face=find", files={"image": face}).json()) == set(
         schemas["Prediction"]["properties"]
     )
     assert set(client.get("/model").json()) == set(schemas["ModelFacts"]["properties"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,39 +20,76 @@ from emotion_assets.steps.training.reference import logged_table
 _MAX_FOLDER_PICTURES: Final = 500
 
 
+HISTORY_NAME: Final = "history"
+COLUMNS: Final = ("time", "prediction_id", "model_version", *LOGGED_COLUMNS, "picture_sha256")
+"""What is known of an answered picture; `time` as ISO 8601, UTC."""
+
+
 def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
-    """Return the latest predictions of one model version.
+    """Return the latest predictions of one model version, from segments and from their Parquet history.
 
     A line torn by a kill is passed over; so is any line without the expected values.
 
     Returns:
         At most `limit` rows in the order of their time, with `time`, `prediction_id` and LOGGED_COLUMNS.
     """
-    rows: list[dict[str, Any]] = []
-    # A segment lasts an hour at most, so a few of the newest, by their UTC start, hold the latest rows.
-    for path in sorted(predictions_dir.glob("**/*.jsonl"), key=lambda path: path.name, reverse=True):
-        rows += [row for row in _rows_of(path) if row["model_version"] == version]
-        if len(rows) >= 4 * limit:
+    columns = ["time", "prediction_id", "model_version", *LOGGED_COLUMNS]
+    tables = [pd.DataFrame(columns=columns)]
+    num_rows = 0
+    # An hour is a few files at most, so those of the newest hours hold the latest rows.
+    sources = [(path.name[:11], path) for path in predictions_dir.glob("????-??-??/*.jsonl")]
+    sources += [
+        (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
+        for path in (predictions_dir / HISTORY_NAME).glob("*/*.parquet")
+    ]
+    last_hour = ""
+    for hour, path in sorted(sources, reverse=True):
+        # Within an hour segments of several workers overlap, so an hour is read to its end.
+        if num_rows >= limit and hour != last_hour:
             break
-    table = pd.DataFrame(rows, columns=["time", "prediction_id", "model_version", *LOGGED_COLUMNS])
-    return table.sort_values("time").tail(limit).reset_index(drop=True)
+        last_hour = hour
+        try:
+            table = (
+                read_hour(path) if path.suffix == ".parquet" else pd.DataFrame(read_segment(path)[0], columns=columns)
+            )
+        except FileNotFoundError:
+            continue  # compacted in this moment; its hour's history follows, or is read next time
+        table = table[table["model_version"] == version][columns]
+        num_rows += len(table)
+        if len(table):
+            tables.append(table)
+    together = pd.concat(tables[1:] or tables, ignore_index=True).drop_duplicates("prediction_id")
+    return together.sort_values("time").tail(limit).reset_index(drop=True)
 
 
-def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+def read_hour(path: Path) -> pd.DataFrame:
+    """Return one hour of the history, with COLUMNS."""
+    return pd.read_parquet(path)[list(COLUMNS)]
+
+
+def read_segment(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the whole records of a segment, with COLUMNS, and how many lines are none."""
+    rows: list[dict[str, Any]] = []
+    num_lines = 0
     with path.open("rb") as file:
         for line in file:
+            num_lines += 1
             try:
                 record = json.loads(line)
-                yield {
-                    "time": str(record["time"]),
-                    "prediction_id": str(record["prediction_id"]),
-                    "model_version": str(record["model_version"]),
-                    **{name: float(record["features"][name]) for name in STATISTICS},
-                    **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
-                    EMOTION_COLUMN: str(record["emotion"]),
-                }
+                rows.append(
+                    {
+                        "time": str(record["time"]),
+                        "prediction_id": str(record["prediction_id"]),
+                        "model_version": str(record["model_version"]),
+                        **{name: float(record["features"][name]) for name in STATISTICS},
+                        **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
+                        EMOTION_COLUMN: str(record["emotion"]),
+                        "picture_sha256": str(record.get("picture_sha256", "")),
+                    }
+                )
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
+    return rows, num_lines - len(rows)
 
 
 def answer_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, int]:

@@ -1,0 +1,211 @@
+"""Requests a second, latency and CPU of the service beside other ways to serve the same network.
+
+Usage: python -m benchmarks.serving BUNDLE_DIR PICTURE [--seconds 4] [--rounds 3] [--minutes-of-load 10]
+
+Every server runs one worker, all are up at once, and the rounds alternate between them. The load comes over kept
+connections, each asking again as soon as it has its answer. With --minutes-of-load our own service is then loaded
+with 8 connections, and its memory watched. Needs the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+CONNECTIONS = (1, 8, 32)
+NAMES = {
+    "ours": "this service",
+    "a": "FastAPI + torch",
+    "b": "the same, weights loaded each time",
+    "c": "bare Starlette + onnxruntime",
+    "d": "bare Starlette, constant answer",
+}
+
+
+@dataclass
+class Measured:
+    """What a few seconds of load gave."""
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return len(self.seconds) / self.wall
+
+    def percentile(self, share: float) -> float:
+        return 1000 * sorted(self.seconds)[int(share * (len(self.seconds) - 1))]
+
+
+def request_of(picture: bytes) -> bytes:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+        + picture
+        + b"\r\n--b--\r\n"
+    )
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    return head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def client(port: int, request: bytes, until: float, measured: Measured) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+            measured.statuses[int(head[9:12])] += 1
+            measured.seconds.append(time.perf_counter() - started)
+    finally:
+        writer.close()
+
+
+def cpu_of(process: psutil.Process) -> float:
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(member.cpu_times()[:2]) for member in family)
+
+
+def megabytes_of(process: psutil.Process) -> float:
+    family = [process, *process.children(recursive=True)]
+    return sum(member.memory_full_info().pss for member in family) / 1e6
+
+
+def load(port: int, request: bytes, connections: int, seconds: float, process: psutil.Process) -> Measured:
+    measured = Measured()
+
+    async def all_clients() -> None:
+        until = time.perf_counter() + seconds
+        await asyncio.gather(*(client(port, request, until, measured) for _ in range(connections)))
+
+    cpu, started = cpu_of(process), time.perf_counter()
+    asyncio.run(all_clients())
+    measured.wall, measured.cpu = time.perf_counter() - started, cpu_of(process) - cpu
+    return measured
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(name: str, bundle_dir: Path, scratch: Path) -> tuple[subprocess.Popen[bytes], int]:
+    port = free_port()
+    environment = os.environ | {
+        "BENTOML_HOME": str(scratch / "bentoml"),
+        "EMOTION_DATA_DIR": str(scratch / "data"),
+        "EMOTION_WORKERS": "1",
+        "OMP_NUM_THREADS": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    if name == "ours":
+        pack = (
+            "import sys; from pathlib import Path; from emotion_assets.steps.packing.pack import pack;"
+            "pack(Path(sys.argv[1]), {})"
+        )
+        subprocess.run([sys.executable, "-c", pack, str(bundle_dir)], env=environment, check=True, capture_output=True)
+        command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
+    else:
+        command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(bundle_dir), str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return process, port
+
+
+def wait_for(port: int, request: bytes, process: psutil.Process) -> None:
+    for _ in range(120):
+        try:
+            if load(port, request, 1, 0.2, process).statuses[200]:
+                return
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        time.sleep(0.5)
+    raise SystemExit(f"The server on port {port} does not answer.")
+
+
+def soak(port: int, request: bytes, process: psutil.Process, minutes: float) -> None:
+    print("\n| minute of load, 8 connections | requests/s | not 200 | memory MB |\n|---|---|---|---|")
+    print(f"| before | | | {megabytes_of(process):.0f} |")
+    for minute in range(round(minutes)):
+        measured = load(port, request, 8, 60, process)
+        refused = len(measured.seconds) - measured.statuses[200]
+        print(f"| {minute + 1} | {measured.rate:.0f} | {refused} | {megabytes_of(process):.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle_dir", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes-of-load", type=float, default=0)
+    options = parser.parse_args()
+    request = request_of(options.picture.read_bytes())
+    servers: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name in NAMES:
+                servers[name] = start(name, options.bundle_dir.resolve(), Path(folder))
+            family = {name: psutil.Process(process.pid) for name, (process, _) in servers.items()}
+            for name, (_, port) in servers.items():
+                wait_for(port, request, family[name])
+            compare(servers, family, request, options.rounds, options.seconds)
+            if options.minutes_of_load:
+                soak(servers["ours"][1], request, family["ours"], options.minutes_of_load)
+        finally:
+            for process, _ in servers.values():
+                process.terminate()
+            for process, _ in servers.values():
+                process.wait(timeout=60)
+
+
+def compare(
+    servers: dict[str, tuple[subprocess.Popen[bytes], int]],
+    family: dict[str, psutil.Process],
+    request: bytes,
+    rounds: int,
+    seconds: float,
+) -> None:
+    for connections in CONNECTIONS:
+        results: dict[str, list[Measured]] = {name: [] for name in NAMES}
+        for _ in range(rounds):
+            for name, (_, port) in servers.items():
+                results[name].append(load(port, request, connections, seconds, family[name]))
+        rates = {name: statistics.median(measured.rate for measured in results[name]) for name in NAMES}
+        cpu = {
+            name: statistics.median(1000 * measured.cpu / len(measured.seconds) for measured in results[name])
+            for name in NAMES
+        }
+        print(f"\n| {connections} connections | requests/s | ours is | CPU ms | p50 ms | p99 ms | not 200 |")
+        print("|---|---|---|---|---|---|---|")
+        for name, title in NAMES.items():
+            middle = [
+                statistics.median(measured.percentile(share) for measured in results[name]) for share in (0.5, 0.99)
+            ]
+            refused = sum(len(measured.seconds) - measured.statuses[200] for measured in results[name])
+            print(
+                f"| {title} | {rates[name]:.0f} | {rates['ours'] / rates[name]:.2f}× | {cpu[name]:.2f} | "
+                f"{middle[0]:.1f} | {middle[1]:.1f} | {refused} |",
+                flush=True,
+            )
+        print(f"CPU a request, ours to bare Starlette + onnxruntime: {cpu['ours'] / cpu['c']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

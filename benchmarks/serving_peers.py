@@ -1,0 +1,106 @@
+"""What the service is measured against; `benchmarks.serving` starts each in a process of its own.
+
+    a  FastAPI with torch, the model loaded once
+    b  the same with the weights loaded for each request, as the student project does
+    c  bare Starlette with onnxruntime: what our own answer costs without BentoML, limits, log and metrics
+    d  bare Starlette with a constant answer: the price of HTTP
+
+All decode with our `decode_picture`, run the same network on one thread and return the five probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, File
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.images import decode_picture
+
+
+def answer(probabilities: np.ndarray) -> dict[str, Any]:
+    return {
+        "emotion": EMOTIONS[int(probabilities.argmax())],
+        "probabilities": dict(zip(EMOTIONS, probabilities.tolist(), strict=True)),
+    }
+
+
+async def uploaded(request: Request) -> bytes:
+    async with request.form() as form:
+        part = form["image"]
+        assert isinstance(part, UploadFile)
+        return await part.read()
+
+
+def torch_network(bundle_dir: Path) -> Any:
+    from safetensors.torch import load_file
+
+    from emotion_assets.core.bundle import WEIGHTS_NAME
+    from emotion_assets.steps.training.network import EmotionNet, ServedNet
+
+    manifest = json.loads((bundle_dir / "manifest.json").read_text())
+    network = EmotionNet(manifest["configuration"]["width"])
+    network.load_state_dict(load_file(bundle_dir / WEIGHTS_NAME))
+    return ServedNet(network.eval(), manifest["temperature"]).eval()
+
+
+def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
+    import torch
+
+    torch.set_num_threads(1)
+    app = FastAPI()
+    network = None if loads_each_time else torch_network(bundle_dir)
+
+    @app.post("/predict")
+    async def predict(image: Annotated[bytes, File()]) -> dict[str, Any]:
+        pixels = torch.from_numpy(decode_picture(image).pixels[None])
+        with torch.inference_mode():
+            served = (network or torch_network(bundle_dir))(pixels)
+        return answer(served.probabilities[0].numpy())
+
+    return app
+
+
+def starlette_onnx(bundle_dir: Path) -> Any:
+    from emotion_assets.core.classifier import Classifier
+
+    classifier = Classifier(bundle_dir)
+
+    async def predict(request: Request) -> JSONResponse:
+        pixels = decode_picture(await uploaded(request)).pixels[None]
+        return JSONResponse(answer(classifier.predict(pixels).probabilities[0]))
+
+    return Starlette(routes=[Route("/predict", predict, methods=["POST"])])
+
+
+def constant(_: Path) -> Any:
+    async def predict(request: Request) -> JSONResponse:
+        await uploaded(request)
+        return JSONResponse(answer(np.full(5, 0.2)))
+
+    return Starlette(routes=[Route("/predict", predict, methods=["POST"])])
+
+
+def main() -> None:
+    name, bundle_dir, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if name in "ab":
+        app = fastapi_torch(bundle_dir, loads_each_time=name == "b")
+    else:
+        app = {"c": starlette_onnx, "d": constant}[name](bundle_dir)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
