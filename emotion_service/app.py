@@ -37,6 +37,8 @@ _PAGE: Final = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 # Routes that the server around this app answers; it answers GET only.
 _SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
+_WISHES: Final = {"heatmap": ("0", "1"), "face": ("whole", "find")}
+"""Values that the query of `/predict` may have; the first is the default."""
 _GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback"})
 
 
@@ -275,5 +277,10 @@ class EmotionApp:
 
 
 def _wishes(request: Request) -> Wishes:
-    asked = request.query_params
-    return Wishes(with_heatmap=asked.get("heatmap") == "1", finds_face=asked.get("face") == "find")
+    """Read what is asked for beside the emotion; an unknown value is refused, because it would be passed over."""
+    asked = {name: request.query_params.get(name, values[0]) for name, values in _WISHES.items()}
+    for name, values in _WISHES.items():
+        if asked[name] not in values:
+            message = f"{name} is {asked[name][:20]!r}. Use {' or '.join(values)}."
+            raise RequestError(400, "invalid_query", message)
+    return Wishes(with_heatmap=asked["heatmap"] == "1", finds_face=asked["face"] == "find")

@@ -265,8 +265,10 @@ def _feedback(face: bytes) -> Iterator[Case]:
 
 
 def _queries(face: bytes) -> Iterator[Case]:
-    for query in ("heatmap=2", "heatmap=1&heatmap=0", "heatmap=%00", "face=junk", "=", "&&&", "heatmap[]=1", "%ff=%fe"):
+    for query in ("heatmap=1&heatmap=0", "=", "&&&", "heatmap[]=1", "%ff=%fe", "Heatmap=2"):
         yield _case(f"a query {query}", raw(face, path=f"/predict?{query}"), 200)
+    for query in ("heatmap=2", "heatmap=%00", "face=junk", "face=", "face=find%0d%0aX:y"):
+        yield _case(f"a query {query}", raw(face, path=f"/predict?{query}"), 400)
 
 
 def send(address: str, request: bytes, seconds: float = 30) -> tuple[int, bytes]:

@@ -1,0 +1,172 @@
+"""Damaged pictures and killed workers: what a running service loses, and whether it comes back.
+
+Usage: python -m benchmarks.service_faults BUNDLE_DIR PICTURE [--mutants 10000] [--kills 100] [--seed N]
+
+The service runs with two workers. Mutants must be answered 200 or with a refusal; its memory is read before and
+after. For the kills (-9, at random moments) four clients ask all the time: every answered prediction must be in the
+log but for the stated loss, no line may be doubled, and the service must be ready by itself in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from benchmarks.serving import BIN, free_port, megabytes_of
+from tests.service.test_abuse import mutated, originals_of
+
+
+class Service:
+    """A packed bundle, served with two workers."""
+
+    def __init__(self, bundle_dir: Path, scratch: Path) -> None:
+        self.data_dir, self.port = scratch / "data", free_port()
+        environment = os.environ | {
+            "BENTOML_HOME": str(scratch / "bentoml"),
+            "EMOTION_DATA_DIR": str(self.data_dir),
+            "EMOTION_WORKERS": "2",
+            "BENTOML_DO_NOT_TRACK": "True",
+        }
+        pack = (
+            "import sys; from pathlib import Path; from emotion_assets.steps.packing.pack import pack;"
+            "pack(Path(sys.argv[1]), {})"
+        )
+        subprocess.run([sys.executable, "-c", pack, str(bundle_dir)], env=environment, check=True, capture_output=True)
+        command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1"]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> float:
+        started = time.monotonic()
+        while time.monotonic() < started + 90:
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return time.monotonic() - started
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.2)
+        raise SystemExit("The service is not ready.")
+
+    def request(self, method: str, path: str, body: bytes = b"", seconds: float = 20) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        try:
+            connection.request(method, path, body, {"Content-Type": "image/jpeg"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+
+    def logged(self) -> list[str]:
+        lines = [line for path in self.data_dir.rglob("*.jsonl") for line in path.read_text().splitlines()]
+        ids, num_torn = [], 0
+        for line in lines:
+            try:
+                ids.append(json.loads(line)["prediction_id"])
+            except ValueError:
+                num_torn += 1
+        print(f"| torn lines in the log | {num_torn} |")
+        return ids
+
+
+def try_mutants(service: Service, picture: bytes, num: int, chance: random.Random) -> None:
+    originals = list(originals_of(picture))
+    family = psutil.Process(service.process.pid)
+    statuses: Counter[int] = Counter()
+    slowest = 0.0
+    for number in range(num):
+        if number == num // 10:
+            before = megabytes_of(family)
+        started = time.perf_counter()
+        statuses[service.request("POST", "/predict", mutated(chance.choice(originals), chance))[0]] += 1
+        slowest = max(slowest, time.perf_counter() - started)
+    print(f"| {num} mutants, statuses | {dict(sorted(statuses.items()))} |")
+    print(f"| slowest answer | {slowest:.2f} s |")
+    print(f"| memory after a tenth, and at the end | {before:.0f} and {megabytes_of(family):.0f} MB |")
+    assert set(statuses) <= {200, 400, 413, 415, 422}, statuses
+
+
+def try_kills(service: Service, picture: bytes, num: int, chance: random.Random) -> None:
+    answered: list[str] = []
+    statuses: Counter[str] = Counter()
+    stop = threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            try:
+                status, body = service.request("POST", "/predict", picture)
+            except (OSError, http.client.HTTPException) as error:
+                statuses[type(error).__name__] += 1
+                time.sleep(0.05)
+                continue
+            statuses[str(status)] += 1
+            if status == 200:
+                answered.append(json.loads(body)["prediction_id"])
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    num_killed = 0
+    while num_killed < num:
+        time.sleep(chance.uniform(0.05, 1.5))
+        workers = service.workers()
+        if workers:
+            workers[chance.randrange(len(workers))].send_signal(signal.SIGKILL)
+            num_killed += 1
+    seconds = service.wait_until_ready()
+    stop.set()
+    for thread in clients:
+        thread.join()
+    time.sleep(3)
+    ids = service.logged()
+    lost = len(set(answered) - set(ids))
+    print(f"| {num} kills, what the clients saw | {dict(statuses)} |")
+    print(f"| answered, of them not in the log | {len(answered)}, {lost} ({lost / num:.2f} a kill) |")
+    print(f"| records twice | {len(ids) - len(set(ids))} |")
+    print(f"| ready again by itself after the last | {seconds:.1f} s, {len(service.workers())} workers |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle_dir", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--mutants", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=secrets.randbits(32))
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    picture = options.picture.read_bytes()
+    print(f"| seed | {options.seed} |\n|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        service = Service(options.bundle_dir.resolve(), Path(folder))
+        try:
+            if options.mutants:
+                try_mutants(service, picture, options.mutants, chance)
+            if options.kills:
+                try_kills(service, picture, options.kills, chance)
+        finally:
+            service.process.terminate()
+            service.process.wait(timeout=60)
+
+
+if __name__ == "__main__":
+    main()
