@@ -10,6 +10,7 @@ log but for the stated loss, no line may be doubled, and the service must be rea
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -74,7 +75,12 @@ class Service:
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+        alive = []
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                if "_bentoml_impl.worker.service" in " ".join(child.cmdline()):
+                    alive.append(child)
+        return alive
 
     def logged(self) -> list[str]:
         lines = [line for path in self.data_dir.rglob("*.jsonl") for line in path.read_text().splitlines()]
@@ -130,8 +136,9 @@ def try_kills(service: Service, picture: bytes, num: int, chance: random.Random)
         time.sleep(chance.uniform(0.05, 1.5))
         workers = service.workers()
         if workers:
-            workers[chance.randrange(len(workers))].send_signal(signal.SIGKILL)
-            num_killed += 1
+            with contextlib.suppress(psutil.NoSuchProcess):
+                workers[chance.randrange(len(workers))].send_signal(signal.SIGKILL)
+                num_killed += 1
     seconds = service.wait_until_ready()
     stop.set()
     for thread in clients:

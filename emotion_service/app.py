@@ -27,6 +27,8 @@ from emotion_service.errors import EXCEPTION_HANDLERS, RequestError, error_body
 from emotion_service.feedback import FeedbackBox, read_feedback
 from emotion_service.gatekeeper import Gatekeeper
 from emotion_service.kept_pictures import KeptPictures
+from emotion_service.label_queue import LABEL_PAGE, LabelQueue
+from emotion_service.memory import MemoryKeeper
 from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.openapi import openapi_document
 from emotion_service.prediction_log import PredictionLog
@@ -39,7 +41,7 @@ _SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
 _WISHES: Final = {"heatmap": ("0", "1"), "face": ("whole", "find")}
 """Values that the query of `/predict` may have; the first is the default."""
-_GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback"})
+_GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback", "/label_requests", "/label_picture"})
 
 
 class EmotionApp:
@@ -55,6 +57,8 @@ class EmotionApp:
         self._answerer: Answerer | None = None
         self._pictures: KeptPictures | None = None
         self._watch: ChampionWatch | None = None
+        self._memory: MemoryKeeper | None = None
+        self._queue = LabelQueue(settings.data_dir)
         self._num_running = 0
         # Far more bodies may arrive at a time than are answered: senders are slow.
         self._budget = BodyBudget(8 * settings.max_concurrency)
@@ -78,6 +82,7 @@ class EmotionApp:
         metrics = self.metrics = Metrics()
         self._box = FeedbackBox(self.settings.data_dir / "feedback")
         self._answerer = Answerer(self._box.new_id)
+        self._memory = MemoryKeeper()
         predictions_dir = self.settings.data_dir / "predictions"
 
         def count(result: str, number: int) -> None:
@@ -106,6 +111,8 @@ class EmotionApp:
             self.log.close()
         if self._pictures:
             self._pictures.close()
+        if self._memory:
+            self._memory.close()
         if self.metrics:
             self.metrics.close()
 
@@ -116,6 +123,9 @@ class EmotionApp:
             "/predict": ("POST", self._predict),
             "/predict_batch": ("POST", self._predict_batch),
             "/feedback": ("POST", self._feedback),
+            "/label": ("GET", self._label_page),
+            "/label_requests": ("GET", self._label_requests),
+            "/label_picture": ("GET", self._label_picture),
             "/model": ("GET", self._facts),
             "/docs.json": ("GET", self._docs),
             "/metrics": ("GET", self._metrics),
@@ -217,6 +227,26 @@ class EmotionApp:
         self.metrics.feedback.labels(emotion).inc()
         return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
 
+    async def _label_page(self, _: Request) -> Response:
+        return HTMLResponse(LABEL_PAGE)
+
+    async def _label_requests(self, _: Request) -> Response:
+        queue = self._require_queue()
+        return JSONResponse(await to_thread.run_sync(queue.waiting))
+
+    async def _label_picture(self, request: Request) -> Response:
+        queue = self._require_queue()
+        found = await to_thread.run_sync(queue.picture, request.query_params.get("prediction_id", ""))
+        if found is None:
+            raise RequestError(404, "no_picture", "No picture of this prediction is kept.")
+        return Response(found[0], media_type=found[1], headers={"Cache-Control": "no-store"})
+
+    def _require_queue(self) -> LabelQueue:
+        if not self.settings.token:
+            message = "The queue shows people's pictures, so it needs a token. Start the service with EMOTION_TOKEN."
+            raise RequestError(403, "needs_token", message)
+        return self._queue
+
     async def _answer(self, model: Classifier, contents: list[bytes], wishes: Wishes) -> list[Answered | PictureError]:
         assert self._answerer
         answer = self._answerer.answer
@@ -224,6 +254,8 @@ class EmotionApp:
         if len(contents) == 1 and not wishes.finds_face and is_quick(contents[0]):
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
             return answer(model, contents, wishes, deadline)
+        assert self._memory
+        self._memory.note()
         # A thread, so that a large picture does not hold up the others.
         return await to_thread.run_sync(lambda: answer(model, contents, wishes, deadline), abandon_on_cancel=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emotion_service.schemas import ErrorAnswer, Feedback, FeedbackAnswer, ModelFacts, Prediction
+from emotion_service.schemas import ErrorAnswer, Feedback, FeedbackAnswer, ModelFacts, Prediction, QueuedPrediction
 from emotion_service.uploads import BATCH_FIELD_NAME, FIELD_NAME, MAX_BATCH_PICTURES
 
 _REFUSALS = {
@@ -37,7 +37,7 @@ _WISHES = [
     },
 ]
 _ITEMS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Prediction", "ErrorAnswer")]
-_MODELS = (Prediction, ErrorAnswer, ModelFacts, Feedback, FeedbackAnswer)
+_MODELS = (Prediction, ErrorAnswer, ModelFacts, Feedback, FeedbackAnswer, QueuedPrediction)
 
 
 def openapi_document(version: str) -> dict[str, Any]:
@@ -121,6 +121,41 @@ def openapi_document(version: str) -> dict[str, Any]:
                 }
             },
             "/": {"get": _plain("The page", "text/html")},
+            "/label": {"get": _plain("The page of the queue", "text/html")},
+            "/label_requests": {
+                "get": {
+                    "summary": "Predictions whose labels would tell most; only with a token",
+                    "responses": {
+                        "200": {
+                            "description": "Those that have no label yet.",
+                            "content": {
+                                "application/json": {
+                                    "schema": {
+                                        "type": "array",
+                                        "items": {"$ref": "#/components/schemas/QueuedPrediction"},
+                                    }
+                                }
+                            },
+                        },
+                        "403": _answer("The service runs without a token.", "ErrorAnswer"),
+                        **{status: refusals[status] for status in ("401", "429", "431")},
+                    },
+                }
+            },
+            "/label_picture": {
+                "get": {
+                    "summary": "The kept picture of a prediction; only with a token",
+                    "parameters": [
+                        {"name": "prediction_id", "in": "query", "required": True, "schema": {"type": "string"}}
+                    ],
+                    "responses": {
+                        "200": {"description": "The picture.", "content": {"image/*": {}}},
+                        "403": _answer("The service runs without a token.", "ErrorAnswer"),
+                        "404": _answer("No picture of it is kept.", "ErrorAnswer"),
+                        **{status: refusals[status] for status in ("401", "429", "431")},
+                    },
+                }
+            },
             "/livez": {"get": _plain("Is the process alive?", "text/plain")},
             "/readyz": {
                 "get": {

@@ -83,3 +83,13 @@ class FeedbackAnswer(Feedback):
     """The label was accepted; a second one for the same prediction is not."""
 
     state: str = Field(json_schema_extra={"enum": ["accepted"]})
+
+
+class QueuedPrediction(BaseModel):
+    """A prediction that wants a label."""
+
+    prediction_id: str
+    emotion: str = Field(description="What the network said.")
+    confidence: Probability
+    reason: str = Field(json_schema_extra={"enum": ["random", "odd", "uncertain"]})
+    has_picture: bool

@@ -12,7 +12,7 @@ import pandas as pd
 
 from emotion_assets.core.bundle import REFERENCE_NAME
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.files import write_atomically
+from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.steps.drift.feedback import label_request, labelled_performance
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
@@ -22,6 +22,7 @@ WINDOW_PICTURES: Final = 500
 """More rows would only find harmless differences."""
 ALARMS_OF_AN_INCIDENT: Final = 2
 REQUEST_NAME: Final = "label_request.csv"
+QUEUE_NAME: Final = "requested.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,9 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         requested = label_request(current, is_odd(current, reference), places.predictions_dir)
         report_dir.mkdir(parents=True)
         write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
+        # Where the service's queue looks for it.
+        rows = requested.drop(columns="picture").to_dict("records")
+        write_json(places.feedback_dir / QUEUE_NAME, {"model_version": classifier.version, "predictions": rows})
     html_path = write_drift_report(report_dir, current, reference, verdict, source, window)
     return DriftCheck(verdict, source, window, report_dir, html_path)
 

@@ -1,0 +1,62 @@
+"""The queue "please label these": what the drift report asked for, less what has a label by now.
+
+It shows kept pictures, which are of people, so it is open only to those who have the service's token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_service.kept_pictures import PICTURES_NAME
+
+REQUEST_NAME: Final = "requested.json"
+
+_ID: Final = re.compile(r"[0-9a-f]{40}")
+_MEDIA_TYPES: Final = {".jpeg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
+
+
+class LabelQueue:
+    """Reads the request that `drift_report` left beside the labels."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Look below `data_dir`; nothing has to be there yet."""
+        self._feedback_dir = data_dir / "feedback"
+        self._pictures_dir = data_dir / "predictions" / PICTURES_NAME
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """Return the predictions that still want a label, the most telling first, as `QueuedPrediction`s."""
+        try:
+            requested = json.loads((self._feedback_dir / REQUEST_NAME).read_text())["predictions"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return [
+            {
+                "prediction_id": row["prediction_id"],
+                "emotion": row["emotion"],
+                "confidence": row["confidence"],
+                "reason": row["reason"],
+                "has_picture": self.picture(row["prediction_id"]) is not None,
+            }
+            for row in requested
+            if not (self._feedback_dir / row["prediction_id"][:2] / f"{row['prediction_id']}.json").exists()
+        ]
+
+    def picture(self, prediction_id: str) -> tuple[bytes, str] | None:
+        """Return the kept picture of a prediction and its media type, or None."""
+        if not _ID.fullmatch(prediction_id):
+            return None
+        for path in self._pictures_dir.glob(f"????-??-??/{prediction_id}.*"):
+            try:
+                return path.read_bytes(), _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+            except FileNotFoundError:
+                return None  # its days were over in this moment
+        return None
+
+
+LABEL_PAGE: Final = (
+    (Path(__file__).parent / "label.html").read_text(encoding="utf-8").replace("EMOTIONS_HERE", json.dumps(EMOTIONS))
+)

@@ -1,0 +1,90 @@
+"""People with the token label what the drift report asked for; nobody else sees a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from emotion_assets.steps.drift.check import QUEUE_NAME
+from emotion_service.app import EmotionApp
+from emotion_service.label_queue import REQUEST_NAME
+from emotion_service.settings import Settings
+from tests.service.conftest import logged
+
+HEADERS = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture
+def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
+    settings = Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, keep_images=True, token="secret")
+    emotion_app = EmotionApp(settings)
+    emotion_app.load(bundle_dir)
+    return emotion_app
+
+
+def answered(app: EmotionApp, faces: list[tuple[str, bytes]], num: int) -> list[str]:
+    """Ask for some faces, request labels for all of them, and return their ids once they are kept."""
+    with TestClient(app.routes(), headers=HEADERS) as client:
+        ids = [client.post("/predict", files={"image": face}).json()["prediction_id"] for _, face in faces[:num]]
+    logged(app)
+    rows = [{"prediction_id": name, "emotion": "sad", "confidence": 0.5, "reason": "random"} for name in ids]
+    folder = app.settings.data_dir / "feedback"
+    folder.mkdir(exist_ok=True)
+    (folder / REQUEST_NAME).write_text(json.dumps({"predictions": rows}))
+    return ids
+
+
+def test_both_sides_agree_on_the_file() -> None:
+    """The pipeline writes what the service reads, though neither imports the other."""
+    assert QUEUE_NAME == REQUEST_NAME
+
+
+def test_what_has_a_label_leaves_the_queue(app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
+    """Three are asked for, one is labelled, two are left; their pictures are those that were sent."""
+    ids = answered(app, faces, 3)
+    with TestClient(app.routes(), headers=HEADERS) as client:
+        client.post("/feedback", json={"prediction_id": ids[0], "emotion": "happy"})
+        waiting = client.get("/label_requests").json()
+        picture = client.get(f"/label_picture?prediction_id={ids[1]}")
+
+    assert [row["prediction_id"] for row in waiting] == ids[1:]
+    assert all(row["has_picture"] for row in waiting)
+    assert picture.content == faces[1][1]
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/label_requests", "/label_picture?prediction_id=x"])
+def test_nobody_without_the_token_sees_anything(app: EmotionApp, path: str) -> None:
+    """401 without it; 403 where the service has none, because then everybody would see the pictures."""
+    open_app = EmotionApp(dataclasses.replace(app.settings, token=""))
+
+    assert TestClient(app.routes()).get(path).status_code == 401
+    response = TestClient(open_app.routes()).get(path)
+    assert response.status_code == 403
+    assert "EMOTION_TOKEN" in response.json()["error"]["message"]
+    app.close()
+
+
+@pytest.mark.parametrize("name", ["", "../../feedback/.key", "0" * 40, "*", "%2e%2e%2f"])
+def test_no_other_file_is_shown(app: EmotionApp, name: str) -> None:
+    """Only names of predictions, and only where a picture is kept."""
+    with TestClient(app.routes(), headers=HEADERS) as client:
+        assert client.get(f"/label_picture?prediction_id={name}").status_code == 404
+    app.close()
+
+
+def test_without_a_request_the_queue_is_empty(app: EmotionApp) -> None:
+    """Also where the file is torn or of another kind."""
+    folder = app.settings.data_dir / "feedback"
+    folder.mkdir(exist_ok=True)
+    with TestClient(app.routes(), headers=HEADERS) as client:
+        for text in (None, "{", "[]", "{}"):
+            if text is not None:
+                (folder / REQUEST_NAME).write_text(text)
+            assert client.get("/label_requests").json() == []
+    app.close()
