@@ -17,7 +17,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui drift-ui serve container-test data models rollback clean-models bench clean
+.PHONY: help demo demo-loop test check ui drift-ui serve container-test data models rollback clean-models bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## draw faces, run the whole pipeline, ask the service, in about two minutes
 	$(BIN)/python scripts/demo.py
+
+demo-loop: $(READY) ## the loop: pictures go bad, drift alarm, labels, retrain, better answers; about five minutes
+	$(BIN)/python scripts/demo_loop.py
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest

@@ -9,7 +9,7 @@ from emotion_assets.automation.jobs import check_drift, collect_feedback, compac
 from emotion_assets.automation.model_jobs import MODEL_JOBS
 from emotion_assets.automation.schedules import daily_drift_check, feedback_collection, log_compaction
 from emotion_assets.automation.sensors import drift_sensor, new_images_sensor
-from emotion_assets.resources import Alerts, Places
+from emotion_assets.resources import Alerts, Automation, Places
 
 _ROOMS = [data, training, evaluation, drift, packing, feedback]
 
@@ -19,7 +19,11 @@ defs = dg.Definitions(
     jobs=[retrain, check_drift, collect_feedback, compact_log, *MODEL_JOBS],
     sensors=[new_images_sensor, drift_sensor],
     schedules=[daily_drift_check, feedback_collection, log_compaction],
-    resources={"places": Places.from_environment(), "alerts": Alerts.from_environment()},
+    resources={
+        "places": Places.from_environment(),
+        "alerts": Alerts.from_environment(),
+        "automation": Automation.from_environment(),
+    },
     # A process for each step would cost about ten seconds of imports each.
     executor=dg.in_process_executor,
 )

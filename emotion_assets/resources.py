@@ -3,9 +3,10 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import dagster as dg
+import yaml
 
 from emotion_assets.core.files import source_version
 from emotion_assets.steps.drift.alerts import AlertTargets
@@ -104,6 +105,46 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
     def targets(self) -> AlertTargets:
         """Return them for the step that sends."""
         return AlertTargets(self.webhook_url, self.email_to, self.smtp_server)
+
+
+class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter breaks inference in Dagster
+    """How sensors wait, and what they give to the runs that they start."""
+
+    quiet_seconds: float = 60
+    """A folder counts as quiet when no file in it was changed for so long: half-copied deliveries wait."""
+    run_config_path: str = ""
+    """A file with the run configuration; empty takes the defaults."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read `EMOTION_QUIET_SECONDS` (default 60) and `EMOTION_RUN_CONFIG` (default none)."""
+        return cls(
+            quiet_seconds=float(os.environ.get("EMOTION_QUIET_SECONDS", "60")),
+            run_config_path=os.environ.get("EMOTION_RUN_CONFIG", ""),
+        )
+
+    @property
+    def interval_seconds(self) -> int:
+        """How often a sensor looks: no more seldom than a minute, no more often than every five seconds."""
+        return max(5, min(60, int(self.quiet_seconds)))
+
+    def run_config(self) -> dict[str, Any]:
+        """Return the run configuration for the runs that sensors start.
+
+        Raises:
+            dg.Failure: the file cannot be read, or is no mapping.
+        """
+        if not self.run_config_path:
+            return {}
+        try:
+            loaded = yaml.safe_load(Path(self.run_config_path).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise dg.Failure(
+                f"EMOTION_RUN_CONFIG names {self.run_config_path}, which is unreadable: {error}"
+            ) from error
+        if not isinstance(loaded, dict):
+            raise dg.Failure(f"{self.run_config_path} holds no mapping. Begin it with `ops:`, as in the launchpad.")
+        return loaded
 
 
 def code_version(room: str) -> str:

@@ -11,34 +11,37 @@ import dagster as dg
 from emotion_assets.assets.data import raw_images
 from emotion_assets.assets.drift import drift_report
 from emotion_assets.automation.jobs import retrain
-from emotion_assets.resources import Places
+from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
 
-QUIET_SECONDS = 60
-"""A folder counts as quiet when no file in it was changed for so long: half-copied deliveries wait."""
 DRIFT_COOLDOWN_SECONDS = 6 * 3600
 """Between two runs that drift asked for; labels that trickle in must not start one each."""
+_INTERVAL_SECONDS = Automation.from_environment().interval_seconds
 RETRY_SECONDS = 3600
 """A run that failed before it ingested the new files is requested again after so long, not every minute."""
 
 
-@dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
-def new_images_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.SensorResult | dg.SkipReason:
+@dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
+def new_images_sensor(
+    context: dg.SensorEvaluationContext, places: Places, automation: Automation
+) -> dg.SensorResult | dg.SkipReason:
     """Retrains when photographs came, went or changed in `raw/` and the folder has been quiet for a minute."""
     signature, num_files, newest = folder_signature(places.raw_dir)
     if num_files == 0:
         return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
     if signature == _ingested_signature(context):
         return dg.SkipReason(f"Nothing new: the {num_files:,} files are known.")
-    if reason := _unquiet(num_files, newest):
+    if reason := _unquiet(num_files, newest, automation.quiet_seconds):
         return dg.SkipReason(reason)
     if _is_retraining(context):
         return dg.SkipReason("A retrain run is queued or running; what is new is taken after it.")
-    return _request(context, signature, {"trigger": "new_images"})
+    return _request(context, automation, signature, {"trigger": "new_images"})
 
 
-@dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
-def drift_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.SensorResult | dg.SkipReason:
+@dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
+def drift_sensor(
+    context: dg.SensorEvaluationContext, places: Places, automation: Automation
+) -> dg.SensorResult | dg.SkipReason:
     """Answers to an incident: asks for labels, and retrains once there is something new to learn from."""
     event = context.instance.get_latest_materialization_event(drift_report.key)
     if event is None or event.asset_materialization is None:
@@ -55,27 +58,31 @@ def drift_sensor(context: dg.SensorEvaluationContext, places: Places) -> dg.Sens
             f"Answers changed: {cause} The {num_files:,} labelled photographs are the ones that the model was trained "
             f"on, so training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
         )
-    if reason := _unquiet(num_files, newest):
+    if reason := _unquiet(num_files, newest, automation.quiet_seconds):
         return dg.SkipReason(f"Answers changed: {cause} {reason}")
     if _is_retraining(context):
         return dg.SkipReason(f"Answers changed: {cause} A retrain run is queued or running already.")
-    return _request(context, signature, {"trigger": "drift"}, DRIFT_COOLDOWN_SECONDS)
+    return _request(context, automation, signature, {"trigger": "drift"}, DRIFT_COOLDOWN_SECONDS)
 
 
-def _unquiet(num_files: int, newest: float) -> str | None:
+def _unquiet(num_files: int, newest: float, needed_seconds: float) -> str | None:
     """Return why the folder is not quiet yet, or None when it is."""
     quiet_seconds = time.time() - newest
     # A time in the future (a wrong clock on a camera) says nothing about copying.
-    if 0 <= quiet_seconds < QUIET_SECONDS:
+    if 0 <= quiet_seconds < needed_seconds:
         return (
             f"Files are arriving: the newest of {num_files:,} is {quiet_seconds:.0f} s old; "
-            f"waiting for {QUIET_SECONDS} s of quiet."
+            f"waiting for {needed_seconds:g} s of quiet."
         )
     return None
 
 
 def _request(
-    context: dg.SensorEvaluationContext, signature: str, tags: dict[str, str], cooldown_seconds: float = 0
+    context: dg.SensorEvaluationContext,
+    automation: Automation,
+    signature: str,
+    tags: dict[str, str],
+    cooldown_seconds: float = 0,
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for one run; for the same files again only after a while, should that run fail before it took them in."""
     last = json.loads(context.cursor or "{}")
@@ -90,7 +97,8 @@ def _request(
             f"A run was requested {waited_seconds / 60:.0f} minutes ago; the next one waits until "
             f"{cooldown_seconds / 3600:.0f} hours have passed."
         )
-    return dg.SensorResult([dg.RunRequest(tags=tags)], cursor=json.dumps({"signature": signature, "at": time.time()}))
+    request = dg.RunRequest(tags=tags, run_config=automation.run_config())
+    return dg.SensorResult([request], cursor=json.dumps({"signature": signature, "at": time.time()}))
 
 
 def _ingested_signature(context: dg.SensorEvaluationContext) -> str | None:

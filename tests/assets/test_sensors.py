@@ -11,12 +11,13 @@ import pytest
 
 from emotion_assets.automation.sensors import (
     DRIFT_COOLDOWN_SECONDS,
-    QUIET_SECONDS,
     RETRY_SECONDS,
     drift_sensor,
     new_images_sensor,
 )
-from emotion_assets.resources import Places
+from emotion_assets.resources import Automation, Places
+
+QUIET_SECONDS = Automation().quiet_seconds
 
 
 @pytest.fixture
@@ -38,8 +39,16 @@ def put(places: Places, face: bytes, name: str = "a.jpg", age_seconds: float = 2
     os.utime(path, (moment, moment))
 
 
-def tick(sensor: Any, places: Places, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"places": places})
+def tick(
+    sensor: Any,
+    places: Places,
+    instance: dg.DagsterInstance,
+    cursor: str | None = None,
+    automation: Automation = Automation(),  # noqa: B008 -- it is never changed
+) -> Any:
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"places": places, "automation": automation}
+    )
     return sensor(context)
 
 
@@ -177,3 +186,22 @@ def test_a_delivery_that_was_undone_and_redone_is_taken_in(
     cursor = json.loads(first.cursor) | {"signature": "with one more file"}
 
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
+
+
+def test_a_sensor_gives_its_runs_the_chosen_configuration(
+    places: Places, instance: dg.DagsterInstance, face: bytes, tmp_path: Path
+) -> None:
+    """What EMOTION_RUN_CONFIG names goes with the request; an unreadable file is said, and nothing is requested."""
+    put(places, face)
+    path = tmp_path / "run.yaml"
+    automation = Automation(run_config_path=str(path))
+    with pytest.raises(dg.Failure, match="unreadable"):
+        tick(new_images_sensor, places, instance, automation=automation)
+    path.write_text("7")
+    with pytest.raises(dg.Failure, match="no mapping"):
+        tick(new_images_sensor, places, instance, automation=automation)
+    path.write_text("ops: {trained_cnn: {config: {preset: quick}}}")
+
+    (request,) = tick(new_images_sensor, places, instance, automation=automation).run_requests
+
+    assert request.run_config == {"ops": {"trained_cnn": {"config": {"preset": "quick"}}}}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
@@ -15,6 +17,15 @@ from emotion_service.settings import Settings
 
 # Answered by the server around the application, which is not there in this test.
 SERVER_ROUTES = "/(livez|readyz)"
+
+
+def hold_to_the_document(requests: SearchStrategy[schemathesis.Case], excluded: list[Any]) -> None:
+    @given(case=requests)
+    @settings(max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def answers_as_documented(case: schemathesis.Case) -> None:
+        case.call_and_validate(excluded_checks=excluded)
+
+    answers_as_documented()
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -34,16 +45,8 @@ def test_every_answer_is_documented(bundle_dir: Path, tmp_path: Path, mode: Gene
         if operation.path == "/predict_batch":
             # In a form, `true` is the same as a list of one part that says so: it is answered, as no picture.
             excluded.append(negative_data_rejection)
-
-        @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(
-            max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-        )
-        def answers_as_documented(case: schemathesis.Case) -> None:
-            case.call_and_validate(excluded_checks=excluded)
-
         if mode is GenerationMode.POSITIVE or operation.body or operation.query:
-            answers_as_documented()
+            hold_to_the_document(operation.as_strategy(generation_mode=mode), excluded)
             num_operations += 1
     app.close()
 

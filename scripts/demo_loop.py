@@ -1,0 +1,292 @@
+"""The loop in front of your eyes: pictures go bad, drift is noticed, people label, a better model takes over.
+
+Everything is real: Dagster's daemon with queue and sensor, the served bento, HTTP. Only the people who label
+are this script, which knows what it drew. Left in `data/demo_loop`, or in the folder that EMOTION_DATA_DIR names.
+
+    make demo-loop
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from demo import BIN, CHECKOUT, _free_port, _is_chosen, say
+from PIL import Image, ImageFilter
+
+from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+
+RUN_CONFIG = CHECKOUT / "scripts" / "demo_run.yaml"
+
+
+@dataclass
+class Circle:
+    """What happened, for the end of the demo and for its test."""
+
+    first_model: str = ""
+    second_model: str = ""
+    accuracy_on_good: float = 0.0
+    accuracy_on_bad_before: float = 0.0
+    accuracy_on_bad_after: float = 0.0
+    state_on_good: str = ""
+    cause: str = ""
+    severity: str = ""
+    num_requested: int = 0
+    num_labels: int = 0
+    trigger: str = ""
+    num_failed_requests: int = 0
+    seconds: float = 0.0
+
+
+def spoil(face: bytes, rng: np.random.Generator) -> bytes:
+    """What a camera does that was turned, went out of focus and has too little light."""
+    image = Image.open(io.BytesIO(face)).convert("L")
+    image = image.rotate(55 + rng.normal(0, 4), Image.Resampling.BILINEAR, fillcolor=110)
+    image = image.filter(ImageFilter.GaussianBlur(1.2)).point(lambda grey: int(grey * 0.45))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def faces(num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
+    """Draw labelled faces."""
+    rng = np.random.default_rng(seed)
+    for number in range(num):
+        emotion = EMOTIONS[number % len(EMOTIONS)]
+        face = draw_face(emotion, rng)
+        yield emotion, spoil(face, rng) if is_bad else face
+
+
+class Stage:
+    """Folders, environment and the two programs that run all the time."""
+
+    def __init__(self, home: Path) -> None:
+        """Use `home` for everything."""
+        self.home, self.port = home, _free_port()
+        self.environment = os.environ | {
+            "EMOTION_DATA_DIR": str(home),
+            "BENTOML_HOME": str(home / "bentoml"),
+            "DAGSTER_HOME": str(home / "dagster_home"),
+            "EMOTION_RUN_CONFIG": str(RUN_CONFIG),
+            "EMOTION_QUIET_SECONDS": "5",
+            "EMOTION_KEEP_IMAGES": "1",
+            "EMOTION_WORKERS": "1",
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "BENTOML_DO_NOT_TRACK": "True",
+            "PYTHONWARNINGS": "ignore",
+        }
+        (home / "dagster_home").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
+
+    def dagster(self, *words: str) -> str:
+        """Run a Dagster command to its end and return what it printed."""
+        command = [str(BIN / "dagster"), *words, "-m", "emotion_assets.definitions"]
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env=self.environment, check=False, capture_output=True, text=True, timeout=900
+        )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        return done.stdout + done.stderr
+
+    @contextlib.contextmanager
+    def running(self, name: str, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Keep a program running, its output in a file, and stop it and its children at the end."""
+        with (
+            (self.home / f"{name}.log").open("w") as log,
+            subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                cwd=CHECKOUT,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                try:
+                    process.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def champion(self) -> str:
+        """The version that the gate accepted last."""
+        return str(json.loads((self.home / "models" / "champion.json").read_text())["version"])
+
+    def check_drift(self) -> dict[str, Any]:
+        """Let the daemon run `check_drift`; return its verdict, once the report is there."""
+        time.sleep(2)  # the service writes its log a moment after the answer
+        before = set(self.home.glob("reports/drift/*/verdict.json"))
+        self.dagster("job", "launch", "-j", "check_drift")
+
+        def fresh() -> set[Path]:
+            return set(self.home.glob("reports/drift/*/verdict.json")) - before
+
+        wait_for("a drift report", lambda: bool(fresh()), 240)
+        return dict(json.loads(max(fresh()).read_text()))
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"Not within {seconds:g} s: {what}. The logs lie beside the data.")
+        time.sleep(1)
+
+
+class Client:
+    """Somebody who asks the service, and knows what is right."""
+
+    def __init__(self, port: int, circle: Circle) -> None:
+        """Ask on `port`."""
+        self._http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self._circle = circle
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def is_ready(self) -> bool:
+        """Tell whether the service answers."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def version(self) -> str:
+        """The model that answers."""
+        return str(self._http.get("/model").json()["model_version"])
+
+    def ask(self, pictures: Iterator[tuple[str, bytes]]) -> tuple[float, dict[str, str]]:
+        """Send pictures; return the accuracy, and what each prediction's picture really shows."""
+        truth, num_right = {}, 0
+        for emotion, content in pictures:
+            response = self._http.post("/predict", content=content, headers={"Content-Type": "image/jpeg"})
+            if response.status_code != 200:
+                self._circle.num_failed_requests += 1
+                continue
+            answer = response.json()
+            truth[answer["prediction_id"]] = emotion
+            num_right += answer["emotion"] == emotion
+        return num_right / max(1, len(truth)), truth
+
+    def label(self, truth: dict[str, str]) -> int:
+        """Send labels; return how many were taken."""
+        answers = [
+            self._http.post("/feedback", json={"prediction_id": name, "emotion": emotion})
+            for name, emotion in truth.items()
+        ]
+        return sum(answer.status_code == 200 for answer in answers)
+
+
+def run_circle(home: Path, num_per_emotion: int, num_pictures: int, tell: Callable[[str], None] = say) -> Circle:
+    """Run the whole loop below `home` and return what happened."""
+    circle, stage, started = Circle(), Stage(home), time.monotonic()
+
+    def report(text: str) -> None:
+        tell(f"{time.monotonic() - started:5.0f} s  {text}")
+
+    report(f"Drawing {5 * num_per_emotion} faces and training on them")
+    draw_delivery(home, num_per_emotion=num_per_emotion, seed=0)
+    stage.dagster("job", "execute", "-j", "retrain", "-c", str(RUN_CONFIG))
+    circle.first_model = stage.champion()
+    report(f"Model {circle.first_model} was accepted; starting the service, and Dagster's daemon with drift_sensor on")
+    serve = ("bentoml", "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(stage.port))
+    with (
+        stage.running("service", *serve),
+        stage.running("daemon", "dagster-daemon", "run", "-m", "emotion_assets.definitions"),
+        contextlib.closing(Client(stage.port, circle)) as client,
+    ):
+        wait_for("the service is ready", client.is_ready, 120)
+        stage.dagster("sensor", "start", "drift_sensor")
+        circle.accuracy_on_good, _ = client.ask(faces(num_pictures, seed=1, is_bad=False))
+        report(f"{num_pictures} good pictures: {circle.accuracy_on_good:.0%} are answered rightly")
+        good = stage.check_drift()
+        circle.state_on_good = good["state"]
+        report(f"check_drift says: {good['state']}, {good['cause']}")
+
+        report("The camera is turned, out of focus, and the light goes")
+        truth = _until_incident(stage, client, circle, num_pictures, report)
+        report(f"ALARM ({circle.severity}): {circle.cause} Labels of {circle.num_requested} pictures are asked for")
+
+        circle.num_labels = client.label(truth)
+        report(f"People gave {circle.num_labels} labels on the page; collect_feedback makes photographs of them")
+        stage.dagster("job", "launch", "-j", "collect_feedback")
+        report("Waiting for drift_sensor: now there is something new to learn from")
+        wait_for("a retrain by drift_sensor", lambda: stage.champion() != circle.first_model, 900)
+        circle.second_model = stage.champion()
+        circle.trigger = _trigger_of_last_retrain(stage)
+        report(f"drift_sensor started a run, and the gate accepted {circle.second_model}")
+        wait_for("the service follows", lambda: client.version() == circle.second_model, 60)
+        report("The service answers with the new model, without a restart")
+        circle.accuracy_on_bad_after, _ = client.ask(faces(num_pictures, seed=99, is_bad=True))
+        # The same faces as before the alarm would be known by now; these are new ones.
+        report(
+            f"New bad pictures: {circle.accuracy_on_bad_before:.0%} were answered rightly before, "
+            f"{circle.accuracy_on_bad_after:.0%} are now"
+        )
+    circle.seconds = time.monotonic() - started
+    return circle
+
+
+def _until_incident(
+    stage: Stage, client: Client, circle: Circle, num_pictures: int, report: Callable[[str], None]
+) -> dict[str, str]:
+    """Send bad pictures, window by window, until a drift report opens an incident; return what they show."""
+    circle.accuracy_on_bad_before, truth = client.ask(faces(num_pictures, seed=2, is_bad=True))
+    report(f"{num_pictures} bad pictures: {circle.accuracy_on_bad_before:.0%} are answered rightly, and nobody knows")
+    for window in (1, 2, 3):
+        verdict = stage.check_drift()
+        report(f"check_drift, window {window}: {verdict['state']}: {verdict['cause']}")
+        if verdict["window"]["is_incident"]:
+            circle.cause, circle.severity = verdict["cause"], verdict["severity"]
+            queue = json.loads((stage.home / "feedback" / "requested.json").read_text())
+            circle.num_requested = len(queue["predictions"])
+            return truth
+        _, more = client.ask(faces(num_pictures, seed=10 + window, is_bad=True))
+        truth |= more
+    raise SystemExit("Three windows of bad pictures opened no incident.")
+
+
+def _trigger_of_last_retrain(stage: Stage) -> str:
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(stage.home / "dagster_home")) as instance:
+        runs = instance.get_run_records(dg.RunsFilter(job_name="retrain"), limit=1)
+        return str(runs[0].dagster_run.tags.get("trigger", ""))
+
+
+def main() -> int:
+    """Run the demo in an empty folder."""
+    home = Path(os.environ["EMOTION_DATA_DIR"]) if _is_chosen() else CHECKOUT / "data" / "demo_loop"
+    if home == CHECKOUT / "data" / "demo_loop":
+        shutil.rmtree(home, ignore_errors=True)
+    elif home.exists() and any(home.iterdir()):
+        say(f"{home} is not empty, and the demo begins from nothing. Name another folder, or unset EMOTION_DATA_DIR.")
+        return 1
+    circle = run_circle(home.absolute(), num_per_emotion=160, num_pictures=300)
+    (home / "circle.json").write_text(json.dumps(asdict(circle), indent=2) + "\n")
+    say(f"\nThe circle closed in {circle.seconds / 60:.1f} minutes. Its timeline: make ui EMOTION_DATA_DIR={home} …")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
