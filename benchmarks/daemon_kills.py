@@ -31,7 +31,7 @@ from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-RUN_CONFIG = "ops: {trained_cnn: {config: {preset: quick, epochs: 3, width: 8, batch_size: 64}}}\n"
+RUN_CONFIG = "ops: {trained_cnn: {config: {preset: quick, epochs: 10, width: 12, batch_size: 64}}}\n"
 QUIET_SECONDS = 10
 
 

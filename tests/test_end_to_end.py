@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import dagster as dg
 import httpx
@@ -106,8 +108,34 @@ def kill_at(run: subprocess.Popen[str], text: str) -> None:
     assert run.wait() == -signal.SIGKILL, "".join(seen[-30:])
 
 
+class Collector(BaseHTTPRequestHandler):
+    """Takes traces as an OpenTelemetry collector does."""
+
+    taken: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.taken.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
 @pytest.fixture(scope="module")
-def service(site: Site) -> Iterator[str]:
+def collector() -> Iterator[str]:
+    """Where the service sends its traces."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/traces"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def service(site: Site, collector: str) -> Iterator[str]:
     """The address of the bento, served as people serve it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -115,7 +143,9 @@ def service(site: Site) -> Iterator[str]:
     command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
     with (
         (site.home / "service.log").open("w") as log,
-        subprocess.Popen(command, cwd=site.home, env=site.environment, stdout=log, stderr=log) as process,
+        subprocess.Popen(
+            command, cwd=site.home, env=site.environment | {"EMOTION_TRACES_URL": collector}, stdout=log, stderr=log
+        ) as process,
     ):
         address = f"http://127.0.0.1:{port}"
         try:
@@ -190,6 +220,13 @@ def test_bad_uploads_are_refused_by_the_real_server(service: str) -> None:
         assert response.status_code == status, (path, response.text)
         assert set(response.json()["error"]) == {"code", "message"}
     assert is_ready(service)
+
+
+def test_traces_reach_the_collector(service: str) -> None:
+    """Where a collector is named, spans of requests arrive there."""
+    ask(service, draw_face("happy", np.random.default_rng(1)))
+
+    wait_for(lambda: any(b"emotion_service" in body and b"/predict" in body for body in Collector.taken), 30)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")

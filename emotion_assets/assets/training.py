@@ -48,6 +48,7 @@ class TrainingRunConfig(dg.Config):
     precision: str | None = Field(
         None, description="auto, 32-true or bf16-mixed; auto takes what the device does well."
     )
+    tracker: str = Field("none", description="none, wandb or mlflow: where curves go beside CSV and TensorBoard.")
 
 
 @dg.asset(
@@ -72,6 +73,7 @@ def trained_cnn(
         places.models_dir,
         places.reports_dir / "training",
         preset=choices.pop("preset"),
+        tracker=choices.pop("tracker"),
         overrides=choices,
         code_version=code_version("training"),
         log=context.log.info,

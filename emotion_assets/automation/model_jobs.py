@@ -3,11 +3,16 @@
 They are jobs and not assets, because nothing depends on them and `Materialize all` should not run them.
 """
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from pydantic import Field
 
 from emotion_assets.assets.metadata import picture, table
 from emotion_assets.resources import Places
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class RollbackConfig(dg.Config):
@@ -55,6 +60,50 @@ def remove_old_models(context: dg.OpExecutionContext, places: Places, config: Cl
         log=context.log.info,
     )
     context.add_output_metadata({"num_removed": len(removed), "removed": ", ".join(removed) or "none"})
+
+
+class TuningConfig(dg.Config):
+    """How far to search, and what all trials have in common."""
+
+    num_trials: int = Field(20, ge=1, description="In all: an interrupted search goes on.")
+    preset: str = Field("quick", description="What the recipes begin with.")
+    epochs: int | None = Field(None, ge=1, description="Passes of each trial; by default the preset's.")
+    width: int | None = Field(None, ge=4, description="Channels of the first stage; by default the preset's.")
+
+
+@dg.op
+def search_recipes(context: dg.OpExecutionContext, places: Places, config: TuningConfig) -> None:
+    """Try recipes with Optuna on train and val; the best one is shown as a launchpad entry, not used by itself."""
+    from emotion_assets.resources import code_version
+    from emotion_assets.steps.evaluation.figures import tuning_figure
+    from emotion_assets.steps.training.tune import tune
+
+    tuned = tune(
+        places.splits_dir,
+        places.reports_dir / "tuning",
+        preset=config.preset,
+        overrides={"epochs": config.epochs, "width": config.width},
+        num_trials=config.num_trials,
+        code_version=code_version("training"),
+        log=context.log.info,
+    )
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "num_trials": len(tuned.trials),
+        "trials": table(_rows(tuned.trials)),
+    }
+    if tuned.best_loss is not None:
+        metadata |= {
+            "best_val_loss": tuned.best_loss,
+            "best": dg.MetadataValue.json(
+                {"ops": {"trained_cnn": {"config": {"preset": config.preset, **tuned.best}}}}
+            ),
+            "losses": picture(tuning_figure(tuned.trials), "validation loss of each trial by parameter"),
+        }
+    context.add_output_metadata(metadata)
+
+
+def _rows(trials: "pd.DataFrame") -> list[dict[str, str | int | float | bool]]:
+    return [{str(name): value for name, value in row.items()} for row in trials.fillna("").to_dict("records")]
 
 
 class StudentConfig(dg.Config):
@@ -146,4 +195,10 @@ def audit_labels() -> None:
     find_wrong_labels()
 
 
-MODEL_JOBS = [rollback, list_models, clean_models, measure_student, audit_labels]
+@dg.job(description="Search for a better recipe with Optuna; may be stopped and goes on where it was.")
+def tune() -> None:
+    """Try recipes on train and val."""
+    search_recipes()
+
+
+MODEL_JOBS = [rollback, list_models, clean_models, measure_student, audit_labels, tune]

@@ -46,6 +46,7 @@ def test_jobs_sensors_and_schedule_are_there() -> None:
         "clean_models",
         "measure_student",
         "audit_labels",
+        "tune",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"new_images_sensor", "drift_sensor"}
     assert {schedule.name for schedule in repository.schedule_defs} == {

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
@@ -60,6 +61,20 @@ def learning_curve_figure(history: list[dict[str, float]]) -> bytes:
         axes.set_xlabel("epoch")
         axes.legend()
         axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def tuning_figure(trials: pd.DataFrame) -> bytes:
+    """Draw the validation loss of every trial that ended against each of its parameters; return a PNG."""
+    ended = trials[trials["state"] == "complete"]
+    names = [name for name in trials.columns if name not in ("number", "state", "val_loss")]
+    figure = Figure(figsize=(2.6 * len(names), 2.8))
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True):
+        axes.scatter(ended[name], ended["val_loss"], s=14)
+        is_rate = ended[name].min() > 0 and ended[name].max() > 8 * ended[name].min()
+        axes.set(xlabel=name, xscale="log" if is_rate else "linear")
+    figure.axes[0].set_ylabel("validation loss")
+    figure.tight_layout()
     return _png(figure)
 
 

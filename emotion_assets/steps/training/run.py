@@ -20,19 +20,20 @@ def train_bundle(
     preset: str,
     overrides: Mapping[str, Any],
     code_version: str,
+    tracker: str = "none",
     log: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Train with `preset` and `overrides`, write the bundle below `models_dir`, and return its folder.
 
     Raises:
-        UnusableDataError: there are no splits, or no such preset.
+        UnusableDataError: there are no splits, or no such preset or tracker.
         FloatingPointError: the loss became infinite or not a number.
         BundleMismatchError: the exported graph answers differently from the network.
     """
     config = training_config(preset, **overrides)
     # Two runs at once would share cores and checkpoints; the second waits.
     with locked(models_dir / ".training.lock"):
-        trained = train(splits_dir, work_dir, config, code_version=code_version, log=log)
+        trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         bundle_dir = export_bundle(trained, models_dir, code_version)
         discard_checkpoint(work_dir, trained, code_version)
     return bundle_dir

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
@@ -29,6 +29,7 @@ from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, rea
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.lightning_parts import AveragedWeights, EmotionModule, EpochLines, PictureData
 from emotion_assets.steps.training.network import EmotionNet, prepare
+from emotion_assets.steps.training.trackers import tracker_of
 
 _EVALUATION_BATCH: Final = 512
 _CHECKPOINT_NAME: Final = "last.ckpt"
@@ -59,6 +60,8 @@ def train(
     config: TrainingConfig,
     *,
     code_version: str = "",
+    tracker: str = "none",
+    callbacks: Sequence[pl.Callback] = (),
     log: Callable[[str], None] = lambda _: None,
 ) -> TrainedNetwork:
     """Train on the `train` split, watch and calibrate on `val`.
@@ -68,10 +71,12 @@ def train(
         work_dir: has a folder for each run: its checkpoint while it lasts, and Lightning's CSV and TensorBoard logs.
         config: the choices of the run.
         code_version: a checkpoint of other code is not used.
+        tracker: where the curves go beside files: `none`, `wandb` or `mlflow`.
+        callbacks: more of Lightning's.
         log: gets a line an epoch.
 
     Raises:
-        UnusableDataError: there are no splits, or their files are damaged.
+        UnusableDataError: there are no splits, their files are damaged, or there is no such tracker.
         FloatingPointError: the loss became infinite or not a number.
     """
     # Under the lock of make_splits, so that both splits and the fingerprint belong together.
@@ -94,11 +99,12 @@ def train(
     module = EmotionModule(network, config)
     started, cpu_started = time.monotonic(), time.process_time()
     data = PictureData(train_split, val_split, config)
-    callbacks: list[pl.Callback] = [EpochLines(log)]
+    all_callbacks: list[pl.Callback] = [EpochLines(log), *callbacks]
     num_averaged = config.averaging_fraction * config.epochs * len(data.train_dataloader())
     if num_averaged >= 1:
-        callbacks.append(AveragedWeights(round(num_averaged)))
-    trainer = _trainer(run_dir, config, precision, callbacks)
+        all_callbacks.append(AveragedWeights(round(num_averaged)))
+    loggers = tracker_of(tracker, run_dir, config)
+    trainer = _trainer(run_dir, config, precision, all_callbacks, loggers)
     with warnings.catch_warnings():
         # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -157,7 +163,9 @@ def _precision(config: TrainingConfig) -> str:
     return "bf16-mixed" if is_faster else "32-true"
 
 
-def _trainer(run_dir: Path, config: TrainingConfig, precision: str, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    run_dir: Path, config: TrainingConfig, precision: str, callbacks: list[pl.Callback], loggers: list[Logger]
+) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
@@ -174,7 +182,11 @@ def _trainer(run_dir: Path, config: TrainingConfig, precision: str, callbacks: l
         devices=1,
         precision=precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, checkpoints],
-        logger=[CSVLogger(run_dir, name="csv", version=0), TensorBoardLogger(run_dir, name="tensorboard", version=0)],
+        logger=[
+            CSVLogger(run_dir, name="csv", version=0),
+            TensorBoardLogger(run_dir, name="tensorboard", version=0),
+            *loggers,
+        ],
         log_every_n_steps=1,  # small sets have few steps; a line in a file costs nothing beside a step
         num_sanity_val_steps=0,
         enable_model_summary=False,

@@ -1,0 +1,93 @@
+"""The search for recipes: it counts what it did before, and a tracker gets the curves."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from emotion_assets.automation.model_jobs import tune as tune_job
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.resources import Places
+from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.trackers import tracker_of
+from emotion_assets.steps.training.train import train
+from emotion_assets.steps.training.tune import tune
+
+TINY = TrainingConfig(epochs=1, width=4, dropout=0.1, batch_size=32, precision="32-true")
+SMALL = {"epochs": 1, "width": 4, "batch_size": 64}
+
+
+def test_a_search_goes_on_where_it_was_stopped(drawn_root: Path, tmp_path: Path) -> None:
+    """After an interruption the finished trials count, and the next search adds only what is missing."""
+    lines: list[str] = []
+
+    def stop_after_two(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(drawn_root / "splits", tmp_path, preset="quick", overrides=SMALL, num_trials=3, log=stop_after_two)
+    tuned = tune(drawn_root / "splits", tmp_path, preset="quick", overrides=SMALL, num_trials=3, log=lines.append)
+
+    assert (tuned.trials["state"] == "complete").sum() == 2
+    assert (tuned.trials["state"] == "fail").sum() == 1
+    assert tuned.best_loss == tuned.trials["val_loss"].min()
+    assert tuned.trials["learning_rate"].nunique() == 3
+    assert set(tuned.best) == {"learning_rate", "adam_learning_rate", "weight_decay", "dropout", "label_smoothing"}
+
+
+def test_the_job_shows_table_plot_and_best(drawn_root: Path, tmp_path: Path) -> None:
+    """As a person sees it in the UI: the trials, a picture, and an entry for the launchpad."""
+    (tmp_path / "splits").symlink_to(drawn_root / "splits")
+    places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    config = {"ops": {"search_recipes": {"config": {"num_trials": 1, "epochs": 1, "width": 4}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = tune_job.execute_in_process(config, instance=instance, resources={"places": places})
+    (output,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]
+    metadata = output.step_output_data.metadata
+
+    assert "learning_rate" in metadata["trials"].value
+    assert "data:image/png" in metadata["losses"].value
+    assert metadata["best"].value["ops"]["trained_cnn"]["config"]["preset"] == "quick"
+
+
+def test_mlflow_gets_the_curves_without_a_server(drawn_root: Path, tmp_path: Path) -> None:
+    """Its database in the run's folder holds parameters and metrics."""
+    train(drawn_root / "splits", tmp_path, TINY, tracker="mlflow")
+    (database,) = tmp_path.rglob("mlflow.db")
+    with sqlite3.connect(database) as connection:
+        metrics = {row[0] for row in connection.execute("select key from metrics")}
+        parameters = {row[0] for row in connection.execute("select key from params")}
+    connection.close()
+
+    assert "val/accuracy" in metrics
+    assert "learning_rate" in parameters
+
+
+def test_wandb_gets_the_curves_without_a_network(
+    drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes an offline run, which `wandb sync` could send later."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(drawn_root / "splits", tmp_path, TINY, tracker="wandb")
+    import wandb
+
+    wandb.finish()
+    (written,) = tmp_path.rglob("offline-run-*/*.wandb")
+
+    assert written.stat().st_size > 1000
+
+
+def test_unknown_and_missing_trackers_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong name lists the right ones; a missing package names the command that brings it."""
+    with pytest.raises(UnusableDataError, match="none, wandb, mlflow"):
+        tracker_of("paper", tmp_path, TINY)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch.loggers", None)
+    with pytest.raises(UnusableDataError, match="pip install"):
+        tracker_of("mlflow", tmp_path, TINY)
