@@ -34,6 +34,9 @@ class TrainingRunConfig(dg.Config):
     seed: int | None = Field(
         None, ge=0, description="Same data, configuration, seed and device: same weights. 0 by default."
     )
+    devices: int | None = Field(
+        None, ge=1, description="Processes that share each batch: one for each GPU, or for each core; 1 by default."
+    )
     dropout: float | None = Field(None, ge=0, lt=1, description="Share of the embedding hidden in training.")
     adam_learning_rate: float | None = Field(
         None, gt=0, description="Peak rate of AdamW on everything but the filters."

@@ -31,6 +31,8 @@ class TrainingConfig:
     averaging_fraction: float = 0.02
     """The weights that are kept are a running mean over about this share of the run's steps; 0 keeps the last ones."""
     seed: int = 0
+    devices: int = 1
+    """Processes that share each batch: one for each GPU, or for each core."""
     precision: str = "auto"
 
 

@@ -47,9 +47,10 @@ class PictureBatches(Dataset[Batch]):
 class ShuffledBatches(Sampler[list[int]]):
     """Positions in random order, a batch at a time; the order depends on the seed and the epoch alone."""
 
-    def __init__(self, num_pictures: int, batch_size: int, seed: int) -> None:
-        """Deal positions below `num_pictures` into batches of `batch_size`."""
+    def __init__(self, num_pictures: int, batch_size: int, seed: int, rank: int = 0, num_ranks: int = 1) -> None:
+        """Deal positions below `num_pictures` into batches of `batch_size`; of each, one process takes its share."""
         self._num_pictures, self._batch_size, self._seed = num_pictures, batch_size, seed
+        self._rank, self._num_ranks = rank, num_ranks
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -66,7 +67,8 @@ class ShuffledBatches(Sampler[list[int]]):
         order = torch.randperm(self._num_pictures, generator=generator).tolist()
         # A small last batch would make a batch normalisation over very few pictures.
         for number in range(len(self)):
-            yield order[number * self._batch_size : (number + 1) * self._batch_size]
+            batch = order[number * self._batch_size : (number + 1) * self._batch_size]
+            yield batch[self._rank :: self._num_ranks]
 
 
 class PictureData(pl.LightningDataModule):
@@ -79,7 +81,8 @@ class PictureData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches."""
-        sampler = ShuffledBatches(len(self._train), self._config.batch_size, self._config.seed)
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = ShuffledBatches(len(self._train), self._config.batch_size, self._config.seed, rank, num_ranks)
         return DataLoader(self._train, batch_size=None, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -103,6 +106,7 @@ class EmotionModule(pl.LightningModule):
         self._losses: list[Tensor] = []
         self._validated: list[tuple[Tensor, Tensor]] = []
         self._generator = torch.Generator()
+        self._progress_now = 0.0
 
     def configure_optimizers(self) -> MuonWithAdamW:
         """Return the optimizer; `on_train_batch_start` sets its rates."""
@@ -119,7 +123,9 @@ class EmotionModule(pl.LightningModule):
         """The share of the run that is done, 0..1, by steps or by time, whichever is further."""
         progress: float = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         if self.config.max_minutes is not None:
-            progress = max(progress, (time.monotonic() - self._started) / 60 / self.config.max_minutes)
+            by_time = (time.monotonic() - self._started) / 60 / self.config.max_minutes
+            # All processes have to end at the same step, so the first one's clock counts.
+            progress = max(progress, self.trainer.strategy.broadcast(by_time))
         return min(1.0, progress)
 
     def on_train_start(self) -> None:
@@ -132,19 +138,22 @@ class EmotionModule(pl.LightningModule):
         Augmentation and dropout depend on seed and step alone, so a resumed run goes on like an unbroken one.
         """
         del batch, batch_idx
-        torch.manual_seed(self.config.seed * 9_999_991 + self.trainer.global_step)
-        self._generator.manual_seed(self.config.seed * 7_368_787 + self.trainer.global_step)
-        factor = one_cycle(self.progress, self.config.warmup_fraction)
+        # Several processes see other pictures, so they also need other chances.
+        step = self.trainer.global_step + 1_000_000_007 * self.global_rank
+        torch.manual_seed(self.config.seed * 9_999_991 + step)
+        self._generator.manual_seed(self.config.seed * 7_368_787 + step)
+        progress = self._progress_now = self.progress
+        factor = one_cycle(progress, self.config.warmup_fraction)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["peak_lr"] * factor
-        if self.progress >= 1:
+        if progress >= 1:
             self.trainer.should_stop = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed cross-entropy of one augmented batch."""
         del batch_idx
         pixels, class_indices = batch
-        side_px = side_at(self.progress) if self.config.is_progressive else INPUT_SIZE_PX
+        side_px = side_at(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
         views = augment(pixels.cpu(), side_px, self._generator).to(self.device)
         logits = self.network(views.contiguous(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)

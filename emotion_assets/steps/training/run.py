@@ -9,6 +9,7 @@ from typing import Any
 from emotion_assets.core.files import locked
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.export import export_bundle
+from emotion_assets.steps.training.launch import launch
 from emotion_assets.steps.training.train import discard_checkpoint, train
 
 
@@ -28,11 +29,14 @@ def train_bundle(
     Raises:
         UnusableDataError: there are no splits, or no such preset or tracker.
         FloatingPointError: the loss became infinite or not a number.
+        RuntimeError: one of several processes ended without saying why.
         BundleMismatchError: the exported graph answers differently from the network.
     """
     config = training_config(preset, **overrides)
     # Two runs at once would share cores and checkpoints; the second waits.
     with locked(models_dir / ".training.lock"):
+        if config.devices > 1:
+            return launch(splits_dir, models_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         bundle_dir = export_bundle(trained, models_dir, code_version)
         discard_checkpoint(work_dir, trained, code_version)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -83,6 +84,10 @@ def train(
     with locked(splits_dir / LOCK_NAME):
         fingerprint = str(read_manifest(splits_dir)["fingerprint"])
         train_split, val_split = read_split(splits_dir, "train"), read_split(splits_dir, "val")
+    if config.devices > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        raise UnusableDataError(
+            f"devices is {config.devices}: train_bundle starts the processes, train is one of them."
+        )
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
     run_dir = work_dir / _run_key(fingerprint, config, code_version)
@@ -179,7 +184,9 @@ def _trainer(
     return pl.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
-        devices=1,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        use_distributed_sampler=False,  # our batches are shared out already
         precision=precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, checkpoints],
         logger=[

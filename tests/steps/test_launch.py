@@ -1,0 +1,117 @@
+"""Several processes train one network, and a single Dagster run sees one result or one clear error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from emotion_assets.assets.training import trained_cnn
+from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.resources import Places
+from emotion_assets.steps.training.lightning_parts import ShuffledBatches
+from emotion_assets.steps.training.run import train_bundle
+
+CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2}
+
+
+def test_processes_share_each_batch() -> None:
+    """Together they see the batch that one would see, and none twice."""
+    whole = list(ShuffledBatches(100, 32, seed=3))
+    shares = [list(ShuffledBatches(100, 32, seed=3, rank=rank, num_ranks=2)) for rank in (0, 1)]
+
+    for number, batch in enumerate(whole):
+        first, second = shares[0][number], shares[1][number]
+        assert sorted(first + second) == sorted(batch)
+        assert len(first) == len(second)
+
+
+def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> None:
+    """The asset materializes once, with a bundle that answers and the epochs in its log."""
+    (tmp_path / "splits").symlink_to(drawn_root / "splits")
+    places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    config = {"ops": {"trained_cnn": {"config": {"preset": "quick", **CHOICES}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [trained_cnn, dg.AssetSpec("greyscale_splits")],
+            selection=[trained_cnn],
+            resources={"places": places},
+            run_config=config,
+            instance=instance,
+        )
+        assert len(instance.get_runs()) == 1
+    (materialization,) = result.asset_materializations_for_node("trained_cnn")
+    version = str(materialization.metadata["version"].value)
+
+    assert materialization.metadata["epochs"].value == 2
+    assert read_manifest(tmp_path / "models" / version).configuration["devices"] == 2
+    Classifier(tmp_path / "models" / version).self_test()
+
+
+def test_an_error_of_a_process_is_raised_here(drawn_root: Path, tmp_path: Path) -> None:
+    """The kind and the sentence are those of a run in one process."""
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        train_bundle(
+            drawn_root / "splits",
+            tmp_path / "models",
+            tmp_path / "work",
+            preset="quick",
+            overrides=CHOICES | {"adam_learning_rate": 1e30, "learning_rate": 1e30},
+            code_version="test",
+        )
+    with pytest.raises(UnusableDataError):
+        train_bundle(
+            tmp_path / "none",
+            tmp_path / "models",
+            tmp_path / "work",
+            preset="quick",
+            overrides=CHOICES,
+            code_version="test",
+        )
+
+
+def test_a_killed_run_leaves_no_process_behind(drawn_root: Path, tmp_path: Path) -> None:
+    """Workers die with whoever launched them, so nobody writes later."""
+    program = (
+        "import sys; from pathlib import Path; from emotion_assets.steps.training.run import train_bundle;"
+        "train_bundle(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), preset='quick', code_version='x',"
+        f"overrides={CHOICES | {'epochs': 500}!r}, log=lambda line: print(line, flush=True))"
+    )
+    arguments = [str(drawn_root / "splits"), str(tmp_path / "models"), str(tmp_path / "work")]
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("Epoch 2 "):
+                break
+        assert workers_of(tmp_path)
+        process.kill()
+    deadline = time.monotonic() + 20
+    while workers_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = workers_of(tmp_path)
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+
+    assert left == []
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Process ids of training workers whose job names `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+            job = next((Path(word.decode()) for word in words if word.endswith(b"job.json")), None)
+            if job and b"emotion_assets.steps.training.worker" in words and str(folder) in job.read_text():
+                found.append(int(entry.parent.name))
+        except (OSError, UnicodeDecodeError):
+            continue
+    return found
