@@ -31,7 +31,7 @@ from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-RUN_CONFIG = "ops: {trained_cnn: {config: {preset: quick, epochs: 10, width: 12, batch_size: 64}}}\n"
+RUN_CONFIG = "ops: {trained_cnn: {config: {preset: quick, epochs: 12, width: 12, batch_size: 32}}}\n"
 QUIET_SECONDS = 10
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     chance = random.Random(options.seed)
     machine = Machine(options.scratch_dir.resolve())
     raw_dir = machine.home / "raw"
-    draw_delivery(machine.home, num_per_emotion=60, seed=0)
+    draw_delivery(machine.home, num_per_emotion=80, seed=11)
     machine.dagster("job", "execute", "-j", "retrain", "-c", str(machine.home / "run.yaml"))
     machine.start()
     time.sleep(15)
