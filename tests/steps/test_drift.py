@@ -284,3 +284,32 @@ def test_labels_give_the_honest_verdict(bundle_dir: Path, tmp_path: Path) -> Non
     assert performance["num_labels"] == 40
     assert performance["accuracy"] == 0.75
     assert performance["low"] < 0.75 < performance["high"]
+
+
+def test_the_page_begins_with_the_verdict_the_trend_and_the_pictures(
+    bundle_dir: Path, tmp_path: Path, faces: list[tuple[str, bytes]]
+) -> None:
+    """Our sentence, the windows before, and a few kept pictures stand above Evidently's tests; nothing is fetched."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    for hour, table in enumerate([reference_of(120, 3), slightly_off(120, 1)]):
+        name = f"20260101T{hour:02}0000-a-1.jsonl"
+        write_log(tmp_path / "predictions", table, version=bundle_dir.name, name=name, start=hour)
+        if hour:
+            logged_now = read_log(tmp_path / "predictions", bundle_dir.name, 500)
+            folder = tmp_path / "predictions" / "pictures" / "2026-01-01"
+            folder.mkdir(parents=True)
+            for prediction_id, (_, face) in zip(logged_now["prediction_id"].tail(5), faces, strict=False):
+                (folder / f"{prediction_id}.jpeg").write_bytes(face)
+            (folder / f"{logged_now['prediction_id'].iloc[-6]}.jpeg").write_bytes(b"torn")
+        check = check_drift(bundle, where)
+    assert check.html_path
+    page = check.html_path.read_text()
+    top = page[page.index('<section id="emotion-verdict">') : page.index("</section>")]
+
+    assert check.verdict.cause.replace("<", "&lt;") in top
+    assert "Windows before this one" in top
+    assert "<td>ok</td>" in top
+    assert top.count("data:image/webp;base64,") == 5
+    assert "http" not in top
+    assert page.index("<body") < page.index('<section id="emotion-verdict">')

@@ -13,7 +13,7 @@ import pandas as pd
 from emotion_assets.core.bundle import REFERENCE_NAME
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.files import write_atomically, write_json
-from emotion_assets.steps.drift.feedback import label_request, labelled_performance
+from emotion_assets.steps.drift.feedback import atypical_pictures, label_request, labelled_performance
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
 from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, is_odd, judge
@@ -79,7 +79,12 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         # Where the service's queue looks for it.
         rows = requested.drop(columns="picture").to_dict("records")
         write_json(places.feedback_dir / QUEUE_NAME, {"model_version": classifier.version, "predictions": rows})
-    html_path = write_drift_report(report_dir, current, reference, verdict, source, window)
+    atypical = (
+        atypical_pictures(current, is_odd(current, reference), places.predictions_dir)
+        if source.kind == "predictions" and verdict.state != "too_few"
+        else []
+    )
+    html_path = write_drift_report(report_dir, current, reference, verdict, source, window, atypical)
     return DriftCheck(verdict, source, window, report_dir, html_path)
 
 

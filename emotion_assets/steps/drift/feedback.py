@@ -125,6 +125,15 @@ def label_request(
     )
 
 
+def atypical_pictures(window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predictions_dir: Path) -> list[Path]:
+    """Return the kept pictures of a window: odd ones first, then those with the least certain answers."""
+    kept = {path.stem: path for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
+    names = window["prediction_id"].to_numpy()
+    order = sorted(range(len(window)), key=lambda i: (not is_odd[i], confidence[i]))
+    return [kept[names[i]] for i in order if names[i] in kept]
+
+
 def labelled_performance(predictions: pd.DataFrame, feedback_dir: Path) -> LabelledPerformance:
     """Compare labels with the answers they belong to.
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+from jinja2 import Environment
 
-from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.errors import PictureError, UnusableDataError
 from emotion_assets.core.files import locked, sync_folder, write_json
+from emotion_assets.core.images import IMAGE_SIZE_PX, decode_grey
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
 from emotion_assets.steps.drift.feedback import LabelledPerformance
 from emotion_assets.steps.drift.predictions import NUMERIC_COLUMNS
@@ -20,6 +27,12 @@ VERDICT_NAME: Final = "verdict.json"
 REPORT_NAME: Final = "report.html"
 WORKSPACE_NAME: Final = "evidently"
 PROJECT_NAME: Final = "emotions"
+
+_TEMPLATE: Final = Path(__file__).with_name("verdict.html.jinja")
+_BODY: Final = re.compile(r"<body[^>]*>")
+_NUM_WINDOWS: Final = 20
+_NUM_SHOWN: Final = 16
+_THUMBNAIL_PX: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +71,25 @@ def write_drift_report(
     verdict: DriftVerdict,
     source: DriftSource,
     window: Window,
+    atypical: Sequence[Path] = (),
 ) -> Path | None:
-    """Write `report.html` by Evidently (where there are pictures enough) and `verdict.json` (last).
+    """Write `report.html` (where there are pictures enough) and `verdict.json` (last).
+
+    The page has our verdict, the windows before and the most atypical pictures on top, and Evidently's tests below.
+
+    Args:
+        report_dir: `reports/drift/<time>`; its neighbours are the windows before.
+        current: what was judged.
+        reference: the validation faces.
+        verdict: about both.
+        source: where `current` comes from.
+        window: which part of the log it is.
+        atypical: kept pictures to show, the most atypical first.
 
     Returns:
         The path of the HTML report, or None when there were too few pictures for one.
     """
     report_dir.mkdir(parents=True, exist_ok=True)
-    path = None
-    if verdict.state != "too_few":
-        path = report_dir / REPORT_NAME
-        columns = list(LOGGED_COLUMNS)
-        _write_evidently(path, current[columns], reference[columns], report_dir.parents[1] / WORKSPACE_NAME)
     record = {
         "schema_version": 1,
         "source": source.kind,
@@ -78,11 +98,55 @@ def write_drift_report(
         **verdict.as_record(),
         "window": asdict(window),
     }
+    path = None
+    if verdict.state != "too_few":
+        path = report_dir / REPORT_NAME
+        columns = list(LOGGED_COLUMNS)
+        top = _top(record, history_of(report_dir.parent, source), atypical)
+        _write_evidently(path, top, current[columns], reference[columns], report_dir.parents[1] / WORKSPACE_NAME)
     write_json(report_dir / VERDICT_NAME, record)
     return path
 
 
-def _write_evidently(path: Path, current: pd.DataFrame, reference: pd.DataFrame, workspace_dir: Path) -> None:
+def history_of(drift_dir: Path, source: DriftSource) -> list[dict[str, Any]]:
+    """Return the last windows of the same kind and model, the newest first: `until`, `state`, counts, `smallest_p`."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(drift_dir.glob(f"*/{VERDICT_NAME}"), reverse=True):
+        record = json.loads(path.read_text())
+        if (record["source"], record["model_version"]) == (source.kind, source.model_version):
+            rows.append(
+                {
+                    "until": record["window"]["until"] or path.parent.name,
+                    "state": record["state"],
+                    "num_current": record["num_current"],
+                    "num_odd": record["num_odd"],
+                    "smallest_p": min(record["p_values"].values(), default=None),
+                }
+            )
+        if len(rows) == _NUM_WINDOWS:
+            break
+    return rows
+
+
+def _top(record: dict[str, Any], history: list[dict[str, Any]], atypical: Sequence[Path]) -> str:
+    gallery = [thumbnail for path in atypical[:_NUM_SHOWN] if (thumbnail := _thumbnail(path))]
+    tone = {"ok": "", "too_few": "", "answers_changed": "acts"}.get(record["state"], "warns")
+    template = Environment(autoescape=True).from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title="Drift", record=record, tone=tone, history=history, gallery=gallery)
+
+
+def _thumbnail(path: Path) -> str | None:
+    """Return a small grey copy of a kept picture as base64 WebP; None if it is gone by now."""
+    try:
+        grey = decode_grey(path.read_bytes(), IMAGE_SIZE_PX).image
+    except (OSError, PictureError):
+        return None
+    file = io.BytesIO()
+    grey.resize((_THUMBNAIL_PX, _THUMBNAIL_PX)).save(file, "WEBP", quality=70)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _write_evidently(path: Path, top: str, current: pd.DataFrame, reference: pd.DataFrame, workspace_dir: Path) -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
@@ -102,6 +166,11 @@ def _write_evidently(path: Path, current: pd.DataFrame, reference: pd.DataFrame,
     snapshot.save_html(str(temporary))  # a Path would be accepted, and nothing written
     if not temporary.exists():
         raise UnusableDataError(f"Evidently wrote no report to {temporary}. Check that the folder is writable.")
+    page = temporary.read_text(encoding="utf-8")
+    start = _BODY.search(page)
+    # Evidently's page draws itself into its own element; ours stands before that.
+    place = start.end() if start else 0
+    temporary.write_text(page[:place] + top + page[place:], encoding="utf-8")
     temporary.replace(path)
     sync_folder(path.parent)
     _add_to_workspace(workspace_dir, snapshot)
