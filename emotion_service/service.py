@@ -34,7 +34,7 @@ _image = (
     Image(base_image=f"python:{_python}-slim", distro="none", lock_python_packages=False)
     .python_packages(*pinned_packages())
     # What only the build needs; a builder that writes one layer gives the space back.
-    .run("pip uninstall --yes uv; rm -rf /root/.cache; find /app/.venv -type d -name tests -prune -exec rm -rf {} +")
+    .run("pip uninstall --yes uv; rm -rf ~/.cache; find /app/.venv -type d -name tests -prune -exec rm -rf {} +")
 )
 
 _tracing = (
