@@ -260,7 +260,8 @@ def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]
     counts: dict[str, dict[str, int]] = {}
     for name, split in splits.items():
         hashes = np.array(split.content_hashes, dtype="S64")
-        for array_name, array in zip(_ARRAYS, (split.pixels, split.class_indices, hashes), strict=True):
+        arrays: tuple[npt.NDArray[Any], ...] = (split.pixels, split.class_indices, hashes)
+        for array_name, array in zip(_ARRAYS, arrays, strict=True):
             path = splits_dir / name / f"{array_name}.npy"
             write_atomically(path, _npy(array))
             files[f"{name}/{array_name}.npy"] = sha256_of(path)
