@@ -53,3 +53,11 @@ def tracker_of(name: str, run_dir: Path, config: TrainingConfig) -> list[Logger]
         raise UnusableDataError(message) from error
     logger.log_hyperparams(dataclasses.asdict(config))
     return [logger]
+
+
+def finish(name: str) -> None:
+    """End the run of a tracker and wait until it is written; another run in this process would join it otherwise."""
+    if name == "wandb":
+        import wandb
+
+        wandb.finish()

@@ -30,7 +30,7 @@ from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, rea
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.lightning_parts import AveragedWeights, EmotionModule, EpochLines, PictureData
 from emotion_assets.steps.training.network import EmotionNet, prepare
-from emotion_assets.steps.training.trackers import tracker_of
+from emotion_assets.steps.training.trackers import finish, tracker_of
 
 _EVALUATION_BATCH: Final = 512
 _CHECKPOINT_NAME: Final = "last.ckpt"
@@ -117,7 +117,10 @@ def train(
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         resume = str(checkpoint_path) if resumed_from_epoch else None
-        trainer.fit(module, datamodule=data, ckpt_path=resume)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resume)
+        finally:
+            finish(tracker)
     network.eval()
     return TrainedNetwork(
         network=network,
