@@ -13,12 +13,9 @@ import argparse
 import contextlib
 import http.client
 import json
-import os
 import random
 import secrets
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.serving import BIN, free_port, megabytes_of
+from benchmarks.serving import megabytes_of, start_service
 from tests.service.test_abuse import mutated, originals_of
 
 
@@ -35,22 +32,8 @@ class Service:
     """A packed bundle, served with two workers."""
 
     def __init__(self, bundle_dir: Path, scratch: Path) -> None:
-        self.data_dir, self.port = scratch / "data", free_port()
-        environment = os.environ | {
-            "BENTOML_HOME": str(scratch / "bentoml"),
-            "EMOTION_DATA_DIR": str(self.data_dir),
-            "EMOTION_WORKERS": "2",
-            "BENTOML_DO_NOT_TRACK": "True",
-        }
-        pack = (
-            "import sys; from pathlib import Path; from emotion_assets.steps.packing.pack import pack;"
-            "pack(Path(sys.argv[1]), {})"
-        )
-        subprocess.run([sys.executable, "-c", pack, str(bundle_dir)], env=environment, check=True, capture_output=True)
-        command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1"]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.data_dir = scratch / "data"
+        self.process, self.port = start_service(bundle_dir, scratch, num_workers=2)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> float:

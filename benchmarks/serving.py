@@ -106,26 +106,36 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(name: str, bundle_dir: Path, scratch: Path) -> tuple[subprocess.Popen[bytes], int]:
-    port = free_port()
+def start_service(bundle_dir: Path, scratch: Path, num_workers: int) -> tuple[subprocess.Popen[bytes], int]:
+    """Pack a bundle into a store below `scratch` and serve it; return the process and its port."""
     environment = os.environ | {
         "BENTOML_HOME": str(scratch / "bentoml"),
         "EMOTION_DATA_DIR": str(scratch / "data"),
-        "EMOTION_WORKERS": "1",
+        "EMOTION_WORKERS": str(num_workers),
         "OMP_NUM_THREADS": "1",
         "BENTOML_DO_NOT_TRACK": "True",
     }
+    pack = (
+        "import sys; from pathlib import Path; from emotion_assets.steps.packing.pack import pack;"
+        "pack(Path(sys.argv[1]), {})"
+    )
+    subprocess.run([sys.executable, "-c", pack, str(bundle_dir)], env=environment, check=True, capture_output=True)
+    port = free_port()
+    command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
+    return _quietly(command, environment), port
+
+
+def start(name: str, bundle_dir: Path, scratch: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start one of NAMES with one worker; return the process and its port."""
     if name == "ours":
-        pack = (
-            "import sys; from pathlib import Path; from emotion_assets.steps.packing.pack import pack;"
-            "pack(Path(sys.argv[1]), {})"
-        )
-        subprocess.run([sys.executable, "-c", pack, str(bundle_dir)], env=environment, check=True, capture_output=True)
-        command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
-    else:
-        command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(bundle_dir), str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return process, port
+        return start_service(bundle_dir, scratch, num_workers=1)
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(bundle_dir), str(port)]
+    return _quietly(command, os.environ | {"OMP_NUM_THREADS": "1"}), port
+
+
+def _quietly(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def wait_for(port: int, request: bytes, process: psutil.Process) -> None:

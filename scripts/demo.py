@@ -34,7 +34,7 @@ _STEP_END = re.compile(r" - (?P<step>\w+) - STEP_(?P<end>SUCCESS|FAILURE) - .* (
 
 def main() -> int:
     """Run the demo and return the exit status."""
-    home = Path(os.environ["EMOTION_DATA_DIR"]) if _is_chosen() else CHECKOUT / "data" / "demo"
+    home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / "demo"
     home = home.absolute()
     environment = os.environ | {
         "EMOTION_DATA_DIR": str(home),
@@ -59,11 +59,11 @@ def main() -> int:
     return ask_service(environment, home)
 
 
-def _settings_of(home: Path) -> str:
+def settings_of(home: Path) -> str:
     return f"EMOTION_DATA_DIR={home} BENTOML_HOME={home / 'bentoml'} DAGSTER_HOME={home / 'dagster_home'}"
 
 
-def _is_chosen() -> bool:
+def is_chosen() -> bool:
     """Tell whether the user named a data folder; the Makefile's default is not a choice."""
     chosen = os.environ.get("EMOTION_DATA_DIR")
     return chosen is not None and Path(chosen).absolute() != CHECKOUT / "data"
@@ -104,7 +104,7 @@ def run_job(environment: dict[str, str], log_path: Path) -> bool:
 
 def ask_service(environment: dict[str, str], home: Path) -> int:
     """Start the bento, send it a face that it never saw, print the answer, stop it."""
-    port = _free_port()
+    port = free_port()
     log_path = home / "service.log"
     command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
     with (
@@ -129,7 +129,7 @@ def ask_service(environment: dict[str, str], home: Path) -> int:
             service.terminate()
             service.wait(timeout=60)
     say(json.dumps(answer, indent=2))
-    where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else _settings_of(home)
+    where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else settings_of(home)
     say(
         f"\nThe service says {answer['emotion']} ({answer['probabilities'][answer['emotion']]:.0%}). What next?\n"
         f"  make ui {where}\n      the asset graph with every number and picture, http://localhost:3000\n"
@@ -139,7 +139,7 @@ def ask_service(environment: dict[str, str], home: Path) -> int:
     return 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from demo import BIN, CHECKOUT, _free_port, _is_chosen, say
+from demo import BIN, CHECKOUT, free_port, is_chosen, say, settings_of
 from PIL import Image, ImageFilter
 
 from emotion_assets.core.emotions import EMOTIONS
@@ -76,7 +76,7 @@ class Stage:
 
     def __init__(self, home: Path) -> None:
         """Use `home` for everything."""
-        self.home, self.port = home, _free_port()
+        self.home, self.port = home, free_port()
         self.environment = os.environ | {
             "EMOTION_DATA_DIR": str(home),
             "BENTOML_HOME": str(home / "bentoml"),
@@ -276,7 +276,7 @@ def _trigger_of_last_retrain(stage: Stage) -> str:
 
 def main() -> int:
     """Run the demo in an empty folder."""
-    home = Path(os.environ["EMOTION_DATA_DIR"]) if _is_chosen() else CHECKOUT / "data" / "demo_loop"
+    home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / "demo_loop"
     if home == CHECKOUT / "data" / "demo_loop":
         shutil.rmtree(home, ignore_errors=True)
     elif home.exists() and any(home.iterdir()):
@@ -284,7 +284,10 @@ def main() -> int:
         return 1
     circle = run_circle(home.absolute(), num_per_emotion=160, num_pictures=300)
     (home / "circle.json").write_text(json.dumps(asdict(circle), indent=2) + "\n")
-    say(f"\nThe circle closed in {circle.seconds / 60:.1f} minutes. Its timeline: make ui EMOTION_DATA_DIR={home} …")
+    say(
+        f"\nThe circle closed in {circle.seconds / 60:.1f} minutes. What next?\n"
+        f"  make ui {settings_of(home.absolute())}\n      runs, sensor ticks and drift reports, http://localhost:3000"
+    )
     return 0
 
 

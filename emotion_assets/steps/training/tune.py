@@ -44,8 +44,8 @@ def tune(
 ) -> Tuned:
     """Try recipes until `num_trials` of them ended, and return all of them.
 
-    Trials are kept in `tuning_dir`: what an interrupted search has done counts in the next, and the trial that was
-    interrupted goes on from its checkpoint if its recipe is drawn again. Hopeless trials are pruned half-way.
+    Trials are kept in `tuning_dir`: what an interrupted search has done counts in the next, the trial that was
+    interrupted as a failed one. Hopeless trials are pruned half-way.
 
     Args:
         splits_dir: written by `make_splits`; only train and val are read.
