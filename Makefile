@@ -33,7 +33,7 @@ demo: $(READY) ## draw faces, run the whole pipeline, ask the service, in about 
 	$(BIN)/python scripts/demo.py
 
 demo-loop: $(READY) ## the loop: pictures go bad, drift alarm, labels, retrain, better answers; about five minutes
-	$(BIN)/python scripts/demo_loop.py
+	$(BIN)/python scripts/demo_loop.py $(if $(FACES),--faces "$(FACES)")
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest

@@ -4,10 +4,12 @@ Everything is real: Dagster's daemon with queue and sensor, the served bento, HT
 are this script, which knows what it drew. Left in `data/demo_loop`, or in the folder that EMOTION_DATA_DIR names.
 
     make demo-loop
+    make demo-loop FACES=folder   # photographs of yours, in folders named by emotion, instead of drawn faces
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -19,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,10 @@ import numpy as np
 from demo import BIN, CHECKOUT, free_port, is_chosen, say, settings_of
 from PIL import Image, ImageFilter
 
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
 
-RUN_CONFIG = CHECKOUT / "scripts" / "demo_run.yaml"
+_MIN_PHOTOGRAPHS = 100
 
 
 @dataclass
@@ -62,26 +65,76 @@ def spoil(face: bytes, rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def faces(num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
-    """Draw labelled faces."""
-    rng = np.random.default_rng(seed)
-    for number in range(num):
-        emotion = EMOTIONS[number % len(EMOTIONS)]
-        face = draw_face(emotion, rng)
-        yield emotion, spoil(face, rng) if is_bad else face
+class DrawnFaces:
+    """Faces drawn on demand."""
+
+    run_config = CHECKOUT / "scripts" / "demo_run.yaml"
+
+    def deliver(self, home: Path, num_per_emotion: int) -> int:
+        """Put the first delivery into `raw/`; return its number of pictures."""
+        draw_delivery(home, num_per_emotion=num_per_emotion, seed=0)
+        return num_per_emotion * len(EMOTIONS)
+
+    def asked(self, num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
+        """Return pictures that come in later, each with what it shows."""
+        rng = np.random.default_rng(seed)
+        for number in range(num):
+            emotion = EMOTIONS[number % len(EMOTIONS)]
+            face = draw_face(emotion, rng)
+            yield emotion, spoil(face, rng) if is_bad else face
+
+
+class Photographs:
+    """Photographs of a folder: a part is the first delivery, the others come in later."""
+
+    run_config = CHECKOUT / "scripts" / "loop_run.yaml"
+
+    def __init__(self, faces_dir: Path) -> None:
+        """Find what lies in folders named by emotion below `faces_dir`."""
+        self._paths: dict[str, list[Path]] = {emotion: [] for emotion in EMOTIONS}
+        rng = np.random.default_rng(0)
+        for folder in sorted(path for path in faces_dir.iterdir() if path.is_dir()):
+            emotion = emotion_of_folder(folder.name)
+            if emotion:
+                self._paths[emotion] += [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        for paths in self._paths.values():
+            rng.shuffle(paths)  # type: ignore[arg-type]
+        if fewest := [emotion for emotion, paths in self._paths.items() if len(paths) < 2 * _MIN_PHOTOGRAPHS]:
+            raise SystemExit(
+                f"{faces_dir} needs {2 * _MIN_PHOTOGRAPHS} photographs of each emotion: {fewest} has fewer."
+            )
+
+    def deliver(self, home: Path, num_per_emotion: int) -> int:
+        """Put the first delivery into `raw/`; return its number of pictures."""
+        num = 0
+        for emotion, paths in self._paths.items():
+            first, self._paths[emotion] = paths[: len(paths) // 2][:num_per_emotion], paths[len(paths) // 2 :]
+            (home / "raw" / emotion).mkdir(parents=True, exist_ok=True)
+            for path in first:
+                shutil.copyfile(path, home / "raw" / emotion / path.name)
+            num += len(first)
+        return num
+
+    def asked(self, num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
+        """Return pictures that come in later, each with what it shows."""
+        rng = np.random.default_rng(seed)
+        for number in range(num):
+            emotion = EMOTIONS[number % len(EMOTIONS)]
+            face = self._paths[emotion][int(rng.integers(len(self._paths[emotion])))].read_bytes()
+            yield emotion, spoil(face, rng) if is_bad else face
 
 
 class Stage:
     """Folders, environment and the two programs that run all the time."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, run_config: Path) -> None:
         """Use `home` for everything."""
         self.home, self.port = home, free_port()
         self.environment = os.environ | {
             "EMOTION_DATA_DIR": str(home),
             "BENTOML_HOME": str(home / "bentoml"),
             "DAGSTER_HOME": str(home / "dagster_home"),
-            "EMOTION_RUN_CONFIG": str(RUN_CONFIG),
+            "EMOTION_RUN_CONFIG": str(run_config),
             "EMOTION_QUIET_SECONDS": "5",
             "EMOTION_KEEP_IMAGES": "1",
             "EMOTION_WORKERS": "1",
@@ -197,16 +250,23 @@ class Client:
         return sum(answer.status_code == 200 for answer in answers)
 
 
-def run_circle(home: Path, num_per_emotion: int, num_pictures: int, tell: Callable[[str], None] = say) -> Circle:
+def run_circle(
+    home: Path,
+    num_per_emotion: int,
+    num_pictures: int,
+    tell: Callable[[str], None] = say,
+    faces: DrawnFaces | Photographs | None = None,
+) -> Circle:
     """Run the whole loop below `home` and return what happened."""
-    circle, stage, started = Circle(), Stage(home), time.monotonic()
+    faces = faces or DrawnFaces()
+    circle, stage, started = Circle(), Stage(home, faces.run_config), time.monotonic()
 
     def report(text: str) -> None:
         tell(f"{time.monotonic() - started:5.0f} s  {text}")
 
-    report(f"Drawing {5 * num_per_emotion} faces and training on them")
-    draw_delivery(home, num_per_emotion=num_per_emotion, seed=0)
-    stage.dagster("job", "execute", "-j", "retrain", "-c", str(RUN_CONFIG))
+    num = faces.deliver(home, num_per_emotion)
+    report(f"Training on {num:,} faces, which takes a minute or two")
+    stage.dagster("job", "execute", "-j", "retrain", "-c", str(faces.run_config))
     circle.first_model = stage.champion()
     report(f"Model {circle.first_model} was accepted; starting the service, and Dagster's daemon with drift_sensor on")
     serve = ("bentoml", "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(stage.port))
@@ -217,14 +277,14 @@ def run_circle(home: Path, num_per_emotion: int, num_pictures: int, tell: Callab
     ):
         wait_for("the service is ready", client.is_ready, 120)
         stage.dagster("sensor", "start", "drift_sensor")
-        circle.accuracy_on_good, _ = client.ask(faces(num_pictures, seed=1, is_bad=False))
+        circle.accuracy_on_good, _ = client.ask(faces.asked(num_pictures, seed=1, is_bad=False))
         report(f"{num_pictures} good pictures: {circle.accuracy_on_good:.0%} are answered rightly")
         good = stage.check_drift()
         circle.state_on_good = good["state"]
         report(f"check_drift says: {good['state']}, {good['cause']}")
 
         report("The camera is turned, out of focus, and the light goes")
-        truth = _until_incident(stage, client, circle, num_pictures, report)
+        truth = _until_incident(stage, client, circle, partial(faces.asked, num_pictures, is_bad=True), report)
         report(f"ALARM ({circle.severity}): {circle.cause} Labels of {circle.num_requested} pictures are asked for")
 
         circle.num_labels = client.label(truth)
@@ -237,7 +297,7 @@ def run_circle(home: Path, num_per_emotion: int, num_pictures: int, tell: Callab
         report(f"drift_sensor started a run, and the gate accepted {circle.second_model}")
         wait_for("the service follows", lambda: client.version() == circle.second_model, 60)
         report("The service answers with the new model, without a restart")
-        circle.accuracy_on_bad_after, _ = client.ask(faces(num_pictures, seed=99, is_bad=True))
+        circle.accuracy_on_bad_after, _ = client.ask(faces.asked(num_pictures, seed=99, is_bad=True))
         # The same faces as before the alarm would be known by now; these are new ones.
         report(
             f"New bad pictures: {circle.accuracy_on_bad_before:.0%} were answered rightly before, "
@@ -248,11 +308,15 @@ def run_circle(home: Path, num_per_emotion: int, num_pictures: int, tell: Callab
 
 
 def _until_incident(
-    stage: Stage, client: Client, circle: Circle, num_pictures: int, report: Callable[[str], None]
+    stage: Stage,
+    client: Client,
+    circle: Circle,
+    bad: Callable[..., Iterator[tuple[str, bytes]]],
+    report: Callable[[str], None],
 ) -> dict[str, str]:
     """Send bad pictures, window by window, until a drift report opens an incident; return what they show."""
-    circle.accuracy_on_bad_before, truth = client.ask(faces(num_pictures, seed=2, is_bad=True))
-    report(f"{num_pictures} bad pictures: {circle.accuracy_on_bad_before:.0%} are answered rightly, and nobody knows")
+    circle.accuracy_on_bad_before, truth = client.ask(bad(seed=2))
+    report(f"{len(truth)} bad pictures: {circle.accuracy_on_bad_before:.0%} are answered rightly, and nobody knows")
     for window in (1, 2, 3):
         verdict = stage.check_drift()
         report(f"check_drift, window {window}: {verdict['state']}: {verdict['cause']}")
@@ -261,7 +325,7 @@ def _until_incident(
             queue = json.loads((stage.home / "feedback" / "requested.json").read_text())
             circle.num_requested = len(queue["predictions"])
             return truth
-        _, more = client.ask(faces(num_pictures, seed=10 + window, is_bad=True))
+        _, more = client.ask(bad(seed=10 + window))
         truth |= more
     raise SystemExit("Three windows of bad pictures opened no incident.")
 
@@ -276,13 +340,20 @@ def _trigger_of_last_retrain(stage: Stage) -> str:
 
 def main() -> int:
     """Run the demo in an empty folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--faces", type=Path, help="photographs in folders named by emotion; without it faces are drawn"
+    )
+    options = parser.parse_args()
+    faces = Photographs(options.faces) if options.faces else None
     home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / "demo_loop"
     if home == CHECKOUT / "data" / "demo_loop":
         shutil.rmtree(home, ignore_errors=True)
     elif home.exists() and any(home.iterdir()):
         say(f"{home} is not empty, and the demo begins from nothing. Name another folder, or unset EMOTION_DATA_DIR.")
         return 1
-    circle = run_circle(home.absolute(), num_per_emotion=160, num_pictures=300)
+    num_per_emotion, num_pictures = (800, 500) if faces else (160, 300)
+    circle = run_circle(home.absolute(), num_per_emotion, num_pictures, faces=faces)
     (home / "circle.json").write_text(json.dumps(asdict(circle), indent=2) + "\n")
     say(
         f"\nThe circle closed in {circle.seconds / 60:.1f} minutes. What next?\n"

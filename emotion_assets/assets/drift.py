@@ -5,6 +5,7 @@ a report. The rule of the verdict is in `steps.drift.verdict`, what follows from
 """
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -13,8 +14,17 @@ from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.assets.metadata import table
 from emotion_assets.resources import Alerts, Places, code_version
 
+LOOKED_AT_DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
+"""A drift check that nobody runs raises no alarm either: the UI says so a day after the schedule was due."""
 
-@dg.asset(group_name="emotions", kinds={"report"}, code_version=code_version("drift"), deps=[evaluation_report])
+
+@dg.asset(
+    group_name="emotions",
+    kinds={"report"},
+    code_version=code_version("drift"),
+    deps=[evaluation_report],
+    freshness_policy=LOOKED_AT_DAILY,
+)
 def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Alerts) -> dg.MaterializeResult[None]:
     """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
 
@@ -42,6 +52,8 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
         "num_current": verdict.num_current,
         "num_reference": verdict.num_reference,
         "num_odd": verdict.num_odd,
+        "looks_like": " or ".join(verdict.looks_like) or "nothing rehearsed",
+        **({} if verdict.expected_loss is None else {"expected_loss": verdict.expected_loss}),
         "has_input_change": verdict.has_input_change,
         "has_answer_change": verdict.has_answer_change,
         "verdict_file": dg.MetadataValue.path(check.report_dir / "verdict.json"),

@@ -21,6 +21,8 @@ SCHEMA_VERSION: Final = 1
 MODEL_NAME: Final = "model.onnx"
 WEIGHTS_NAME: Final = "weights.safetensors"
 REFERENCE_NAME: Final = "reference.parquet"
+REHEARSAL_NAME: Final = "rehearsal.parquet"
+"""Only where there were validation faces enough."""
 MANIFEST_NAME: Final = "manifest.json"
 
 _VERSION_PATTERN: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")

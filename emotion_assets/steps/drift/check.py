@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from emotion_assets.core.bundle import REFERENCE_NAME
+from emotion_assets.core.bundle import REFERENCE_NAME, REHEARSAL_NAME
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.steps.drift.feedback import atypical_pictures, label_request, labelled_performance
+from emotion_assets.steps.drift.likeness import Rehearsal
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
 from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, is_odd, judge
@@ -58,6 +59,8 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
     """
     classifier = Classifier(bundle_dir)
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
+    rehearsal_path = bundle_dir / REHEARSAL_NAME
+    rehearsal = Rehearsal(reference, pd.read_parquet(rehearsal_path)) if rehearsal_path.exists() else None
     before = _last_window(places.reports_dir, classifier.version)
     logged = read_log(places.predictions_dir, classifier.version, WINDOW_PICTURES)
     fresh = logged[logged["time"] > before["until"]] if before else logged
@@ -67,7 +70,7 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
     if len(logged) < MIN_PICTURES and places.unlabelled_dir.is_dir():
         current, num_refused = answer_folder(places.unlabelled_dir, classifier)
         source, is_new = DriftSource("unlabelled", classifier.version, num_refused), True
-    verdict = judge(current, reference)
+    verdict = judge(current, reference, rehearsal)
     window = _window(verdict, source, current, before, is_new=is_new)
     if source.kind == "predictions":
         window.performance = labelled_performance(logged, places.feedback_dir)

@@ -3,8 +3,10 @@
 Every logged number is compared with the reference by a Kolmogorov-Smirnov test, the predicted emotion by a
 chi-squared test; the smallest p-value of a tier counts, corrected for the number of columns (Bonferroni).
 Changed inputs alone often do no harm, so they warn; changed answers follow the loss of accuracy, so they act,
-unless the mix of emotions explains them (`shares`). Distributions hide a few strange pictures among many, so
-pictures that are odd by their Mahalanobis distance are counted beside both tiers (Fisher's exact test).
+unless the mix of emotions explains them (`shares`). Where the model rehearsed known changes, the one that the
+window looks like (`likeness`) names the cause and corrects both: a cheap one does not act, a dear one does.
+Distributions hide a few strange pictures among many, so pictures that are odd by their Mahalanobis distance are
+counted beside both tiers (Fisher's exact test).
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from scipy.stats import chi2_contingency, fisher_exact, ks_2samp
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.steps.drift.likeness import Likeness, Rehearsal
 from emotion_assets.steps.drift.shares import estimated_shares, with_shares
 from emotion_assets.steps.training.reference import TRUTH_COLUMN
+from emotion_assets.steps.training.rehearsal import UNCHANGED
 
 MIN_PICTURES: Final = 50
 """Below this a window says nothing: neither drift nor its absence."""
@@ -32,6 +36,9 @@ ODD_PERCENTILE: Final = 98
 """A picture is odd when its distance exceeds that of so many percent of the reference."""
 SURE_P_VALUE: Final = 1e-6
 """Below this one window is enough to act on; otherwise it takes two in a row."""
+
+HARMFUL_LOSS: Final = 0.06
+"""A rehearsed change acts when it costs at least so much accuracy: 5 points, and one for the error of the estimate."""
 
 _SEVERITIES: Final = ((0.4, "strong"), (0.2, "clear"), (0.0, "slight"))
 
@@ -80,6 +87,10 @@ class DriftVerdict:
     """Whether another mix of emotions alone would change the answers like this."""
     shares: dict[str, float] | None = None
     """The estimated mix of emotions, where the answers changed and the reference tells the truth."""
+    looks_like: tuple[str, ...] = ()
+    """Rehearsed changes that the pictures look like, the likeliest first."""
+    expected_loss: float | None = None
+    """Accuracy that such pictures cost, as a fraction, where something changed and changes were rehearsed."""
 
     @property
     def is_sure(self) -> bool:
@@ -92,12 +103,18 @@ class DriftVerdict:
         return asdict(self)
 
 
-def judge(current: pd.DataFrame, reference: pd.DataFrame, false_alarm_rate: float = FALSE_ALARM_RATE) -> DriftVerdict:
+def judge(
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    rehearsal: Rehearsal | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+) -> DriftVerdict:
     """Compare the logged values of recent pictures with those of the reference.
 
     Args:
         current: one row a picture, with the columns of LOGGED_COLUMNS.
         reference: the same, of validation faces.
+        rehearsal: the changes that this model rehearsed, if it did.
         false_alarm_rate: how often each tier may raise an alarm when nothing changed.
     """
     if len(current) < MIN_PICTURES or len(reference) < MIN_PICTURES:
@@ -119,13 +136,19 @@ def judge(current: pd.DataFrame, reference: pd.DataFrame, false_alarm_rate: floa
     if has_answer_change and TRUTH_COLUMN in reference:
         shares = estimated_shares(current, reference)
         is_explained = _explains(current, with_shares(reference, shares), false_alarm_rate)
-    if has_answer_change:
-        state = "shares_changed" if is_explained else "answers_changed"
-    elif has_input_change:
+    looks = None
+    if rehearsal is not None and (has_input_change or has_answer_change):
+        looks = rehearsal.likeness(current)
+    if is_explained:
+        state = "shares_changed"
+    elif _acts(looks, has_answer_change=has_answer_change):
+        state = "answers_changed"
+    elif has_input_change or has_answer_change:
         state = "inputs_changed"
     else:
         state = "odd_pictures" if has_odd_pictures else "ok"
-    cause = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
+    seen = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
+    cause = _likeness_in_words(looks) + seen
     if has_odd_pictures:
         cause = f"{cause.removesuffix('.')}; {num_odd} of {len(current)} pictures are unlike any validation face."
     if state == "shares_changed":
@@ -144,8 +167,25 @@ def judge(current: pd.DataFrame, reference: pd.DataFrame, false_alarm_rate: floa
         has_odd_pictures=has_odd_pictures,
         odd_p_value=odd_p_value,
         is_explained_by_shares=is_explained,
+        looks_like=looks.changes if looks else (),
+        expected_loss=looks.loss if looks else None,
         shares=None if shares is None else dict(zip(EMOTIONS, shares.tolist(), strict=True)),
     )
+
+
+def _acts(looks: Likeness | None, *, has_answer_change: bool) -> bool:
+    if looks is None or not looks.changes or looks.changes[0] == UNCHANGED:
+        # Nothing rehearsed explains what the tests see, such as a part of strange pictures among many.
+        return has_answer_change
+    return looks.loss >= HARMFUL_LOSS
+
+
+def _likeness_in_words(looks: Likeness | None) -> str:
+    changes = [change for change in looks.changes if change != UNCHANGED] if looks else []
+    if not looks or not changes or looks.changes[0] == UNCHANGED:
+        return ""
+    cost = f"about {100 * looks.loss:.0f} points of accuracy" if looks.loss >= 0.01 else "hardly any accuracy"
+    return f"pictures look {' or '.join(changes)}, which cost {cost} on validation faces; "
 
 
 def is_odd(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from emotion_assets.core.bundle import (
     MODEL_NAME,
     REFERENCE_NAME,
+    REHEARSAL_NAME,
     WEIGHTS_NAME,
     Manifest,
     is_version,
@@ -35,6 +36,7 @@ from emotion_assets.core.files import sha256_of, write_atomically
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.training.network import Served, ServedNet
 from emotion_assets.steps.training.reference import reference_table
+from emotion_assets.steps.training.rehearsal import rehearsed
 from emotion_assets.steps.training.train import TrainedNetwork
 
 PARITY_TOLERANCE: Final = 1e-4
@@ -47,7 +49,7 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
 
     Args:
         trained: from `train`; graph and network are compared on its validation faces, which also make the drift
-            reference.
+            reference and the rehearsal of changes.
         models_dir: gets a folder named by the new version.
         code_version: what identifies the code, such as a commit.
 
@@ -57,15 +59,20 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
     served = ServedNet(trained.network.cpu().float(), trained.temperature).eval()
     weights = save_tensors({name: value.contiguous() for name, value in trained.network.state_dict().items()})
     graph = _export_graph(served)
-    val = trained.val
-    _check_parity(served, graph, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
-    reference = io.BytesIO()
-    reference_table(val, _run(graph, val.pixels)[0]).to_parquet(reference, index=False)
+    val, session = trained.val, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
+    yardsticks = {REFERENCE_NAME: reference_table(val, _run(session, val.pixels)[0])}
+    rehearsal = rehearsed(val, lambda pixels: _run(session, pixels)[0])
+    if rehearsal is not None:
+        yardsticks[REHEARSAL_NAME] = rehearsal
     now = datetime.now(UTC)
     bundle_dir = models_dir / _new_version(models_dir, now, weights)
     write_atomically(bundle_dir / MODEL_NAME, graph)
     write_atomically(bundle_dir / WEIGHTS_NAME, weights)
-    write_atomically(bundle_dir / REFERENCE_NAME, reference.getvalue())
+    for name, table in yardsticks.items():
+        file = io.BytesIO()
+        table.to_parquet(file, index=False)
+        write_atomically(bundle_dir / name, file.getvalue())
     last = trained.history[-1] if trained.history else {}
     write_manifest(
         bundle_dir,
@@ -90,8 +97,8 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
                 "history": trained.history,
             },
             metrics={name: value for name, value in last.items() if name.startswith("val/")},
-            known_answer=_run(graph, known_pattern())[0][0].tolist(),
-            files={name: sha256_of(bundle_dir / name) for name in (MODEL_NAME, WEIGHTS_NAME, REFERENCE_NAME)},
+            known_answer=_run(session, known_pattern())[0][0].tolist(),
+            files={name: sha256_of(bundle_dir / name) for name in (MODEL_NAME, WEIGHTS_NAME, *yardsticks)},
         ),
     )
     return bundle_dir
@@ -122,8 +129,7 @@ def _export_graph(served: ServedNet) -> bytes:
     return buffer.getvalue()
 
 
-def _run(graph: bytes, pixels: Pixels) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[np.ndarray]:
     chunks = [
         session.run(list(Served._fields), {"pixels": pixels[start : start + _NUM_PARITY_FACES]})
         for start in range(0, len(pixels), _NUM_PARITY_FACES)
@@ -131,10 +137,10 @@ def _run(graph: bytes, pixels: Pixels) -> list[np.ndarray]:
     return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
-def _check_parity(served: ServedNet, graph: bytes, pixels: Pixels) -> None:
+def _check_parity(served: ServedNet, session: onnxruntime.InferenceSession, pixels: Pixels) -> None:
     with torch.inference_mode():
         expected: list[Tensor] = list(served(torch.from_numpy(pixels)))
-    for name, ours, theirs in zip(Served._fields, _run(graph, pixels), expected, strict=True):
+    for name, ours, theirs in zip(Served._fields, _run(session, pixels), expected, strict=True):
         reference = theirs.numpy()
         scale = max(1.0, float(np.abs(reference).max()))
         difference = float(np.abs(ours - reference).max()) / scale

@@ -1,0 +1,96 @@
+"""Which rehearsed change do recent pictures look like, and what does it cost?
+
+A window is described by the means of its logged numbers and of their distances from the reference's centre, which
+tell a shift from a spread. Each rehearsed change is a normal distribution of such means; Bayes' rule with equal
+priors gives the share of belief in each. A slack is added to every variance, because no real change is quite the
+rehearsed one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.steps.training.reference import TRUTH_COLUMN
+from emotion_assets.steps.training.rehearsal import CHANGE_COLUMN, STRENGTH_COLUMN, UNCHANGED
+
+# The last probability follows from the others.
+_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS[:-1])
+_SLACK: Final = 0.01
+"""Variance of the mismatch, in reference variances."""
+_MAX_DISTANCE: Final = 20.0
+"""Mean squared deviations from the nearest change; above this nothing rehearsed is like it."""
+_LIKELY: Final = 0.15
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """The rehearsed change that recent pictures look like."""
+
+    changes: tuple[str, ...]
+    """In words, the likeliest first; more than one where they cannot be told apart, none if nothing is like it."""
+    loss: float
+    """Accuracy that such pictures cost on validation faces, as a fraction; the mean over what they may be."""
+
+
+class Rehearsal:
+    """The rehearsed changes of one model, ready to be compared with any window."""
+
+    def __init__(self, reference: pd.DataFrame, rehearsal: pd.DataFrame) -> None:
+        """Describe the changes.
+
+        Args:
+            reference: validation faces, with the logged columns and their true emotions.
+            rehearsal: from `steps.training.rehearsal.rehearsed`.
+        """
+        self._centre = reference[list(_COLUMNS)].mean().to_numpy(dtype=np.float64)
+        self._spread = np.maximum(reference[list(_COLUMNS)].std().to_numpy(dtype=np.float64), 1e-6)
+        self._usual = self._described(reference).mean(axis=0)
+        groups = dict(list(rehearsal.groupby([CHANGE_COLUMN, STRENGTH_COLUMN], sort=False)))
+        self._changes = [str(change) for change, _ in groups]
+        values = np.stack([self._described(group) for group in groups.values()])
+        start = self._changes.index(UNCHANGED)
+        self._means = values.mean(axis=1) - values[start].mean(axis=0)
+        self._covariances = np.stack([np.cov(rows, rowvar=False) for rows in values])
+        is_right = np.stack([_is_right(group) for group in groups.values()])
+        accuracy = float(_is_right(reference).mean())
+        self._losses = np.array([_loss(is_right[start], row, accuracy) for row in is_right])
+
+    def likeness(self, current: pd.DataFrame) -> Likeness:
+        """Return what a window of logged values looks like."""
+        seen = self._described(current).mean(axis=0) - self._usual
+        covariances = self._covariances / len(current) + _SLACK * np.eye(len(seen))
+        away = seen - self._means
+        distances = (away * np.linalg.solve(covariances, away[:, :, None])[:, :, 0]).sum(axis=1)
+        fits = -0.5 * (distances + np.linalg.slogdet(covariances)[1])
+        belief = np.exp(fits - fits.max())
+        belief /= belief.sum()
+        loss = float(belief @ self._losses)
+        if distances[belief.argmax()] / len(seen) > _MAX_DISTANCE:
+            return Likeness((), loss)
+        by_change = pd.Series(belief, index=self._changes).groupby(level=0).sum().sort_values(ascending=False)
+        likely = [str(change) for change, share in by_change.items() if share >= _LIKELY]
+        return Likeness(tuple(likely or [str(by_change.index[0])]), loss)
+
+    def _described(self, table: pd.DataFrame) -> Floats:
+        away = (table[list(_COLUMNS)].to_numpy(dtype=np.float64) - self._centre) / self._spread
+        return np.hstack([np.clip(away, -6, 6), np.minimum(np.abs(away), 4)])
+
+
+def _is_right(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    return np.asarray(table[EMOTION_COLUMN] == table[TRUTH_COLUMN])
+
+
+def _loss(was_right: npt.NDArray[np.bool_], is_right: npt.NDArray[np.bool_], accuracy: float) -> float:
+    """Return what a change costs, with right and wrong answers weighted as among all validation faces."""
+    lost = 1 - is_right[was_right].mean() if was_right.any() else 0.0
+    gained = is_right[~was_right].mean() if not was_right.all() else 0.0
+    return max(float(accuracy * lost - (1 - accuracy) * gained), 0.0)
