@@ -3,10 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
+import dagster as dg
 import yaml
 
+from emotion_assets.assets.drift import drift_report
 from emotion_assets.definitions import defs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -84,3 +87,12 @@ def test_constraints_pin_every_package_without_naming_a_host() -> None:
 
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line) for line in lines)
     assert "torch==2.13.0" in lines
+
+
+def test_a_drift_check_that_nobody_runs_is_overdue() -> None:
+    """The drift report is expected daily, and Dagster's instance of the project looks whether it came."""
+    policy = drift_report.get_asset_spec().freshness_policy
+    instance = yaml.safe_load((CHECKOUT / "dagster_home" / "dagster.yaml").read_text())
+
+    assert policy == dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
+    assert instance["freshness"] == {"enabled": True}
