@@ -129,6 +129,26 @@ def test_what_a_change_costs_decides_whether_it_acts(
     assert (verdict.expected_loss > 0.2) is is_dear
 
 
+def test_a_cheap_change_does_not_excuse_what_else_happens(
+    halves: tuple[Split, Pixels], rehearsal: pd.DataFrame
+) -> None:
+    """Pictures that are dark and lie on their side look dark, which costs nothing; their answers say that it is more."""
+    (val, others), table = halves, rehearsal
+    reference = reference_table(val, answered(val.pixels))
+    dark = np.round(np.rot90(others, axes=(1, 2)) * 0.5).astype(np.uint8)
+    probabilities = answered(np.ascontiguousarray(dark))
+    probabilities[:, 3] = probabilities[:, 3] * 0.5 + 0.4
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    current = logged_table(dark, probabilities)
+    was_right = np.ones(1, dtype=bool)
+
+    verdict = judge(current, reference, Rehearsal(reference, with_cost(table, "darker", was_right)))
+
+    assert "darker" in verdict.looks_like
+    assert verdict.state == "answers_changed"
+    assert "changed more than that explains" in verdict.cause
+
+
 def test_what_was_never_rehearsed_acts_by_the_answers(halves: tuple[Split, Pixels], rehearsal: pd.DataFrame) -> None:
     """Pictures like nothing that was rehearsed act when the answers changed, whatever is nearest."""
     val, table = halves[0], rehearsal

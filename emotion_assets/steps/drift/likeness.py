@@ -39,6 +39,8 @@ class Likeness:
     """In words, the likeliest first; more than one where they cannot be told apart, none if nothing is like it."""
     loss: float
     """Accuracy that such pictures cost on validation faces, as a fraction; the mean over what they may be."""
+    rehearsed: pd.DataFrame
+    """Logged values of the single likeliest change, one row a validation face."""
 
 
 class Rehearsal:
@@ -54,7 +56,7 @@ class Rehearsal:
         self._centre = reference[list(_COLUMNS)].mean().to_numpy(dtype=np.float64)
         self._spread = np.maximum(reference[list(_COLUMNS)].std().to_numpy(dtype=np.float64), 1e-6)
         self._usual = self._described(reference).mean(axis=0)
-        groups = dict(list(rehearsal.groupby([CHANGE_COLUMN, STRENGTH_COLUMN], sort=False)))
+        self._groups = groups = dict(list(rehearsal.groupby([CHANGE_COLUMN, STRENGTH_COLUMN], sort=False)))
         self._changes = [str(change) for change, _ in groups]
         values = np.stack([self._described(group) for group in groups.values()])
         start = self._changes.index(UNCHANGED)
@@ -74,11 +76,13 @@ class Rehearsal:
         belief = np.exp(fits - fits.max())
         belief /= belief.sum()
         loss = float(belief @ self._losses)
-        if distances[belief.argmax()] / len(seen) > _MAX_DISTANCE:
-            return Likeness((), loss)
+        likeliest = int(belief.argmax())
+        rehearsed = list(self._groups.values())[likeliest]
+        if distances[likeliest] / len(seen) > _MAX_DISTANCE:
+            return Likeness((), loss, rehearsed)
         by_change = pd.Series(belief, index=self._changes).groupby(level=0).sum().sort_values(ascending=False)
         likely = [str(change) for change, share in by_change.items() if share >= _LIKELY]
-        return Likeness(tuple(likely or [str(by_change.index[0])]), loss)
+        return Likeness(tuple(likely or [str(by_change.index[0])]), loss, rehearsed)
 
     def _described(self, table: pd.DataFrame) -> Floats:
         away = (table[list(_COLUMNS)].to_numpy(dtype=np.float64) - self._centre) / self._spread

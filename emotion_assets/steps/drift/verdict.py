@@ -136,19 +136,20 @@ def judge(
     if has_answer_change and TRUTH_COLUMN in reference:
         shares = estimated_shares(current, reference)
         is_explained = _explains(current, with_shares(reference, shares), false_alarm_rate)
-    looks = None
+    looks, is_all = None, False
     if rehearsal is not None and (has_input_change or has_answer_change):
         looks = rehearsal.likeness(current)
+        is_all = not has_answer_change or _explains_answers(current, looks.rehearsed, false_alarm_rate)
     if is_explained:
         state = "shares_changed"
-    elif _acts(looks, has_answer_change=has_answer_change):
+    elif _acts(looks, has_answer_change=has_answer_change, is_all=is_all):
         state = "answers_changed"
     elif has_input_change or has_answer_change:
         state = "inputs_changed"
     else:
         state = "odd_pictures" if has_odd_pictures else "ok"
     seen = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
-    cause = _likeness_in_words(looks) + seen
+    cause = _likeness_in_words(looks, is_all=is_all) + seen
     if has_odd_pictures:
         cause = f"{cause.removesuffix('.')}; {num_odd} of {len(current)} pictures are unlike any validation face."
     if state == "shares_changed":
@@ -173,17 +174,21 @@ def judge(
     )
 
 
-def _acts(looks: Likeness | None, *, has_answer_change: bool) -> bool:
+def _acts(looks: Likeness | None, *, has_answer_change: bool, is_all: bool) -> bool:
+    """Tell whether somebody should act, given the likeliest change and whether it is all that happened."""
     if looks is None or not looks.changes or looks.changes[0] == UNCHANGED:
         # Nothing rehearsed explains what the tests see, such as a part of strange pictures among many.
         return has_answer_change
-    return looks.loss >= HARMFUL_LOSS
+    # Several changes at once look like the plainest of them, but answers tell that there is more.
+    return looks.loss >= HARMFUL_LOSS or (has_answer_change and not is_all)
 
 
-def _likeness_in_words(looks: Likeness | None) -> str:
+def _likeness_in_words(looks: Likeness | None, *, is_all: bool) -> str:
     changes = [change for change in looks.changes if change != UNCHANGED] if looks else []
     if not looks or not changes or looks.changes[0] == UNCHANGED:
         return ""
+    if not is_all:
+        return f"pictures look {' or '.join(changes)}, but answers changed more than that explains; "
     cost = f"about {100 * looks.loss:.0f} points of accuracy" if looks.loss >= 0.01 else "hardly any accuracy"
     return f"pictures look {' or '.join(changes)}, which cost {cost} on validation faces; "
 
@@ -212,10 +217,15 @@ def _too_many(num_odd: int, num: int, num_odd_reference: int, num_reference: int
 
 def _explains(current: pd.DataFrame, redrawn: pd.DataFrame, false_alarm_rate: float) -> bool:
     """Tell whether nothing is left to see against a reference of the same mix: happy faces look different, too."""
-    answers = [_ks(current[name], redrawn[name]) for name in PROBABILITY_COLUMNS]
-    answers.append(_chi_squared(current[EMOTION_COLUMN], redrawn[EMOTION_COLUMN]))
     inputs = [_ks(current[name], redrawn[name]) for name in INPUT_COLUMNS]
-    return all(min(tier) >= false_alarm_rate / len(tier) for tier in (answers, inputs))
+    return min(inputs) >= false_alarm_rate / len(inputs) and _explains_answers(current, redrawn, false_alarm_rate)
+
+
+def _explains_answers(current: pd.DataFrame, expected: pd.DataFrame, false_alarm_rate: float) -> bool:
+    """Tell whether the answers are those that were expected, by the test of their tier."""
+    answers = [_ks(current[name], expected[name]) for name in PROBABILITY_COLUMNS]
+    answers.append(_chi_squared(current[EMOTION_COLUMN], expected[EMOTION_COLUMN]))
+    return min(answers) >= false_alarm_rate / len(answers)
 
 
 def _severity(current: pd.DataFrame, reference: pd.DataFrame) -> str:
