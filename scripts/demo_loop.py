@@ -345,6 +345,8 @@ def main() -> int:
         "--faces", type=Path, help="photographs in folders named by emotion; without it faces are drawn"
     )
     options = parser.parse_args()
+    # A plain kill must not leave the service and the daemon behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     faces = Photographs(options.faces) if options.faces else None
     home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / "demo_loop"
     if home == CHECKOUT / "data" / "demo_loop":
