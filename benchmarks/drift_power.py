@@ -59,10 +59,10 @@ CAUSES: Final = {
     "upside down": "upside down",
     "sunglasses": "covered at the eyes",
     "face mask": "covered at the mouth",
-    "inverted": "negatives",
+    "inverted": "like negatives",
     "shuffled": "cut into pieces",
-    "texture": "no faces at all",
-    "stripes": "no faces at all",
+    "texture": "like no faces at all",
+    "stripes": "like no faces at all",
 }
 
 

@@ -80,7 +80,7 @@ def each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels
         (lambda face: face.point(lambda grey: round(0.6 * grey)), "darker"),
         (lambda face: face.filter(ImageFilter.GaussianBlur(1.6)), "blurrier"),
         (lambda face: face.transpose(Image.Transpose.ROTATE_90), "turned to the side"),
-        (lambda face: face.point(lambda grey: 255 - grey), "negatives"),
+        (lambda face: face.point(lambda grey: 255 - grey), "like negatives"),
     ],
     ids=["darker", "blurrier", "turned", "negative"],
 )
@@ -115,16 +115,16 @@ def test_what_a_change_costs_decides_whether_it_acts(
     reference = reference_table(val, answered(val.pixels))
     was_right = (table["emotion"] == table[TRUTH_COLUMN])[table["change"] == UNCHANGED].to_numpy()
     is_right = was_right & (np.arange(len(was_right)) % 2 == 0) if is_dear else was_right
-    table = with_cost(table, "negatives", is_right)
+    table = with_cost(table, "like negatives", is_right)
     pixels = (255 - others).astype(np.uint8)
     current = logged_table(pixels, answered(pixels))
 
     verdict = judge(current, reference, Rehearsal(reference, table))
 
-    assert verdict.looks_like == ("negatives",)
+    assert verdict.looks_like == ("like negatives",)
     assert verdict.has_answer_change
     assert verdict.state == state
-    assert "pictures look negatives" in verdict.cause
+    assert "pictures look like negatives" in verdict.cause
     assert verdict.expected_loss is not None
     assert (verdict.expected_loss > 0.2) is is_dear
 

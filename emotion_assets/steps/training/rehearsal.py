@@ -165,12 +165,12 @@ CHANGES: Final[dict[tuple[str, float], Change]] = {
     ("turned to the side", 270): lambda face, _: face.transpose(Image.Transpose.ROTATE_270),
     ("upside down", 0): lambda face, _: face.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
     ("upside down", 180): lambda face, _: face.transpose(Image.Transpose.ROTATE_180),
-    ("negatives", 1): lambda face, _: ImageOps.invert(face),
+    ("like negatives", 1): lambda face, _: ImageOps.invert(face),
     ("covered at the eyes", 10): _painted(10, *_EYES),
     ("covered at the eyes", 60): _painted(60, _BAR),
     ("covered at the mouth", 60): _painted(60, _MOUTH),
     ("covered at the mouth", 220): _painted(220, _MOUTH),
     ("cut into pieces", 16): _in_pieces,
-    ("no faces at all", 0): _clouds,
+    ("like no faces at all", 0): _clouds,
 }
 """By words and strength. Kinds that a camera, a crop or a broken pipeline brings about."""
