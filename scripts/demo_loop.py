@@ -149,7 +149,7 @@ class Stage:
         """Run a Dagster command to its end and return what it printed."""
         command = [str(BIN / "dagster"), *words, "-m", "emotion_assets.definitions"]
         done = subprocess.run(
-            command, cwd=CHECKOUT, env=self.environment, check=False, capture_output=True, text=True, timeout=900
+            command, cwd=CHECKOUT, env=self.environment, check=False, capture_output=True, text=True, timeout=3600
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
