@@ -42,6 +42,11 @@ class Likeness:
     rehearsed: pd.DataFrame
     """Logged values of the single likeliest change, one row a validation face."""
 
+    @property
+    def is_a_change(self) -> bool:
+        """Whether a rehearsed change is the likeliest, rather than none of them or no change at all."""
+        return bool(self.changes) and self.changes[0] != UNCHANGED
+
 
 class Rehearsal:
     """The rehearsed changes of one model, ready to be compared with any window."""
@@ -50,24 +55,25 @@ class Rehearsal:
         """Describe the changes.
 
         Args:
-            reference: validation faces, with the logged columns and their true emotions.
-            rehearsal: from `steps.training.rehearsal.rehearsed`.
+            reference: validation faces, one row each, with the logged columns and their true emotions.
+            rehearsal: from `steps.training.rehearsal.rehearsed`: the same faces in the same order under every change.
         """
         self._centre = reference[list(_COLUMNS)].mean().to_numpy(dtype=np.float64)
         self._spread = np.maximum(reference[list(_COLUMNS)].std().to_numpy(dtype=np.float64), 1e-6)
         self._usual = self._described(reference).mean(axis=0)
-        self._groups = groups = dict(list(rehearsal.groupby([CHANGE_COLUMN, STRENGTH_COLUMN], sort=False)))
+        groups = dict(list(rehearsal.groupby([CHANGE_COLUMN, STRENGTH_COLUMN], sort=False)))
         self._changes = [str(change) for change, _ in groups]
-        values = np.stack([self._described(group) for group in groups.values()])
+        self._tables = list(groups.values())
+        values = np.stack([self._described(table) for table in self._tables])
         start = self._changes.index(UNCHANGED)
         self._means = values.mean(axis=1) - values[start].mean(axis=0)
         self._covariances = np.stack([np.cov(rows, rowvar=False) for rows in values])
-        is_right = np.stack([_is_right(group) for group in groups.values()])
+        is_right = np.stack([_is_right(table) for table in self._tables])
         accuracy = float(_is_right(reference).mean())
         self._losses = np.array([_loss(is_right[start], row, accuracy) for row in is_right])
 
     def likeness(self, current: pd.DataFrame) -> Likeness:
-        """Return what a window of logged values looks like."""
+        """Return what a window of logged values, one row a picture, looks like."""
         seen = self._described(current).mean(axis=0) - self._usual
         covariances = self._covariances / len(current) + _SLACK * np.eye(len(seen))
         away = seen - self._means
@@ -77,7 +83,7 @@ class Rehearsal:
         belief /= belief.sum()
         loss = float(belief @ self._losses)
         likeliest = int(belief.argmax())
-        rehearsed = list(self._groups.values())[likeliest]
+        rehearsed = self._tables[likeliest]
         if distances[likeliest] / len(seen) > _MAX_DISTANCE:
             return Likeness((), loss, rehearsed)
         by_change = pd.Series(belief, index=self._changes).groupby(level=0).sum().sort_values(ascending=False)
@@ -85,6 +91,7 @@ class Rehearsal:
         return Likeness(tuple(likely or [str(by_change.index[0])]), loss, rehearsed)
 
     def _described(self, table: pd.DataFrame) -> Floats:
+        """Return float (picture, 32): each number's deviation from the centre in spreads, and its size."""
         away = (table[list(_COLUMNS)].to_numpy(dtype=np.float64) - self._centre) / self._spread
         return np.hstack([np.clip(away, -6, 6), np.minimum(np.abs(away), 4)])
 

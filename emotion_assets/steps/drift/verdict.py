@@ -66,8 +66,9 @@ class DriftVerdict:
     """The answer to both questions, with every number behind it."""
 
     state: str
-    """`too_few`, `ok`, `odd_pictures`, `inputs_changed`, `shares_changed` or `answers_changed`: the first acts not at
-    all, the last acts, those between warn."""
+    """`too_few` or `ok`, which say nothing; `odd_pictures`, `inputs_changed` or `shares_changed`, which warn;
+    `answers_changed`, which acts: answers that nothing harmless explains, or pictures that look like a change which
+    spoiled the answers when it was rehearsed."""
     num_current: int
     num_reference: int
     p_values: dict[str, float]
@@ -136,20 +137,20 @@ def judge(
     if has_answer_change and TRUTH_COLUMN in reference:
         shares = estimated_shares(current, reference)
         is_explained = _explains(current, with_shares(reference, shares), false_alarm_rate)
-    looks, is_all = None, False
+    looks, leaves_answers = None, has_answer_change
     if rehearsal is not None and (has_input_change or has_answer_change):
         looks = rehearsal.likeness(current)
-        is_all = not has_answer_change or _explains_answers(current, looks.rehearsed, false_alarm_rate)
+        leaves_answers = has_answer_change and not _explains_answers(current, looks.rehearsed, false_alarm_rate)
     if is_explained:
         state = "shares_changed"
-    elif _acts(looks, has_answer_change=has_answer_change, is_all=is_all):
+    elif _acts(looks, has_answer_change=has_answer_change, leaves_answers=leaves_answers):
         state = "answers_changed"
     elif has_input_change or has_answer_change:
         state = "inputs_changed"
     else:
         state = "odd_pictures" if has_odd_pictures else "ok"
     seen = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
-    cause = _likeness_in_words(looks, is_all=is_all) + seen
+    cause = _likeness_in_words(looks, leaves_answers=leaves_answers) + seen
     if has_odd_pictures:
         cause = f"{cause.removesuffix('.')}; {num_odd} of {len(current)} pictures are unlike any validation face."
     if state == "shares_changed":
@@ -174,23 +175,23 @@ def judge(
     )
 
 
-def _acts(looks: Likeness | None, *, has_answer_change: bool, is_all: bool) -> bool:
-    """Tell whether somebody should act, given the likeliest change and whether it is all that happened."""
-    if looks is None or not looks.changes or looks.changes[0] == UNCHANGED:
+def _acts(looks: Likeness | None, *, has_answer_change: bool, leaves_answers: bool) -> bool:
+    """Tell whether somebody should act, given the likeliest change and whether it leaves answers unexplained."""
+    if looks is None or not looks.is_a_change:
         # Nothing rehearsed explains what the tests see, such as a part of strange pictures among many.
         return has_answer_change
     # Several changes at once look like the plainest of them, but answers tell that there is more.
-    return looks.loss >= HARMFUL_LOSS or (has_answer_change and not is_all)
+    return looks.loss >= HARMFUL_LOSS or leaves_answers
 
 
-def _likeness_in_words(looks: Likeness | None, *, is_all: bool) -> str:
-    changes = [change for change in looks.changes if change != UNCHANGED] if looks else []
-    if not looks or not changes or looks.changes[0] == UNCHANGED:
+def _likeness_in_words(looks: Likeness | None, *, leaves_answers: bool) -> str:
+    if looks is None or not looks.is_a_change:
         return ""
-    if not is_all:
-        return f"pictures look {' or '.join(changes)}, but answers changed more than that explains; "
+    words = f"pictures look {' or '.join(change for change in looks.changes if change != UNCHANGED)}"
+    if leaves_answers:
+        return f"{words}, but answers changed more than that explains; "
     cost = f"about {100 * looks.loss:.0f} points of accuracy" if looks.loss >= 0.01 else "hardly any accuracy"
-    return f"pictures look {' or '.join(changes)}, which cost {cost} on validation faces; "
+    return f"{words}, which cost {cost} on validation faces; "
 
 
 def is_odd(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.bool_]:
