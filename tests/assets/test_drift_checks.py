@@ -1,0 +1,40 @@
+"""The checks under the drift report say what its verdict says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from emotion_assets.assets.drift import answers_are_unchanged, inputs_are_unchanged
+from emotion_assets.resources import Places
+
+
+@pytest.mark.parametrize(
+    ("state", "has_input_change", "has_answer_change", "expected"),
+    [
+        ("ok", False, False, (True, True)),
+        ("inputs_changed", True, False, (False, True)),
+        ("shares_changed", False, True, (True, False)),
+        ("answers_changed", True, True, (False, False)),
+        # Too few answers to see it yet, but the change is known to spoil them: what acts must not look well.
+        ("answers_changed", True, False, (False, False)),
+    ],
+)
+def test_what_acts_never_passes(
+    state: str, has_input_change: bool, has_answer_change: bool, expected: tuple[bool, bool], tmp_path: Path
+) -> None:
+    """Each check follows its tier, and the answers' check follows the alarm too."""
+    places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    report_dir = places.reports_dir / "drift" / "20260101T000000000000"
+    report_dir.mkdir(parents=True)
+    record = {"has_input_change": has_input_change, "has_answer_change": has_answer_change}
+    (report_dir / "verdict.json").write_text(json.dumps(record | {"state": state, "cause": "something."}))
+
+    results = [check(places) for check in (inputs_are_unchanged, answers_are_unchanged)]
+
+    assert all(isinstance(result, dg.AssetCheckResult) for result in results)
+    assert tuple(result.passed for result in results) == expected
+    assert {result.severity for result in results} == {dg.AssetCheckSeverity.WARN}
