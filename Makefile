@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
 	@echo "Installing the pinned packages into .venv (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
 	@touch $(READY)
 
 demo: $(READY) ## draw faces, run the whole pipeline, ask the service, in about two minutes
