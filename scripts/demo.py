@@ -53,7 +53,7 @@ def main() -> int:
     say("1/4  Drawing faces")
     num_faces = draw_delivery(home, num_per_emotion=NUM_FACES_PER_EMOTION, seed=0, log=lambda text: say(f"     {text}"))
     say(f"2/4  Running the Dagster job `retrain` on {num_faces} drawn faces")
-    if not run_job(environment, home / "demo.log"):
+    if not run_job(environment, home / "demo.log", CHECKOUT / "scripts" / "demo_run.yaml"):
         return 1
     say("3/4  Starting the service")
     return ask_service(environment, home)
@@ -79,10 +79,10 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run_job(environment: dict[str, str], log_path: Path) -> bool:
+def run_job(environment: dict[str, str], log_path: Path, run_config: Path) -> bool:
     """Run `retrain` in a process of its own, show its progress, and tell whether it succeeded."""
     command = [str(BIN / "dagster"), "job", "execute", "-m", "emotion_assets.definitions", "-j", "retrain"]
-    command += ["-c", str(CHECKOUT / "scripts" / "demo_run.yaml")]
+    command += ["-c", str(run_config)]
     with (
         log_path.open("w") as log,
         subprocess.Popen(

@@ -27,11 +27,12 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from demo import BIN, CHECKOUT, free_port, is_chosen, say, settings_of
+from demo import BIN, CHECKOUT, free_port, is_chosen, run_job, say, settings_of
 from PIL import Image, ImageFilter
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.steps.evaluation.report import read_decision
 
 _MIN_PHOTOGRAPHS = 100
 
@@ -149,7 +150,7 @@ class Stage:
         """Run a Dagster command to its end and return what it printed."""
         command = [str(BIN / "dagster"), *words, "-m", "emotion_assets.definitions"]
         done = subprocess.run(
-            command, cwd=CHECKOUT, env=self.environment, check=False, capture_output=True, text=True, timeout=3600
+            command, cwd=CHECKOUT, env=self.environment, check=False, capture_output=True, text=True, timeout=900
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
@@ -182,6 +183,24 @@ class Stage:
     def champion(self) -> str:
         """The version that the gate accepted last."""
         return str(json.loads((self.home / "models" / "champion.json").read_text())["version"])
+
+    def accepted_after(self, version: str) -> str | None:
+        """Return the champion if it is newer than `version`, None while nothing was decided.
+
+        Raises:
+            SystemExit: the gate refused a newer model; its reasons are in the message.
+        """
+        champion = self.champion()
+        if champion > version:
+            return champion
+        for path in sorted(self.home.glob("reports/evaluation/*/scores.json")):
+            gate = read_decision(path.parent)
+            if gate["candidate"] > version and not gate["is_accepted"]:
+                raise SystemExit(
+                    f"The gate refused {gate['candidate']}: {' '.join(gate['reasons'])} The first model goes on "
+                    "serving, as it should, and the circle stays open. Try again with more photographs."
+                )
+        return None
 
     def check_drift(self) -> dict[str, Any]:
         """Let the daemon run `check_drift`; return its verdict, once the report is there."""
@@ -265,8 +284,9 @@ def run_circle(
         tell(f"{time.monotonic() - started:5.0f} s  {text}")
 
     num = faces.deliver(home, num_per_emotion)
-    report(f"Training on {num:,} faces, which takes a minute or two")
-    stage.dagster("job", "execute", "-j", "retrain", "-c", str(faces.run_config))
+    report(f"Running the Dagster job `retrain` on {num:,} faces")
+    if not run_job(stage.environment, home / "retrain.log", faces.run_config):
+        raise SystemExit(1)
     circle.first_model = stage.champion()
     report(f"Model {circle.first_model} was accepted; starting the service, and Dagster's daemon with drift_sensor on")
     serve = ("bentoml", "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(stage.port))
@@ -291,7 +311,7 @@ def run_circle(
         report(f"People gave {circle.num_labels} labels on the page; collect_feedback makes photographs of them")
         stage.dagster("job", "launch", "-j", "collect_feedback")
         report("Waiting for drift_sensor: now there is something new to learn from")
-        wait_for("a retrain by drift_sensor", lambda: stage.champion() != circle.first_model, 900)
+        wait_for("a retrain by drift_sensor", lambda: stage.accepted_after(circle.first_model) is not None, 1800)
         circle.second_model = stage.champion()
         circle.trigger = _trigger_of_last_retrain(stage)
         report(f"drift_sensor started a run, and the gate accepted {circle.second_model}")
