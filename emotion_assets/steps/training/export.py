@@ -9,6 +9,7 @@ import logging
 import platform
 import time
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -44,7 +45,9 @@ _NUM_PARITY_FACES: Final = 256
 _LIBRARIES: Final = ("torch", "lightning", "numpy", "pillow", "onnx", "onnxruntime")
 
 
-def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) -> Path:
+def export_bundle(
+    trained: TrainedNetwork, models_dir: Path, code_version: str, log: Callable[[str], None] = lambda _: None
+) -> Path:
     """Write the bundle of a trained network below `models_dir` and return its folder.
 
     Args:
@@ -52,6 +55,7 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
             reference and the rehearsal of changes.
         models_dir: gets a folder named by the new version.
         code_version: what identifies the code, such as a commit.
+        log: told what takes a while.
 
     Raises:
         BundleMismatchError: the graph's answers differ from the network's by 1e-4 or more.
@@ -62,7 +66,7 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
     val, session = trained.val, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
     yardsticks = {REFERENCE_NAME: reference_table(val, _run(session, val.pixels)[0])}
-    rehearsal = rehearsed(val, lambda pixels: _run(session, pixels)[0])
+    rehearsal = rehearsed(val, lambda pixels: _run(session, pixels)[0], log)
     if rehearsal is not None:
         yardsticks[REHEARSAL_NAME] = rehearsal
     now = datetime.now(UTC)

@@ -34,12 +34,15 @@ _SIDE_PX: Final = _SCALE * IMAGE_SIZE_PX
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
-def rehearsed(val: Split, answer: Callable[[Pixels], npt.NDArray[np.float32]]) -> pd.DataFrame | None:
+def rehearsed(
+    val: Split, answer: Callable[[Pixels], npt.NDArray[np.float32]], log: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame | None:
     """Return the logged values of validation faces under each change; None when there are fewer than 50.
 
     Args:
         val: validation faces, of which at most 600 are taken.
         answer: from uint8 (picture, 64, 64) to probabilities, float32 (picture, emotion).
+        log: told what begins, as it takes as long as an epoch.
 
     Returns:
         The columns of `reference_table`, with `change` in words and its `strength`. Every change, and `unchanged`,
@@ -48,6 +51,7 @@ def rehearsed(val: Split, answer: Callable[[Pixels], npt.NDArray[np.float32]]) -
     if len(val.pixels) < MIN_FACES:
         return None
     chosen = np.random.default_rng(0).permutation(len(val.pixels))[:_MAX_FACES]
+    log(f"Rehearsing {len(CHANGES) - 1} known changes on {len(chosen)} validation faces, to name drift by later")
     large = [
         Image.fromarray(face).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC) for face in val.pixels[chosen]
     ]

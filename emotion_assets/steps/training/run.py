@@ -38,6 +38,6 @@ def train_bundle(
         if config.devices > 1:
             return launch(splits_dir, models_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
-        bundle_dir = export_bundle(trained, models_dir, code_version)
+        bundle_dir = export_bundle(trained, models_dir, code_version, log)
         discard_checkpoint(work_dir, trained, code_version)
     return bundle_dir

@@ -51,7 +51,7 @@ def main() -> int:
             log=log,
         )
         if is_first:
-            bundle_dir = export_bundle(trained, Path(job["models_dir"]), job["code_version"])
+            bundle_dir = export_bundle(trained, Path(job["models_dir"]), job["code_version"], log)
             discard_checkpoint(Path(job["work_dir"]), trained, job["code_version"])
             write_json(Path(job["result"]), {"bundle_dir": str(bundle_dir)})
     except (EmotionError, FloatingPointError) as error:
