@@ -284,20 +284,17 @@ def show_scenarios(
     names = sorted(drifted, key=lambda name: losses.get(name, np.inf))
     jobs = [(name, size) for name in names for size in SIZES]
     work = partial(scenario, tables=drifted, reference=reference, rehearsal=rehearsal, windows=windows)
-    found = dict(zip(jobs, pool.map(work, jobs), strict=True))
     print(f"\n## With drift, {windows} windows each, the model's reference\n")
     print(
         "| scenario | lost, points | expected | any, 50 | any, 200 | acts, 50 | acts, 200 | cause first, 200 "
         "| cause named, 200 | Evidently 3, 200 | Evidently all, 200 |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for name in names:
-        small, large = (found[name, size] for size in SIZES)
-        lost = f"{100 * losses[name]:.1f}" if name in losses else "no label"
-        expected = f"{100 * np.mean(large.expected_loss):.1f}" if large.expected_loss else ""
-        numbers = [small.any, large.any, small.acts, large.acts, large.cause_first, large.cause_named]
-        numbers += [large.student, large.evidently]
-        print(f"| {name} | {lost} | {expected} | " + " | ".join(f"{value:.2f}" for value in numbers) + " |")
+    found: dict[tuple[str, int], Rates] = {}
+    for (name, size), rates in zip(jobs, pool.map(work, jobs), strict=True):
+        found[name, size] = rates
+        if size == SIZES[-1]:
+            show_row(name, losses.get(name), [found[name, each] for each in SIZES])
     show_summary(found, losses)
     print("\n## Delay of an incident, windows of 200, pictures after the onset\n")
     print("| scenario | median | worst of 50 |\n|---|---|---|")
@@ -305,6 +302,15 @@ def show_scenarios(
         if losses.get(name, 0) >= 0.1 and not name.startswith("mix"):
             waited = delays(drifted[name], new, reference, rehearsal)
             print(f"| {name} | {np.median(waited):.0f} | {max(waited)} |", flush=True)
+
+
+def show_row(name: str, loss: float | None, rates: list[Rates]) -> None:
+    small, large = rates
+    lost = "no label" if loss is None else f"{100 * loss:.1f}"
+    expected = f"{100 * np.mean(large.expected_loss):.1f}" if large.expected_loss else ""
+    numbers = [small.any, large.any, small.acts, large.acts, large.cause_first, large.cause_named]
+    numbers += [large.student, large.evidently]
+    print(f"| {name} | {lost} | {expected} | " + " | ".join(f"{value:.2f}" for value in numbers) + " |", flush=True)
 
 
 def show_summary(found: dict[tuple[str, int], Rates], losses: dict[str, float]) -> None:
