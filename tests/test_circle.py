@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 
 
-def test_the_circle_closes(tmp_path: Path) -> None:
+@pytest.fixture
+def demo_loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, which is no package's part."""
+    monkeypatch.syspath_prepend(CHECKOUT / "scripts")
+    import demo_loop
+
+    return demo_loop
+
+
+def test_a_refused_model_ends_the_wait(demo_loop: ModuleType, tmp_path: Path) -> None:
+    """The loop goes on waiting while nothing is decided, and says why when the gate refused what it waits for."""
+    stage = demo_loop.Stage(tmp_path, tmp_path / "run.yaml")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "champion.json").write_text(json.dumps({"version": "20260101-000000-aaaaaaaa"}))
+    assert stage.accepted_after("20260101-000000-aaaaaaaa") is None
+    assert stage.accepted_after("20250101-000000-bbbbbbbb") == "20260101-000000-aaaaaaaa"
+    report_dir = tmp_path / "reports" / "evaluation" / "20260102-000000-cccccccc"
+    report_dir.mkdir(parents=True)
+    gate = {"candidate": report_dir.name, "is_accepted": False, "reasons": ["Recall of fear is 0.000."]}
+    (report_dir / "scores.json").write_text(json.dumps({"gate": gate}))
+
+    with pytest.raises(SystemExit, match=r"refused 20260102-000000-cccccccc: Recall of fear is 0\.000\."):
+        stage.accepted_after("20260101-000000-aaaaaaaa")
+
+
+def test_the_circle_closes(demo_loop: ModuleType, tmp_path: Path) -> None:
     """Drift is named, labels are asked for and given, the sensor retrains, the gate accepts, the service follows."""
-    sys.path.insert(0, str(CHECKOUT / "scripts"))
-    try:
-        from demo_loop import run_circle
-    finally:
-        sys.path.pop(0)
     told: list[str] = []
 
-    circle = run_circle(tmp_path, num_per_emotion=120, num_pictures=150, tell=told.append)
+    circle = demo_loop.run_circle(tmp_path, num_per_emotion=120, num_pictures=150, tell=told.append)
 
     log = "\n".join(told)
     assert circle.state_on_good in {"ok", "inputs_changed", "odd_pictures"}, log
