@@ -76,7 +76,7 @@ class Answerer:
         self._finder = FaceFinder()
 
     def answer(
-        self, model: Classifier, contents: list[bytes], wishes: Wishes, deadline: float
+        self, model: Classifier, contents: list[bytes], wishes: Wishes, deadline: float, *, is_hurried: bool = False
     ) -> list[Answered | PictureError]:
         """Answer for some pictures in one run of the model; a refused one has its error in its place.
 
@@ -85,15 +85,17 @@ class Answerer:
             contents: the bytes of each picture.
             wishes: what is asked for.
             deadline: on the clock of `time.monotonic`; after it no further picture is begun.
+            is_hurried: whether to give up on whole pictures that take more than a millisecond or so to decode.
 
         Raises:
+            SlowPictureError: there is such a picture, and `is_hurried`.
             TooLateError: the deadline has passed.
         """
         decoded = []
         for content in contents:
             if time.monotonic() > deadline:
                 raise TooLateError
-            decoded.append(self._decoded(content, wishes))
+            decoded.append(self._decoded(content, wishes, is_hurried=is_hurried))
         pictures = [picture for picture in decoded if isinstance(picture, _Decoded)]
         if not pictures:
             return [picture for picture in decoded if isinstance(picture, PictureError)]
@@ -115,10 +117,10 @@ class Answerer:
             number += 1
         return results
 
-    def _decoded(self, content: bytes, wishes: Wishes) -> _Decoded | PictureError:
+    def _decoded(self, content: bytes, wishes: Wishes, *, is_hurried: bool) -> _Decoded | PictureError:
         try:
             if not wishes.finds_face:
-                picture = decode_picture(content)
+                picture = decode_picture(content, is_hurried=is_hurried)
                 return _Decoded(picture.pixels, WHOLE, content, picture.format)
             photograph = decode_grey(content, WORKING_SIDE_PX)
             region = self._finder.region(photograph.image)

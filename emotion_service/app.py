@@ -20,7 +20,7 @@ from starlette.routing import Route
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
-from emotion_assets.core.images import is_quick
+from emotion_assets.core.images import SlowPictureError
 from emotion_service.answers import Answered, Answerer, TooLateError, Wishes
 from emotion_service.champion import ChampionWatch
 from emotion_service.errors import EXCEPTION_HANDLERS, RequestError, error_body
@@ -251,9 +251,10 @@ class EmotionApp:
         assert self._answerer
         answer = self._answerer.answer
         deadline = time.monotonic() + self.settings.timeout_seconds
-        if len(contents) == 1 and not wishes.finds_face and is_quick(contents[0]):
+        if len(contents) == 1 and not wishes.finds_face:
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
-            return answer(model, contents, wishes, deadline)
+            with contextlib.suppress(SlowPictureError):
+                return answer(model, contents, wishes, deadline, is_hurried=True)
         assert self._memory
         self._memory.note()
         # A thread, so that a large picture does not hold up the others.

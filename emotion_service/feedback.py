@@ -18,6 +18,7 @@ from typing import Final
 
 from emotion_assets.core.files import write_json
 from emotion_service.errors import RequestError
+from emotion_service.random_digits import RandomDigits
 
 _NUM_RANDOM_DIGITS: Final = 24
 _NUM_SIGNED_DIGITS: Final = 16
@@ -31,10 +32,11 @@ class FeedbackBox:
         """Use `feedback_dir`; it is made when the first label comes."""
         self._dir = feedback_dir
         self._secret = _secret_of(feedback_dir)
+        self._digits = RandomDigits()
 
     def new_id(self) -> str:
         """Return a fresh id of 40 hexadecimal digits."""
-        name = secrets.token_hex(_NUM_RANDOM_DIGITS // 2)
+        name = self._digits.take(_NUM_RANDOM_DIGITS)
         return name + self._signature(name)
 
     def keep(self, prediction_id: str, emotion: str) -> None:

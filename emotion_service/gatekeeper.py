@@ -6,7 +6,6 @@ import hmac
 import json
 import logging
 import re
-import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emotion_service.errors import error_response
 from emotion_service.metrics import Metrics
+from emotion_service.random_digits import RandomDigits
 from emotion_service.settings import Settings
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -75,6 +75,7 @@ class Gatekeeper:
         """
         self._app, self._settings, self._metrics = app, settings, metrics
         self._routes, self._guarded = routes, guarded
+        self._digits = RandomDigits()
         rate = settings.rate_per_minute
         self._limit = RateLimit(rate / settings.num_workers) if rate else None
 
@@ -85,7 +86,7 @@ class Gatekeeper:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._digits.take(16)
         path: str = scope["path"]
         route = path if path in self._routes else _OTHER_ROUTE
         started = time.perf_counter()

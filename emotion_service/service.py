@@ -40,7 +40,8 @@ _image = (
 _tracing = (
     {"exporter_type": "otlp", "sample_rate": 1.0, "otlp": {"protocol": "http", "endpoint": _settings.traces_url}}
     if _settings.traces_url
-    else {}
+    # BentoML would measure every request for an exporter that is not there.
+    else {"excluded_urls": ".*"}
 )
 
 

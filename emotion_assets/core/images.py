@@ -109,16 +109,25 @@ class GreyPicture:
     format: str
 
 
-def decode_picture(content: bytes) -> DecodedPicture:
+class SlowPictureError(Exception):
+    """A picture takes longer to decode than somebody in a hurry has."""
+
+
+def decode_picture(content: bytes, *, is_hurried: bool = False) -> DecodedPicture:
     """Turn the bytes of a picture into 64×64 grey pixels.
 
     The first frame counts; EXIF orientation is applied, transparency is laid on white, colours become
     ITU-R 601 luma, 16-bit values are scaled, and the picture is stretched to a square.
 
+    Args:
+        content: the bytes of a file.
+        is_hurried: whether to decode only what takes a millisecond or so, as most faces do that people send.
+
     Raises:
         PictureError: as `decode_grey`.
+        SlowPictureError: it takes longer, and `is_hurried`.
     """
-    grey = decode_grey(content, IMAGE_SIZE_PX)
+    grey = decode_grey(content, IMAGE_SIZE_PX, is_hurried=is_hurried)
     return DecodedPicture(face_pixels(grey.image), grey.width_px, grey.height_px, grey.mode, grey.format)
 
 
@@ -131,18 +140,20 @@ def face_pixels(grey: Image.Image) -> Pixels:
     return np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 
 
-def decode_grey(content: bytes, working_side_px: int) -> GreyPicture:
+def decode_grey(content: bytes, working_side_px: int, *, is_hurried: bool = False) -> GreyPicture:
     """Turn the bytes of a picture into a grey one, upright, as `decode_picture` describes it, but not square.
 
     Args:
         content: the bytes of a file.
         working_side_px: larger pictures are reduced by a whole factor, while their shorter side keeps so many pixels.
+        is_hurried: as for `decode_picture`.
 
     Raises:
         EmptyPictureError: there are no bytes.
         PictureTooLargeError: over 10 MiB, over 40 megapixels (12 for WebP) or 20,000 pixels a side.
         UnsupportedFormatError: not JPEG, PNG, WebP, GIF, BMP or TIFF.
         UnreadablePictureError: damaged, truncated, under 8 pixels a side, or slow to decode on purpose.
+        SlowPictureError: it takes longer than a millisecond or so, and `is_hurried`.
     """
     if not content:
         raise EmptyPictureError("The picture is empty (0 bytes). Send the bytes of a photograph.")
@@ -153,8 +164,8 @@ def decode_grey(content: bytes, working_side_px: int) -> GreyPicture:
         )
     signature = _format_by_content(content)
     try:
-        return _decode(content, signature, working_side_px)
-    except PictureError:
+        return _decode(content, signature, working_side_px, is_hurried=is_hurried)
+    except (PictureError, SlowPictureError):
         raise
     except Image.DecompressionBombError as error:
         raise PictureTooLargeError(
@@ -166,17 +177,6 @@ def decode_grey(content: bytes, working_side_px: int) -> GreyPicture:
         raise UnreadablePictureError(
             f"The {signature} picture is damaged or incomplete ({error}). Send an intact copy."
         ) from error
-
-
-def is_quick(content: bytes) -> bool:
-    """Tell from the header whether decoding takes a millisecond or so, as it does for most faces that people send."""
-    if len(content) > _QUICK_BYTES:
-        return False
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            return image.width * image.height <= _QUICK_PIXELS and not image.info.get("progressive")
-    except Exception:  # noqa: BLE001 -- as in `decode_grey`; what is wrong is said there
-        return False
 
 
 def _format_by_content(content: bytes) -> str:
@@ -191,10 +191,14 @@ def _format_by_content(content: bytes) -> str:
     )
 
 
-def _decode(content: bytes, signature: str, working_side_px: int) -> GreyPicture:
+def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried: bool) -> GreyPicture:
+    if is_hurried and len(content) > _QUICK_BYTES:
+        raise SlowPictureError
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
         _check_header(image, signature)
+        if is_hurried and (width_px * height_px > _QUICK_PIXELS or image.info.get("progressive")):
+            raise SlowPictureError
         if signature == "PNG":
             _check_png(content)
         if signature == "JPEG":

@@ -229,3 +229,22 @@ def test_decode_never_raises_anything_else() -> None:
             assert error.code, seed
         else:
             assert picture.pixels.shape == (64, 64), seed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encode(gradient().resize((900, 700)), "PNG"),
+        encode(gradient(), "JPEG", progressive=True),
+        encode(gradient(), "BMP") + bytes(200_000),
+    ],
+    ids=["many pixels", "progressive", "many bytes"],
+)
+def test_decode_in_a_hurry_leaves_what_takes_longer(content: bytes) -> None:
+    """Whoever is in a hurry gets the same pixels, or is told to come back with more time."""
+    face = encode(gradient(), "PNG")
+
+    assert (decode_picture(face, is_hurried=True).pixels == decode_picture(face).pixels).all()
+    assert decode_picture(content).pixels.shape == (64, 64)
+    with pytest.raises(images.SlowPictureError):
+        decode_picture(content, is_hurried=True)
