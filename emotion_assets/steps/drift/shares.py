@@ -2,7 +2,7 @@
 
 If people merely smile more often, the answers to smiling faces stay what they were. The shares of the emotions
 are estimated from the answers (Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier
-to new a priori probabilities"), and the reference is redrawn with these shares: if it then looks like what was
+to new a priori probabilities"), and the reference is weighted to have these shares: if it then looks like what was
 seen, the mix explains the change.
 """
 
@@ -18,7 +18,6 @@ from emotion_assets.steps.training.reference import TRUTH_COLUMN
 
 _NUM_STEPS = 200
 _MIN_SHARE = 1e-4
-_MAX_ROWS = 4000
 
 
 def estimated_shares(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -34,14 +33,11 @@ def estimated_shares(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDAr
     return shares
 
 
-def with_shares(reference: pd.DataFrame, shares: npt.NDArray[np.float64], seed: int = 0) -> pd.DataFrame:
-    """Return the reference redrawn so that its true emotions have these shares; up to 4,000 rows."""
+def weights_of(reference: pd.DataFrame, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what each row of the reference counts, float (picture,), so that its true emotions have these shares."""
     before = _shares(reference[TRUTH_COLUMN])
     position = reference[TRUTH_COLUMN].map({emotion: index for index, emotion in enumerate(EMOTIONS)}).to_numpy()
-    weights = (shares / before)[position]
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(reference), min(len(reference), _MAX_ROWS), p=weights / weights.sum())
-    return reference.iloc[chosen]
+    return np.asarray((shares / before)[position])
 
 
 def _shares(emotions: pd.Series[str]) -> npt.NDArray[np.float64]:

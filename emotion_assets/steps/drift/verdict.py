@@ -6,7 +6,8 @@ Changed inputs alone often do no harm, so they warn; changed answers follow the 
 unless the mix of emotions explains them (`shares`). Where the model rehearsed known changes, the one that the
 window looks like (`likeness`) names the cause and corrects both: a cheap one does not act, a dear one does.
 Distributions hide a few strange pictures among many, so pictures that are odd by their Mahalanobis distance are
-counted beside both tiers (Fisher's exact test).
+counted beside both tiers (Fisher's exact test), and so are those that look like a change which costs much: a part
+that is large enough to do harm acts, too.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import chi2_contingency, fisher_exact, ks_2samp
+from scipy.stats import ks_2samp
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
-from emotion_assets.steps.drift.likeness import Likeness, Rehearsal
-from emotion_assets.steps.drift.shares import estimated_shares, with_shares
+from emotion_assets.steps.drift.likeness import HARMFUL_LOSS, Likeness, Part, Rehearsal
+from emotion_assets.steps.drift.shares import estimated_shares, weights_of
+from emotion_assets.steps.drift.significance import p_of_emotions, p_of_more, p_of_numbers
 from emotion_assets.steps.training.reference import TRUTH_COLUMN
 from emotion_assets.steps.training.rehearsal import UNCHANGED
 
@@ -36,9 +38,6 @@ ODD_PERCENTILE: Final = 98
 """A picture is odd when its distance exceeds that of so many percent of the reference."""
 SURE_P_VALUE: Final = 1e-6
 """Below this one window is enough to act on; otherwise it takes two in a row."""
-
-HARMFUL_LOSS: Final = 0.06
-"""A rehearsed change acts when it costs at least so much accuracy: 5 points, and one for the error of the estimate."""
 
 _SEVERITIES: Final = ((0.4, "strong"), (0.2, "clear"), (0.0, "slight"))
 
@@ -92,12 +91,15 @@ class DriftVerdict:
     """Rehearsed changes that the pictures look like, the likeliest first."""
     expected_loss: float | None = None
     """Accuracy that such pictures cost, as a fraction, where something changed and changes were rehearsed."""
+    part: Part | None = None
+    """Some pictures that look like a change which costs much, where most do not and chance does not explain them."""
 
     @property
     def is_sure(self) -> bool:
         """Whether this window alone is beyond doubt."""
         answers = [self.p_values[name] for name in ANSWER_COLUMNS if name in self.p_values]
-        return self.state == "answers_changed" and min(answers, default=1.0) < SURE_P_VALUE
+        surest = min([*answers, *([self.part.p_value] if self.part else [])], default=1.0)
+        return self.state == "answers_changed" and surest < SURE_P_VALUE
 
     def as_record(self) -> dict[str, Any]:
         """Return the verdict for JSON."""
@@ -125,32 +127,18 @@ def judge(
         )
         return DriftVerdict("too_few", len(current), len(reference), {}, {}, False, False, cause)
     numeric = (*INPUT_COLUMNS, *PROBABILITY_COLUMNS)
-    p_values = {name: _ks(current[name], reference[name]) for name in numeric}
-    p_values[EMOTION_COLUMN] = _chi_squared(current[EMOTION_COLUMN], reference[EMOTION_COLUMN])
+    p_values = {name: p_of_numbers(current[name], reference[name]) for name in numeric}
+    p_values[EMOTION_COLUMN] = p_of_emotions(current[EMOTION_COLUMN], reference[EMOTION_COLUMN])
     shifts = {name: _shift(current[name], reference[name]) for name in numeric}
     has_input_change = min(p_values[name] for name in INPUT_COLUMNS) < false_alarm_rate / len(INPUT_COLUMNS)
     has_answer_change = min(p_values[name] for name in ANSWER_COLUMNS) < false_alarm_rate / len(ANSWER_COLUMNS)
     num_odd = int(is_odd(current, reference).sum())
-    odd_p_value = _too_many(num_odd, len(current), int(is_odd(reference, reference).sum()), len(reference))
+    odd_p_value = p_of_more(num_odd, len(current), int(is_odd(reference, reference).sum()), len(reference))
     has_odd_pictures = odd_p_value < false_alarm_rate
-    shares, is_explained = None, False
-    if has_answer_change and TRUTH_COLUMN in reference:
-        shares = estimated_shares(current, reference)
-        is_explained = _explains(current, with_shares(reference, shares), false_alarm_rate)
-    looks, leaves_answers = None, has_answer_change
-    if rehearsal is not None and (has_input_change or has_answer_change):
-        looks = rehearsal.likeness(current)
-        leaves_answers = has_answer_change and not _explains_answers(current, looks.rehearsed, false_alarm_rate)
-    if is_explained:
-        state = "shares_changed"
-    elif _acts(looks, has_answer_change=has_answer_change, leaves_answers=leaves_answers):
-        state = "answers_changed"
-    elif has_input_change or has_answer_change:
-        state = "inputs_changed"
-    else:
-        state = "odd_pictures" if has_odd_pictures else "ok"
+    why = _explanation(current, reference, rehearsal, has_input_change, has_answer_change, false_alarm_rate)
+    state = _state(why, has_input_change, has_answer_change, has_odd_pictures)
     seen = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
-    cause = _likeness_in_words(looks, leaves_answers=leaves_answers) + seen
+    cause = _part_in_words(why.part) + _likeness_in_words(why) + seen
     if has_odd_pictures:
         cause = f"{cause.removesuffix('.')}; {num_odd} of {len(current)} pictures are unlike any validation face."
     if state == "shares_changed":
@@ -168,30 +156,87 @@ def judge(
         num_odd=num_odd,
         has_odd_pictures=has_odd_pictures,
         odd_p_value=odd_p_value,
-        is_explained_by_shares=is_explained,
-        looks_like=looks.changes if looks else (),
-        expected_loss=looks.loss if looks else None,
-        shares=None if shares is None else dict(zip(EMOTIONS, shares.tolist(), strict=True)),
+        is_explained_by_shares=why.is_explained_by_shares,
+        looks_like=why.looks.changes if why.looks else (),
+        expected_loss=why.looks.loss if why.looks else None,
+        part=why.part,
+        shares=None if why.shares is None else dict(zip(EMOTIONS, why.shares.tolist(), strict=True)),
     )
 
 
-def _acts(looks: Likeness | None, *, has_answer_change: bool, leaves_answers: bool) -> bool:
-    """Tell whether somebody should act, given the likeliest change and whether it leaves answers unexplained."""
-    if looks is None or not looks.is_a_change:
+@dataclass(frozen=True, slots=True)
+class _Explanation:
+    """What may be behind a change."""
+
+    shares: npt.NDArray[np.float64] | None = None
+    is_explained_by_shares: bool = False
+    looks: Likeness | None = None
+    leaves_answers: bool = False
+    """Whether answers changed more than the likeliest rehearsed change explains."""
+    part: Part | None = None
+
+
+def _explanation(
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    rehearsal: Rehearsal | None,
+    has_input_change: bool,
+    has_answer_change: bool,
+    false_alarm_rate: float,
+) -> _Explanation:
+    shares, weights, is_explained = None, None, False
+    if has_answer_change and TRUTH_COLUMN in reference:
+        shares = estimated_shares(current, reference)
+        weights = weights_of(reference, shares)
+        is_explained = _explains(current, reference, weights, false_alarm_rate)
+    if rehearsal is None:
+        return _Explanation(shares, is_explained, leaves_answers=has_answer_change)
+    looks, leaves_answers, part = None, False, None
+    if has_input_change or has_answer_change:
+        looks = rehearsal.likeness(current)
+        leaves_answers = has_answer_change and not _explains_answers(current, looks.rehearsed, false_alarm_rate)
+    if not (looks and looks.is_dear):
+        part = rehearsal.part(current, looks, weights if is_explained else None)
+    is_sure = part is not None and part.p_value < false_alarm_rate
+    return _Explanation(shares, is_explained, looks, leaves_answers, part if is_sure else None)
+
+
+def _state(why: _Explanation, has_input_change: bool, has_answer_change: bool, has_odd_pictures: bool) -> str:
+    if why.part and why.part.loss >= HARMFUL_LOSS:
+        return "answers_changed"
+    if why.is_explained_by_shares:
+        return "shares_changed"
+    if why.looks is None or not why.looks.is_a_change:
         # Nothing rehearsed explains what the tests see, such as a part of strange pictures among many.
-        return has_answer_change
-    # Several changes at once look like the plainest of them, but answers tell that there is more.
-    return looks.loss >= HARMFUL_LOSS or leaves_answers
+        acts = has_answer_change
+    else:
+        # Several changes at once look like the plainest of them, but answers tell that there is more.
+        acts = why.looks.is_dear or why.leaves_answers
+    if acts:
+        return "answers_changed"
+    if has_input_change or has_answer_change:
+        return "inputs_changed"
+    return "odd_pictures" if has_odd_pictures or why.part else "ok"
 
 
-def _likeness_in_words(looks: Likeness | None, *, leaves_answers: bool) -> str:
+def _likeness_in_words(why: _Explanation) -> str:
+    looks = why.looks
     if looks is None or not looks.is_a_change:
         return ""
     words = f"pictures look {' or '.join(change for change in looks.changes if change != UNCHANGED)}"
-    if leaves_answers:
+    if why.leaves_answers:
         return f"{words}, but answers changed more than that explains; "
-    cost = f"about {100 * looks.loss:.0f} points of accuracy" if looks.loss >= 0.01 else "hardly any accuracy"
-    return f"{words}, which cost {cost} on validation faces; "
+    return f"{words}, which cost {_cost_in_words(looks.loss)} on validation faces; "
+
+
+def _cost_in_words(loss: float) -> str:
+    return f"about {100 * loss:.0f} points of accuracy" if loss >= 0.01 else "hardly any accuracy"
+
+
+def _part_in_words(part: Part | None) -> str:
+    if part is None:
+        return ""
+    return f"about {part.share:.0%} of the pictures look {part.change}, which costs {_cost_in_words(part.loss)}; "
 
 
 def is_odd(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -211,39 +256,30 @@ def is_odd(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.boo
     return np.asarray(distance(current) > limit)
 
 
-def _too_many(num_odd: int, num: int, num_odd_reference: int, num_reference: int) -> float:
-    counts = [[num_odd, num - num_odd], [num_odd_reference, num_reference - num_odd_reference]]
-    return float(fisher_exact(counts, alternative="greater").pvalue)
-
-
-def _explains(current: pd.DataFrame, redrawn: pd.DataFrame, false_alarm_rate: float) -> bool:
+def _explains(
+    current: pd.DataFrame, reference: pd.DataFrame, weights: npt.NDArray[np.float64], false_alarm_rate: float
+) -> bool:
     """Tell whether nothing is left to see against a reference of the same mix: happy faces look different, too."""
-    inputs = [_ks(current[name], redrawn[name]) for name in INPUT_COLUMNS]
-    return min(inputs) >= false_alarm_rate / len(inputs) and _explains_answers(current, redrawn, false_alarm_rate)
+    inputs = [p_of_numbers(current[name], reference[name], weights) for name in INPUT_COLUMNS]
+    are_same = min(inputs) >= false_alarm_rate / len(inputs)
+    return are_same and _explains_answers(current, reference, false_alarm_rate, weights)
 
 
-def _explains_answers(current: pd.DataFrame, expected: pd.DataFrame, false_alarm_rate: float) -> bool:
+def _explains_answers(
+    current: pd.DataFrame,
+    expected: pd.DataFrame,
+    false_alarm_rate: float,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> bool:
     """Tell whether the answers are those that were expected, by the test of their tier."""
-    answers = [_ks(current[name], expected[name]) for name in PROBABILITY_COLUMNS]
-    answers.append(_chi_squared(current[EMOTION_COLUMN], expected[EMOTION_COLUMN]))
+    answers = [p_of_numbers(current[name], expected[name], weights) for name in PROBABILITY_COLUMNS]
+    answers.append(p_of_emotions(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights))
     return min(answers) >= false_alarm_rate / len(answers)
 
 
 def _severity(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     largest = max(float(ks_2samp(current[name], reference[name]).statistic) for name in PROBABILITY_COLUMNS)
     return next(word for least, word in _SEVERITIES if largest >= least)
-
-
-def _ks(current: pd.Series[float], reference: pd.Series[float]) -> float:
-    return float(ks_2samp(current.to_numpy(), reference.to_numpy(), method="asymp").pvalue)
-
-
-def _chi_squared(current: pd.Series[str], reference: pd.Series[str]) -> float:
-    counts = np.array([[(values == emotion).sum() for emotion in EMOTIONS] for values in (current, reference)])
-    counts = counts[:, counts.sum(axis=0) > 0]
-    if counts.shape[1] < 2:
-        return 1.0
-    return float(chi2_contingency(counts).pvalue)
 
 
 def _shift(current: pd.Series[float], reference: pd.Series[float]) -> float:

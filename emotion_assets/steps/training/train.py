@@ -92,7 +92,7 @@ def train(
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
     run_dir = work_dir / _run_key(fingerprint, config, code_version)
     checkpoint_path = run_dir / _CHECKPOINT_NAME
-    precision = _precision(config)
+    precision = precision_of(config)
     resumed_from_epoch = _epochs_done(checkpoint_path)
     if resumed_from_epoch:
         log(f"Going on after epoch {resumed_from_epoch} of an interrupted run with the same data and configuration")
@@ -160,7 +160,7 @@ def _epochs_done(checkpoint_path: Path) -> int:
         return 0
 
 
-def _precision(config: TrainingConfig) -> str:
+def precision_of(config: TrainingConfig) -> str:
     """Choose bfloat16 where the device multiplies it faster than float32, else float32."""
     if config.precision != "auto":
         return config.precision

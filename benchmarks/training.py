@@ -1,0 +1,309 @@
+"""Accuracy against CPU-seconds: the student project's network and ours; where the time goes; the share of the peak.
+
+Usage: python -m benchmarks.training SPLITS_DIR FACES_DIR [--student-epochs 12] [--kept DIR]
+
+Both sides train from the same pixels in memory on all cores and are asked for the same labelled faces of FACES_DIR,
+with and without near-copies of training pictures. The asking is not counted. Ours runs as a ladder of recipes, from
+a small network for seconds to the preset `quick`; each rung is a whole run, and its curve is drawn too. Both answer as
+they are served: the student's network once, ours for both mirror images. With --kept the figures are also
+written as JSON, and the networks kept, for `benchmarks.robustness`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.accuracy_over_http import copies_of_training
+from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
+from emotion_assets.core.images import decode_picture
+from emotion_assets.steps.data.split import Split, read_split
+from emotion_assets.steps.evaluation.evaluate import Answers, score
+from emotion_assets.steps.evaluation.student import StudentNet
+from emotion_assets.steps.training import lightning_parts
+from emotion_assets.steps.training.config import TrainingConfig, training_config
+from emotion_assets.steps.training.lightning_parts import AveragedWeights
+from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet
+from emotion_assets.steps.training.train import logits_of, precision_of, train
+
+STUDENT_BATCH: Final = 64
+STUDENT_LEARNING_RATE: Final = 5e-4
+LOOK_EVERY: Final = 1.4
+"""Each look at the curve comes after so many times the CPU-seconds of the one before."""
+FIRST_LOOK_S: Final = 5.0
+RUNGS: Final[dict[str, dict[str, Any]]] = {
+    "width 16, 3 epochs": {"width": 16, "epochs": 3, "is_progressive": True},
+    "width 24, 5 epochs": {"width": 24, "epochs": 5, "is_progressive": True},
+    "quick": {},
+}
+
+
+class Curve:
+    """Accuracy on the faces after so many CPU-seconds of training; asking stops the clock."""
+
+    def __init__(self, name: str, faces: Split, is_copy: np.ndarray, logits: Callable[[], np.ndarray]) -> None:
+        self.name, self._faces, self._is_copy, self.logits = name, faces, is_copy, logits
+        self.points: list[tuple[float, float, float, float]] = []
+        self._started, self._paused = time.process_time(), 0.0
+        self._next = FIRST_LOOK_S
+
+    @property
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self._started - self._paused
+
+    def look(self, *, is_last: bool = False) -> None:
+        """Ask the network as it is now, if it is time."""
+        spent = self.cpu_seconds
+        if spent < self._next and not is_last:
+            return
+        before = time.process_time()
+        logits = self.logits()
+        self._next = max(self._next, spent) * LOOK_EVERY
+        accuracy, macro_f1 = scores(logits, self._faces.class_indices)
+        clean = scores(logits[~self._is_copy], self._faces.class_indices[~self._is_copy])[0]
+        self.points.append((spent, accuracy, clean, macro_f1))
+        print(f"| {self.name} | {spent:.0f} | {accuracy:.3f} | {clean:.3f} | {macro_f1:.3f} |", flush=True)
+        self._paused += time.process_time() - before
+
+    def reaches(self, accuracy: float) -> float | None:
+        """Return after how many CPU-seconds it had this accuracy; None if never."""
+        return next((seconds for seconds, reached, *_ in self.points if reached >= accuracy), None)
+
+
+def scores(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+    found = score(Answers("", probabilities, truth))
+    return found.accuracy, found.macro_f1
+
+
+class Looks(pl.Callback):
+    """Looks at our curve between steps, with the averaged weights that a run would keep."""
+
+    def __init__(self, faces: Split, is_copy: np.ndarray, name: str) -> None:
+        self._network: EmotionNet | None = None
+        self.curve = Curve(name, faces, is_copy, lambda: self._ask(faces))
+
+    def _ask(self, faces: Split) -> np.ndarray:
+        assert self._network is not None
+        was_training = self._network.training
+        logits = logits_of(self._network, faces)
+        self._network.train(was_training)
+        return logits
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        averages = [callback for callback in trainer.callbacks if isinstance(callback, AveragedWeights)]
+        averaged = averages[0]._average_model if averages else None  # noqa: SLF001 -- Lightning shows it nowhere else
+        self._network = averaged.module.network if averaged is not None else module.network
+        self.curve.look()
+
+
+class CostSplit(pl.Callback):
+    """Adds up the CPU-seconds of each part of a training step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.num_steps = 0
+        self._mark = time.process_time()
+        self._augmented = 0.0
+
+    def _spent(self, part: str) -> None:
+        now = time.process_time()
+        self.seconds[part] += now - self._mark
+        self._mark = now
+
+    def augmented(self, *given: Any) -> Tensor:
+        before = time.process_time()
+        view = _augment(*given)
+        self._augmented = time.process_time() - before
+        return view
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._spent("data: taking the batch")
+
+    def on_before_backward(self, *_: Any) -> None:
+        self._spent("forward")
+        self.seconds["forward"] -= self._augmented
+        self.seconds["data: augmentation"] += self._augmented
+
+    def on_after_backward(self, *_: Any) -> None:
+        self._spent("backward")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._spent("other: optimizer, averaging, logging")
+        self.num_steps += 1
+
+    def on_validation_start(self, *_: Any) -> None:
+        self._spent("other: optimizer, averaging, logging")
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._spent("validation")
+
+
+_augment = lightning_parts.augment
+
+
+def labelled(faces_dir: Path) -> tuple[Split, list[Path]]:
+    paths = [path for path in sorted(faces_dir.rglob("*.jpg")) if emotion_of_folder(path.parent.name)]
+    truth = np.array([EMOTIONS.index(emotion_of_folder(path.parent.name) or "") for path in paths])
+    pixels = np.stack([decode_picture(path.read_bytes()).pixels for path in paths])
+    return Split(pixels, truth, tuple(str(path) for path in paths)), paths
+
+
+def train_student(splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: int) -> tuple[Curve, StudentNet, float]:
+    torch.manual_seed(0)
+    split = read_split(splits_dir, "train")
+    network = StudentNet()
+    optimizer = torch.optim.Adam(network.parameters(), lr=STUDENT_LEARNING_RATE)
+    pixels, truth = torch.from_numpy(split.pixels), torch.from_numpy(split.class_indices)
+
+    def ask() -> np.ndarray:
+        with torch.inference_mode():
+            return np.concatenate([network(part).numpy() for part in torch.split(torch.from_numpy(faces.pixels), 512)])
+
+    curve = Curve("student", faces, is_copy, ask)
+    started = time.perf_counter()
+    for _ in range(epochs):
+        for chosen in torch.split(torch.randperm(len(pixels)), STUDENT_BATCH):
+            loss = functional.cross_entropy(network(pixels[chosen]), truth[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.look()
+    curve.look(is_last=True)
+    return curve, network, epochs * len(pixels) / (time.perf_counter() - started)
+
+
+def train_ours(
+    splits_dir: Path, faces: Split, is_copy: np.ndarray, name: str, config: TrainingConfig
+) -> tuple[Curve, EmotionNet]:
+    with tempfile.TemporaryDirectory() as folder:
+        looks = Looks(faces, is_copy, name)
+        trained = train(splits_dir, Path(folder), config, callbacks=[looks])
+        looks.curve.logits = lambda: logits_of(trained.network, faces)
+        looks.curve.look(is_last=True)
+    return looks.curve, trained.network
+
+
+def split_of_cost(splits_dir: Path, config: TrainingConfig) -> CostSplit:
+    """Train one epoch, and see where the time goes."""
+    costs = CostSplit()
+    lightning_parts.augment = costs.augmented
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            train(splits_dir, Path(folder), config, callbacks=[costs])
+    finally:
+        lightning_parts.augment = _augment
+    return costs
+
+
+def megaflops(network: nn.Module, picture: Tensor) -> float:
+    """Return the arithmetic of forward and backward for one picture: a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        network(picture.expand(8, *picture.shape[1:])).sum().backward()
+    return counter.get_total_flops() / 8 / 1e6
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the recipe multiplies in bfloat16 here; where the processor does not, that would be far slower."""
+    return precision_of(training_config("quick")) == "bf16-mixed"
+
+
+def peak_gflops(dtype: torch.dtype) -> float:
+    """Return the best rate of a large product of matrices on all cores."""
+    size, best = 2048, 0.0
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    for _ in range(12):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("splits_dir", type=Path)
+    parser.add_argument("faces_dir", type=Path)
+    parser.add_argument("--student-epochs", type=int, default=12)
+    parser.add_argument("--kept", type=Path)
+    options = parser.parse_args()
+    faces, paths = labelled(options.faces_dir)
+    is_copy = copies_of_training(paths, options.splits_dir)
+    peak = peak_gflops(torch.bfloat16 if has_fast_bfloat16() else torch.float32)
+    print(
+        f"{len(faces.pixels):,} faces, {int((~is_copy).sum()):,} of them no copies; {os.cpu_count()} cores; "
+        f"a product of matrices reaches {peak:.0f} GFLOP/s in {'bfloat16' if has_fast_bfloat16() else 'float32'}\n"
+    )
+    print("| recipe | training CPU-s | accuracy | without copies | macro-F1 |\n|---|---|---|---|---|", flush=True)
+    student, student_network, student_rate = train_student(options.splits_dir, faces, is_copy, options.student_epochs)
+    networks: dict[str, nn.Module] = {"student": student_network}
+    ours: dict[str, Curve] = {}
+    for name, overrides in RUNGS.items():
+        ours[name], networks[name] = train_ours(
+            options.splits_dir, faces, is_copy, name, training_config("quick", **overrides)
+        )
+    show_comparison(student, ours)
+    costs = split_of_cost(options.splits_dir, training_config("quick", epochs=1))
+    show_costs(costs, peak, student_rate)
+    if options.kept:
+        keep(options.kept, networks, [student, *ours.values()])
+
+
+def show_comparison(student: Curve, ours: dict[str, Curve]) -> None:
+    final_cpu, final, *_ = student.points[-1]
+    best = max(accuracy for _, accuracy, *_ in student.points)
+    print(f"\nThe student's network: {final:.3f} after {final_cpu:.0f} CPU-s, {best:.3f} at its best.\n")
+    print("| ours | accuracy | CPU-s of the run | student at that cost | reaches the student's best | of its cost |")
+    print("|---|---|---|---|---|---|")
+    for name, curve in ours.items():
+        cpu, accuracy, *_ = curve.points[-1]
+        known = [reached for seconds, reached, *_ in student.points if seconds <= cpu]
+        reached = curve.reaches(best)
+        print(
+            f"| {name} | {accuracy:.3f} | {cpu:.0f} | {max(known, default=0.0):.3f} | "
+            + ("never |" if reached is None else f"{reached:.0f} CPU-s | {reached / final_cpu:.2f} |")
+        )
+
+
+def show_costs(costs: CostSplit, peak: float, student_rate: float) -> None:
+    config = training_config("quick")
+    together = sum(costs.seconds.values())
+    print("\n| part of an epoch of `quick` | share of CPU |\n|---|---|")
+    for part, seconds in sorted(costs.seconds.items(), key=lambda pair: -pair[1]):
+        print(f"| {part} | {seconds / together:.1%} |")
+    num_pictures = costs.num_steps * config.batch_size
+    work = megaflops(EmotionNet(config.width), torch.zeros(1, 1, INPUT_SIZE_PX, INPUT_SIZE_PX))
+    student_work = megaflops(StudentNet(), torch.zeros(1, 64, 64, dtype=torch.uint8))
+    seconds = sum(costs.seconds[part] for part in costs.seconds if part != "validation") / torch.get_num_threads()
+    rate = num_pictures / seconds
+    print("\n| network | MFLOP a picture, both ways | pictures/s | GFLOP/s | of the peak |\n|---|---|---|---|---|")
+    for name, each, pictures in (("student", student_work, student_rate), ("quick", work, rate)):
+        gflops = each * pictures / 1000
+        print(f"| {name} | {each:.0f} | {pictures:.0f} | {gflops:.0f} | {gflops / peak:.0%} |")
+
+
+def keep(folder: Path, networks: dict[str, nn.Module], curves: list[Curve]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, network in networks.items():
+        weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+        save_file(weights, folder / f"{name.replace(',', '').replace(' ', '_')}.safetensors")
+    figures = {curve.name: curve.points for curve in curves}
+    (folder / "curves.json").write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
