@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
+from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.images import Pixels
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.split import Split, read_split
@@ -49,7 +50,7 @@ def test_every_change_is_answered_for_the_same_faces(halves: tuple[Split, Pixels
     """One row a face and change, the truth unchanged, and nothing but the faces themselves under `unchanged`."""
     val, table = halves[0], rehearsal
 
-    assert tuple(table.columns) == (*LOGGED_COLUMNS, TRUTH_COLUMN, "change", "strength")
+    assert tuple(table.columns) == (*LOGGED_COLUMNS, TRUTH_COLUMN, "change", "strength", "face")
     groups = dict(list(table.groupby(["change", "strength"], sort=False)))
     assert list(groups) == [(words, float(strength)) for words, strength in CHANGES]
     truth = groups[UNCHANGED, 0.0][TRUTH_COLUMN].tolist()
@@ -164,3 +165,77 @@ def test_what_was_never_rehearsed_acts_by_the_answers(halves: tuple[Split, Pixel
 
     assert verdict.looks_like == ()
     assert verdict.state == "answers_changed"
+
+
+def normal_faces(count: int, seed: int, shift: float = 0.0, accuracy: float = 0.8) -> pd.DataFrame:
+    """Logged values of faces that differ from others by `shift` of their spread in every second number."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.normal(0, 1, (count, len(LOGGED_COLUMNS) - 1))
+    numbers[:, ::2] += shift
+    table = pd.DataFrame(numbers, columns=list(LOGGED_COLUMNS[:-1]))
+    table["emotion"] = rng.choice(EMOTIONS, count)
+    another = table["emotion"].map(dict(zip(EMOTIONS, (*EMOTIONS[1:], EMOTIONS[0]), strict=True)))
+    table[TRUTH_COLUMN] = np.where(rng.random(count) < accuracy, table["emotion"], another)
+    return table
+
+
+def rehearsed_with(num_faces: int, num_reference: int) -> tuple[pd.DataFrame, Rehearsal]:
+    """A reference, and a rehearsal of one change that costs half of the answers."""
+    reference = normal_faces(num_reference, seed=0)
+    same = reference.head(num_faces).assign(change=UNCHANGED, strength=0.0, face=np.arange(num_faces))
+    dear = normal_faces(num_faces, seed=1, shift=1.0, accuracy=0.3)
+    dear = dear.assign(change="like negatives", strength=1.0, face=np.arange(num_faces))
+    return reference, Rehearsal(reference, pd.concat([same, dear], ignore_index=True))
+
+
+def with_strangers(count: int, share: float, seed: int) -> pd.DataFrame:
+    """A window of faces, a share of them changed in the rehearsed way."""
+    num_strange = round(share * count)
+    parts = [normal_faces(count - num_strange, seed), normal_faces(num_strange, seed + 1000, shift=1.0)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_part_that_changed_at_great_cost_acts() -> None:
+    """Three strange faces in ten are found, counted and priced, though their numbers are those of some faces."""
+    reference, changes = rehearsed_with(600, 2000)
+
+    verdict = judge(with_strangers(100, 0.3, seed=5), reference, changes)
+
+    assert verdict.part is not None
+    assert verdict.part.change == "like negatives"
+    assert verdict.part.share == pytest.approx(0.3, abs=0.12)
+    assert verdict.part.loss == pytest.approx(0.15, abs=0.07)
+    assert verdict.state == "answers_changed"
+    assert "of the pictures look like negatives" in verdict.cause
+    assert verdict.as_record()["part"]["change"] == "like negatives"
+
+
+def test_a_part_that_costs_little_is_only_told() -> None:
+    """One strange face in twenty is seen in many pictures, and is not worth a retrain."""
+    reference, changes = rehearsed_with(600, 2000)
+
+    verdict = judge(with_strangers(1000, 0.06, seed=5), reference, changes)
+
+    assert verdict.part is not None
+    assert verdict.part.loss < 0.06
+    assert verdict.state in {"odd_pictures", "inputs_changed"}
+
+
+@pytest.mark.parametrize(("num_faces", "num_reference"), [(600, 2000), (100, 100)], ids=["many", "few"])
+def test_no_part_is_found_without_one(num_faces: int, num_reference: int) -> None:
+    """Faces that a distribution was fitted to resemble it more than others do; that must raise no alarm."""
+    _, changes = rehearsed_with(num_faces, num_reference)
+    parts = [changes.part(with_strangers(200, 0.0, seed)) for seed in range(100)]
+
+    assert sum(part is not None and part.p_value < 0.01 for part in parts) <= 4
+
+
+def test_an_older_rehearsal_finds_no_parts() -> None:
+    """A bundle that does not say which faces it rehearsed with is read, and only as a whole."""
+    reference, _ = rehearsed_with(600, 2000)
+    same = reference.head(600).assign(change=UNCHANGED, strength=0.0)
+    dear = normal_faces(600, seed=1, shift=1.0, accuracy=0.3).assign(change="like negatives", strength=1.0)
+    changes = Rehearsal(reference, pd.concat([same, dear], ignore_index=True))
+
+    assert changes.part(with_strangers(200, 0.3, seed=5)) is None
+    assert changes.likeness(with_strangers(200, 1.0, seed=5)).changes[0] == "like negatives"

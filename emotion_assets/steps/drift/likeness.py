@@ -23,7 +23,7 @@ from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
 from emotion_assets.steps.drift.significance import Weights, p_of_more, worth
 from emotion_assets.steps.training.reference import TRUTH_COLUMN
-from emotion_assets.steps.training.rehearsal import CHANGE_COLUMN, STRENGTH_COLUMN, UNCHANGED
+from emotion_assets.steps.training.rehearsal import CHANGE_COLUMN, FACE_COLUMN, STRENGTH_COLUMN, UNCHANGED
 
 HARMFUL_LOSS: Final = 0.06
 """A rehearsed change acts when it costs at least so much accuracy: 5 points, and one for the error of the estimate."""
@@ -102,12 +102,21 @@ class Rehearsal:
         is_right = np.stack([_is_right(table) for table in self._tables])
         accuracy = float(_is_right(reference).mean())
         self._losses = np.array([_loss(is_right[start], row, accuracy) for row in is_right])
-        self._reference = reference
-        self._normal = _Normal(values[start])
-        self._dear = {number: _Normal(values[number]) for number in np.flatnonzero(self._losses >= _DEAR).tolist()}
-        usual = self._described(reference)
+        self._set_limits(reference, values)
+
+    def _set_limits(self, reference: pd.DataFrame, values: Floats) -> None:
+        """Describe the changes that cost much, and see how much other faces resemble them.
+
+        Faces that a distribution was fitted to seem likelier than others do, so the reference is parted.
+        """
+        faces = self._tables[0].get(FACE_COLUMN, pd.Series(dtype=int)).to_numpy()[: len(reference) // 2]
+        is_other = ~np.isin(reference.index, faces)
+        self._others, self._is_other = self._described(reference[is_other]), is_other
+        dear = np.flatnonzero(self._losses >= _DEAR).tolist() if len(faces) else []
+        self._normal = _Normal(values[self._changes.index(UNCHANGED), : len(faces)]) if dear else None
+        self._dear = {number: _Normal(values[number, : len(faces)]) for number in dear}
         self._limits = {
-            number: float(np.percentile(self._scores(usual, number), _ALIKE_PERCENTILE)) for number in self._dear
+            number: float(np.percentile(self._scores(self._others, number), _ALIKE_PERCENTILE)) for number in dear
         }
 
     def likeness(self, current: pd.DataFrame) -> Likeness:
@@ -128,29 +137,22 @@ class Rehearsal:
         likely = [str(change) for change, share in by_change.items() if share >= _LIKELY]
         return Likeness(tuple(likely or [str(by_change.index[0])]), loss, rehearsed)
 
-    def part(
-        self, current: pd.DataFrame, likeness: Likeness | None = None, weights: Weights | None = None
-    ) -> Part | None:
+    def part(self, current: pd.DataFrame, weights: Weights | None = None) -> Part | None:
         """Return the part of a window that most surely changed at great cost; None if no such change was rehearsed.
 
         Args:
-            current: logged values, one row a picture.
-            likeness: what the window as a whole looks like, where that may be a change.
-            weights: what each row of the reference counts, float (picture,), where it is no change.
+            current: logged values, one row a picture, that as a whole do not look like a change.
+            weights: what each row of the reference counts, float (picture,), where the mix of emotions is another.
         """
-        if likeness and likeness.is_a_change:
-            expected, counts = self._described(likeness.rehearsed), np.ones(len(likeness.rehearsed))
-        else:
-            expected = self._described(self._reference)
-            counts = np.ones(len(expected)) if weights is None else weights
+        counts = np.ones(len(self._others)) if weights is None else weights[self._is_other]
         num_expected = worth(counts)
         seen = self._described(current)
         found = []
         for number, limit in self._limits.items():
             num_seen = int((self._scores(seen, number) > limit).sum())
-            usual = float(counts[self._scores(expected, number) > limit].sum() / counts.sum())
+            usual = float(counts[self._scores(self._others, number) > limit].sum() / counts.sum())
             p_value = p_of_more(num_seen, len(seen), round(usual * num_expected), round(num_expected))
-            if_all = (self._scores(self._described(self._tables[number]), number) > limit).mean()
+            if_all = float((self._scores(self._described(self._tables[number]), number) > limit).mean())
             share = float(np.clip((num_seen / len(seen) - usual) / max(if_all - usual, 0.05), 0, 1))
             found.append(Part(self._changes[number], share, share * float(self._losses[number]), p_value))
         if not found:
@@ -160,6 +162,7 @@ class Rehearsal:
 
     def _scores(self, described: Floats, number: int) -> Floats:
         """Return how much more like a change than unchanged each picture is, float (picture,): a log density ratio."""
+        assert self._normal
         return self._dear[number].log_densities(described) - self._normal.log_densities(described)
 
     def _described(self, table: pd.DataFrame) -> Floats:

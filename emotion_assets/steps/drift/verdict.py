@@ -195,8 +195,8 @@ def _explanation(
     if has_input_change or has_answer_change:
         looks = rehearsal.likeness(current)
         leaves_answers = has_answer_change and not _explains_answers(current, looks.rehearsed, false_alarm_rate)
-    if not (looks and looks.is_dear):
-        part = rehearsal.part(current, looks, weights if is_explained else None)
+    if not (looks and looks.is_a_change):
+        part = rehearsal.part(current, weights if is_explained else None)
     is_sure = part is not None and part.p_value < false_alarm_rate
     return _Explanation(shares, is_explained, looks, leaves_answers, part if is_sure else None)
 

@@ -22,6 +22,8 @@ from emotion_assets.steps.training.reference import reference_table
 
 CHANGE_COLUMN: Final = "change"
 STRENGTH_COLUMN: Final = "strength"
+FACE_COLUMN: Final = "face"
+"""Position of the unchanged face in the model's reference."""
 UNCHANGED: Final = "unchanged"
 MIN_FACES: Final = 50
 """With fewer validation faces a cost is only guessed, so nothing is rehearsed."""
@@ -45,8 +47,8 @@ def rehearsed(
         log: told what begins, as it takes as long as an epoch.
 
     Returns:
-        The columns of `reference_table`, with `change` in words and its `strength`. Every change, and `unchanged`,
-        has the same faces in the same order.
+        The columns of `reference_table`, with `change` in words, its `strength`, and `face`, the position in `val`.
+        Every change, and `unchanged`, has the same faces in the same order.
     """
     if len(val.pixels) < MIN_FACES:
         return None
@@ -61,7 +63,7 @@ def rehearsed(
         rng = np.random.default_rng(1)
         pixels = np.stack([np.asarray(change(face, rng).reduce(_SCALE)) for face in large])
         table = reference_table(Split(pixels, truth, hashes), answer(pixels))
-        table[CHANGE_COLUMN], table[STRENGTH_COLUMN] = words, strength
+        table[CHANGE_COLUMN], table[STRENGTH_COLUMN], table[FACE_COLUMN] = words, strength, chosen
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
