@@ -3,7 +3,7 @@
 They act on the photograph as it was sent, before it is reduced to 64×64: eleven kinds at three severities, and
 ten that either are or are not. Written apart from `steps.training.rehearsal` on purpose: what is measured must not be
 what was rehearsed. `benchmarks.drift_power` asks whether the drift verdict sees them,
-`benchmarks.training` how much accuracy they cost.
+`benchmarks.robustness` how much accuracy they cost.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
         "num_odd": verdict.num_odd,
         "looks_like": " or ".join(verdict.looks_like) or "nothing rehearsed",
         **({} if verdict.expected_loss is None else {"expected_loss": verdict.expected_loss}),
+        **({} if verdict.part is None else {"part_looks_like": verdict.part.change, "part_share": verdict.part.share}),
         "has_input_change": verdict.has_input_change,
         "has_answer_change": verdict.has_answer_change,
         "verdict_file": dg.MetadataValue.path(check.report_dir / "verdict.json"),
