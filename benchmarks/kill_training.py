@@ -1,0 +1,110 @@
+"""Kill a training at random moments (-9), start it again each time, and compare its end with an undisturbed one.
+
+Usage: python -m benchmarks.kill_training SPLITS_DIR [--kills 10] [--epochs 8] [--width 16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from emotion_assets.core.bundle import WEIGHTS_NAME, read_manifest
+from emotion_assets.core.files import sha256_of
+
+TRAINING = """
+import sys
+from pathlib import Path
+from emotion_assets.steps.training.run import train_bundle
+root = Path(sys.argv[2])
+train_bundle(
+    Path(sys.argv[1]), root / "models", root / "work", preset="quick", code_version="killed",
+    overrides={"epochs": int(sys.argv[3]), "width": int(sys.argv[4])}, log=lambda line: print(line, flush=True),
+)
+"""
+FINISHED = re.compile(r"^Epoch (\d+) of", re.MULTILINE)
+RESUMED = re.compile(r"^Going on after epoch (\d+) ", re.MULTILINE)
+
+
+class Training:
+    """A training in a process group of its own, with a log that outlives it."""
+
+    def __init__(self, options: argparse.Namespace, root: Path) -> None:
+        self._log = root / f"{time.time_ns()}.log"
+        command = [sys.executable, "-c", TRAINING, options.splits_dir, root, str(options.epochs), str(options.width)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def epochs(self, pattern: re.Pattern[str]) -> int:
+        """Return the last epoch that the log names in this way; 0 if none."""
+        return int((pattern.findall(self._log.read_text()) or [0])[-1])
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def finish(self) -> None:
+        if self.process.wait() != 0:
+            raise SystemExit(f"The training failed:\n{self._log.read_text()[-2000:]}")
+
+
+def bundle_of(root: Path) -> tuple[str, float]:
+    """Return the hash of the weights and the accuracy on validation faces."""
+    (bundle_dir,) = (path for path in (root / "models").iterdir() if path.is_dir())
+    return sha256_of(bundle_dir / WEIGHTS_NAME), read_manifest(bundle_dir).metrics["val/accuracy"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("splits_dir", type=Path)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        calm, disturbed = Path(folder) / "calm", Path(folder) / "disturbed"
+        calm.mkdir()
+        disturbed.mkdir()
+        started = time.monotonic()
+        Training(options, calm).finish()
+        seconds = time.monotonic() - started
+        print(f"seed {options.seed}; undisturbed: {seconds:.0f} s\n")
+        print("| kill | after s | epochs that were finished | goes on after epoch |\n|---|---|---|---|")
+        training, worst = Training(options, disturbed), 0
+        for number in range(options.kills):
+            # Long enough to get ahead now and then: a start takes some seconds, an epoch an eighth of a run.
+            delay = rng.uniform(0, 2.5 * seconds / options.epochs)
+            time.sleep(delay)
+            was_over = training.process.poll() is not None
+            training.kill()
+            finished = max(training.epochs(FINISHED), training.epochs(RESUMED))
+            training = Training(options, disturbed)
+            while not was_over and training.process.poll() is None and not training.epochs(RESUMED) and finished:
+                time.sleep(0.1)
+            resumed = training.epochs(RESUMED)
+            worst = max(worst, 0 if was_over else finished - resumed)
+            print(f"| {number + 1} | {delay:.1f} | {finished} | {'it was over' if was_over else resumed} |", flush=True)
+            if was_over:
+                break
+        training.finish()
+        same = bundle_of(calm) == bundle_of(disturbed)
+        print(f"\nMost finished epochs that a kill cost: {worst}. Weights and accuracy as undisturbed: {same}.")
+        print(f"Validation accuracy {bundle_of(disturbed)[1]:.4f}.")
+
+
+if __name__ == "__main__":
+    main()
