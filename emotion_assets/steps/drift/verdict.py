@@ -6,8 +6,8 @@ Changed inputs alone often do no harm, so they warn; changed answers follow the 
 unless the mix of emotions explains them (`shares`). Where the model rehearsed known changes, the one that the
 window looks like (`likeness`) names the cause and corrects both: a cheap one does not act, a dear one does.
 Distributions hide a few strange pictures among many, so pictures that are odd by their Mahalanobis distance are
-counted beside both tiers (Fisher's exact test), and so are those that look like a change which costs much: a part
-that is large enough to do harm acts, too.
+counted beside both tiers (Fisher's exact test), and so are those that look like a change which costs much
+(`parts`): a part that is large enough to do harm acts, too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from scipy.stats import ks_2samp
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
-from emotion_assets.steps.drift.likeness import HARMFUL_LOSS, Likeness, Part, Rehearsal
+from emotion_assets.steps.drift.likeness import HARMFUL_LOSS, Likeness, Rehearsal
+from emotion_assets.steps.drift.parts import Part
 from emotion_assets.steps.drift.shares import estimated_shares, weights_of
 from emotion_assets.steps.drift.significance import p_of_emotions, p_of_more, p_of_numbers
 from emotion_assets.steps.training.reference import TRUTH_COLUMN
