@@ -81,6 +81,8 @@ class Rates:
     any: float = 0
     student: float = 0
     evidently: float = 0
+    alarmed: float = 0
+    """An input or answer change, or a part, was seen."""
     cause_first: float = 0
     """Among alarmed windows, like the next: the likeliest change is the true one."""
     cause_named: float = 0
@@ -121,6 +123,7 @@ def count(verdicts: Iterable[tuple[DriftVerdict, bool, bool]], cause: str | None
             rates.expected_loss.append(max(verdict.expected_loss or 0.0, verdict.part.loss if verdict.part else 0.0))
     for name in ("inputs", "answers", "acts", "odd", "part", "any", "student", "evidently"):
         setattr(rates, name, getattr(rates, name) / rates.windows)
+    rates.alarmed = alarmed / rates.windows
     rates.cause_first, rates.cause_named = first / max(alarmed, 1), named / max(alarmed, 1)
     return rates
 
@@ -192,7 +195,7 @@ def all_tables(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
     if keep and keep.exists():
         return {path.stem: pd.read_parquet(path) for path in sorted(keep.glob("*.parquet"))}
     classifier = Classifier(options.bundle_dir, 2)
-    paths = sorted(options.faces_dir.rglob("*.jpg"))
+    paths = [path for path in sorted(options.faces_dir.rglob("*.jpg")) if emotion_of_folder(path.parent.name)]
     paths = [path for path, copy in zip(paths, copies_of_training(paths, options.splits_dir), strict=True) if not copy]
     truth = [str(emotion_of_folder(path.parent.name)) for path in paths]
     tables = {}
@@ -264,6 +267,7 @@ def show_false_alarms(
         "| reference | window | inputs | answers | odd | part | acts | Evidently, 3 columns | Evidently, all columns |"
     )
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    # Validation faces first: a rehearsal knows its faces by their position there.
     everything = pd.concat([tables[name] for name in ("_val", "_test", "_new")], ignore_index=True)
     unseen = pd.concat([tables[name] for name in ("_test", "_new")], ignore_index=True)
     for words, faces, fixed in (("fresh half", everything, None), ("the model's", unseen, reference)):
@@ -329,7 +333,7 @@ def show_summary(found: dict[tuple[str, int], Rates], losses: dict[str, float]) 
         rows = {name: found[name, size] for name in losses if name in CORRUPTIONS}
         harmful = {name: rates for name, rates in rows.items() if losses[name] >= HARM}
         hits = sum(rates.acts for rates in harmful.values())
-        alarmed = {name: max(rates.inputs, rates.answers) for name, rates in rows.items() if name != "mirrored"}
+        alarmed = {name: rates.alarmed for name, rates in rows.items() if name != "mirrored"}
         causes = [
             sum(getattr(rows[name], key) * share for name, share in alarmed.items()) / sum(alarmed.values())
             for key in ("cause_first", "cause_named")

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from emotion_assets.core.bundle import WEIGHTS_NAME, read_manifest
+from emotion_assets.core.bundle import MANIFEST_NAME, WEIGHTS_NAME, read_manifest
 from emotion_assets.core.files import sha256_of
 
 TRAINING = """
@@ -62,7 +62,8 @@ class Training:
 
 def bundle_of(root: Path) -> tuple[str, float]:
     """Return the hash of the weights and the accuracy on validation faces."""
-    (bundle_dir,) = (path for path in (root / "models").iterdir() if path.is_dir())
+    # A kill while a bundle was written leaves a folder without a manifest.
+    (bundle_dir,) = (path.parent for path in (root / "models").glob(f"*/{MANIFEST_NAME}"))
     return sha256_of(bundle_dir / WEIGHTS_NAME), read_manifest(bundle_dir).metrics["val/accuracy"]
 
 
@@ -86,20 +87,19 @@ def main() -> None:
         print("| kill | after s | epochs that were finished | goes on after epoch |\n|---|---|---|---|")
         training, worst = Training(options, disturbed), 0
         for number in range(options.kills):
-            # Long enough to get ahead now and then: a start takes some seconds, an epoch an eighth of a run.
+            # Long enough to get ahead now and then; a start takes some seconds.
             delay = rng.uniform(0, 2.5 * seconds / options.epochs)
             time.sleep(delay)
-            was_over = training.process.poll() is not None
+            if training.process.poll() is not None:
+                print(f"| {number + 1} | {delay:.1f} | it was over | |")
+                break
             training.kill()
             finished = max(training.epochs(FINISHED), training.epochs(RESUMED))
             training = Training(options, disturbed)
-            while not was_over and training.process.poll() is None and not training.epochs(RESUMED) and finished:
+            while finished and training.process.poll() is None and not training.epochs(RESUMED):
                 time.sleep(0.1)
-            resumed = training.epochs(RESUMED)
-            worst = max(worst, 0 if was_over else finished - resumed)
-            print(f"| {number + 1} | {delay:.1f} | {finished} | {'it was over' if was_over else resumed} |", flush=True)
-            if was_over:
-                break
+            worst = max(worst, finished - training.epochs(RESUMED))
+            print(f"| {number + 1} | {delay:.1f} | {finished} | {training.epochs(RESUMED)} |", flush=True)
         training.finish()
         same = bundle_of(calm) == bundle_of(disturbed)
         print(f"\nMost finished epochs that a kill cost: {worst}. Weights and accuracy as undisturbed: {same}.")

@@ -60,18 +60,23 @@ class Curve:
         self.name, self._faces, self._is_copy, self.logits = name, faces, is_copy, logits
         self.points: list[tuple[float, float, float, float]] = []
         self._started, self._paused = time.process_time(), 0.0
+        self._started_wall, self._paused_wall = time.perf_counter(), 0.0
         self._next = FIRST_LOOK_S
 
     @property
     def cpu_seconds(self) -> float:
         return time.process_time() - self._started - self._paused
 
+    @property
+    def wall_seconds(self) -> float:
+        return time.perf_counter() - self._started_wall - self._paused_wall
+
     def look(self, *, is_last: bool = False) -> None:
         """Ask the network as it is now, if it is time."""
         spent = self.cpu_seconds
         if spent < self._next and not is_last:
             return
-        before = time.process_time()
+        before, before_wall = time.process_time(), time.perf_counter()
         logits = self.logits()
         self._next = max(self._next, spent) * LOOK_EVERY
         accuracy, macro_f1 = scores(logits, self._faces.class_indices)
@@ -79,6 +84,7 @@ class Curve:
         self.points.append((spent, accuracy, clean, macro_f1))
         print(f"| {self.name} | {spent:.0f} | {accuracy:.3f} | {clean:.3f} | {macro_f1:.3f} |", flush=True)
         self._paused += time.process_time() - before
+        self._paused_wall += time.perf_counter() - before_wall
 
     def reaches(self, accuracy: float) -> float | None:
         """Return after how many CPU-seconds it had this accuracy; None if never."""
@@ -113,18 +119,19 @@ class Looks(pl.Callback):
 
 
 class CostSplit(pl.Callback):
-    """Adds up the CPU-seconds of each part of a training step."""
+    """Adds up the CPU-seconds of each part of a training step, and the time of all steps."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.wall = 0.0
         self.num_steps = 0
-        self._mark = time.process_time()
-        self._augmented = 0.0
+        self._mark = self._mark_wall = self._augmented = 0.0
 
     def _spent(self, part: str) -> None:
-        now = time.process_time()
+        now, now_wall = time.process_time(), time.perf_counter()
         self.seconds[part] += now - self._mark
-        self._mark = now
+        self.wall += now_wall - self._mark_wall
+        self._mark, self._mark_wall = now, now_wall
 
     def augmented(self, *given: Any) -> Tensor:
         before = time.process_time()
@@ -132,26 +139,30 @@ class CostSplit(pl.Callback):
         self._augmented = time.process_time() - before
         return view
 
+    def on_train_start(self, *_: Any) -> None:
+        self._mark, self._mark_wall = time.process_time(), time.perf_counter()
+
     def on_train_batch_start(self, *_: Any) -> None:
-        self._spent("data: taking the batch")
+        self._spent("between steps: averaging, logging, taking the batch")
 
     def on_before_backward(self, *_: Any) -> None:
         self._spent("forward")
         self.seconds["forward"] -= self._augmented
-        self.seconds["data: augmentation"] += self._augmented
+        self.seconds["augmentation"] += self._augmented
 
     def on_after_backward(self, *_: Any) -> None:
         self._spent("backward")
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._spent("other: optimizer, averaging, logging")
+        self._spent("optimizer")
         self.num_steps += 1
 
     def on_validation_start(self, *_: Any) -> None:
-        self._spent("other: optimizer, averaging, logging")
+        self._spent("between steps: averaging, logging, taking the batch")
 
     def on_validation_end(self, *_: Any) -> None:
-        self._spent("validation")
+        # Not a part of the steps.
+        self._mark, self._mark_wall = time.process_time(), time.perf_counter()
 
 
 _augment = lightning_parts.augment
@@ -176,7 +187,6 @@ def train_student(splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: i
             return np.concatenate([network(part).numpy() for part in torch.split(torch.from_numpy(faces.pixels), 512)])
 
     curve = Curve("student", faces, is_copy, ask)
-    started = time.perf_counter()
     for _ in range(epochs):
         for chosen in torch.split(torch.randperm(len(pixels)), STUDENT_BATCH):
             loss = functional.cross_entropy(network(pixels[chosen]), truth[chosen])
@@ -184,8 +194,9 @@ def train_student(splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: i
             loss.backward()
             optimizer.step()
             curve.look()
+    rate = epochs * len(pixels) / curve.wall_seconds
     curve.look(is_last=True)
-    return curve, network, epochs * len(pixels) / (time.perf_counter() - started)
+    return curve, network, rate
 
 
 def train_ours(
@@ -264,10 +275,10 @@ def main() -> None:
 
 
 def show_comparison(student: Curve, ours: dict[str, Curve]) -> None:
-    final_cpu, final, *_ = student.points[-1]
     best = max(accuracy for _, accuracy, *_ in student.points)
-    print(f"\nThe student's network: {final:.3f} after {final_cpu:.0f} CPU-s, {best:.3f} at its best.\n")
-    print("| ours | accuracy | CPU-s of the run | student at that cost | reaches the student's best | of its cost |")
+    cost = student.reaches(best) or 0.0
+    print(f"\nThe student's network: {best:.3f} at its best, after {cost:.0f} CPU-s.\n")
+    print("| ours | accuracy | CPU-s of the run | student at that cost | has the student's best after | of its cost |")
     print("|---|---|---|---|---|---|")
     for name, curve in ours.items():
         cpu, accuracy, *_ = curve.points[-1]
@@ -275,21 +286,20 @@ def show_comparison(student: Curve, ours: dict[str, Curve]) -> None:
         reached = curve.reaches(best)
         print(
             f"| {name} | {accuracy:.3f} | {cpu:.0f} | {max(known, default=0.0):.3f} | "
-            + ("never |" if reached is None else f"{reached:.0f} CPU-s | {reached / final_cpu:.2f} |")
+            + ("never |" if reached is None else f"{reached:.0f} CPU-s | {reached / cost:.2f} |")
         )
 
 
 def show_costs(costs: CostSplit, peak: float, student_rate: float) -> None:
     config = training_config("quick")
     together = sum(costs.seconds.values())
-    print("\n| part of an epoch of `quick` | share of CPU |\n|---|---|")
+    print("\n| part of the steps of `quick` | share of CPU |\n|---|---|")
     for part, seconds in sorted(costs.seconds.items(), key=lambda pair: -pair[1]):
         print(f"| {part} | {seconds / together:.1%} |")
     num_pictures = costs.num_steps * config.batch_size
     work = megaflops(EmotionNet(config.width), torch.zeros(1, 1, INPUT_SIZE_PX, INPUT_SIZE_PX))
     student_work = megaflops(StudentNet(), torch.zeros(1, 64, 64, dtype=torch.uint8))
-    seconds = sum(costs.seconds[part] for part in costs.seconds if part != "validation") / torch.get_num_threads()
-    rate = num_pictures / seconds
+    rate = num_pictures / costs.wall
     print("\n| network | MFLOP a picture, both ways | pictures/s | GFLOP/s | of the peak |\n|---|---|---|---|---|")
     for name, each, pictures in (("student", student_work, student_rate), ("quick", work, rate)):
         gflops = each * pictures / 1000

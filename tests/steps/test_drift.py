@@ -10,9 +10,11 @@ import pytest
 from emotion_assets.core.bundle import REFERENCE_NAME
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.drift.check import DriftPlaces, check_drift, newest_report
+from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import DriftSource, Window, write_drift_report
 from emotion_assets.steps.drift.verdict import judge
@@ -215,7 +217,7 @@ def test_a_few_strange_pictures_among_many_are_counted() -> None:
 
     assert verdict.has_odd_pictures
     assert verdict.num_odd >= 18
-    assert "unlike any validation face" in verdict.cause
+    assert "pictures are odd" in verdict.cause
     assert not judge(logged(200, seed=2), reference).has_odd_pictures
 
 
@@ -313,3 +315,24 @@ def test_the_page_begins_with_the_verdict_the_trend_and_the_pictures(
     assert top.count("data:image/webp;base64,") == 5
     assert "http" not in top
     assert page.index("<body") < page.index('<section id="emotion-verdict">')
+
+
+@pytest.mark.parametrize("count", [60, 200, 2000])
+def test_fresh_faces_are_as_seldom_odd_as_the_references_own(count: int) -> None:
+    """A small reference does not call more faces odd than a large one: no row counts in its own distance."""
+    references = [Oddness(logged(count, seed)) for seed in range(30)]
+    expected = np.mean([oddness.num_odd_in_reference / count for oddness in references])
+    odd = [oddness.is_odd(logged(500, seed + 1000)).mean() for seed, oddness in enumerate(references)]
+    naive = []
+    for seed in range(30):
+        reference, fresh = logged(count, seed), logged(500, seed + 1000)
+        names = list(STATISTICS)
+        centre, inverse = reference[names].mean(), np.linalg.inv(np.cov(reference[names], rowvar=False))
+        far = [
+            np.einsum("ij,jk,ik->i", away, inverse, away) for away in (reference[names] - centre, fresh[names] - centre)
+        ]
+        naive.append((far[1] > np.percentile(far[0], 98)).mean())
+
+    assert np.mean(odd) == pytest.approx(expected, abs=0.01)
+    if count < 100:
+        assert np.mean(naive) > 0.15

@@ -239,3 +239,16 @@ def test_an_older_rehearsal_finds_no_parts() -> None:
 
     assert changes.part(with_strangers(200, 0.3, seed=5)) is None
     assert changes.likeness(with_strangers(200, 1.0, seed=5)).changes[0] == "like negatives"
+
+
+def test_a_part_is_found_behind_another_mix_of_emotions() -> None:
+    """Weights tell how many faces of that mix resemble a change, whatever rows the reference was cut to."""
+    reference, changes = rehearsed_with(600, 2000)
+    weights = np.where(reference["emotion"] == "happy", 3.0, 0.5)
+
+    found = changes.part(with_strangers(200, 0.3, seed=5), weights)
+    none = [changes.part(with_strangers(200, 0.0, seed), weights) for seed in range(50)]
+
+    assert found is not None
+    assert found.p_value < 1e-6
+    assert sum(part is not None and part.p_value < 0.01 for part in none) <= 3

@@ -15,9 +15,10 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.steps.drift.feedback import atypical_pictures, label_request, labelled_performance
 from emotion_assets.steps.drift.likeness import Rehearsal
+from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
-from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, is_odd, judge
+from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, judge
 
 WINDOW_PICTURES: Final = 500
 """More rows would only find harmless differences."""
@@ -76,14 +77,14 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         window.performance = labelled_performance(logged, places.feedback_dir)
     report_dir = places.reports_dir / "drift" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     if window.is_incident:
-        requested = label_request(current, is_odd(current, reference), places.predictions_dir)
+        requested = label_request(current, Oddness(reference).is_odd(current), places.predictions_dir)
         report_dir.mkdir(parents=True)
         write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
         # Where the service's queue looks for it.
         rows = requested.drop(columns="picture").to_dict("records")
         write_json(places.feedback_dir / QUEUE_NAME, {"model_version": classifier.version, "predictions": rows})
     atypical = (
-        atypical_pictures(current, is_odd(current, reference), places.predictions_dir)
+        atypical_pictures(current, Oddness(reference).is_odd(current), places.predictions_dir)
         if source.kind == "predictions" and verdict.state != "too_few"
         else []
     )

@@ -32,6 +32,7 @@ _SLACK: Final = 0.01
 _MAX_DISTANCE: Final = 20.0
 """Mean squared deviations from the nearest change; above this nothing rehearsed is like it."""
 _LIKELY: Final = 0.15
+_MIN_FRESH: Final = 25
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ class Likeness:
     loss: float
     """Accuracy that such pictures cost on validation faces, as a fraction; the mean over what they may be."""
     rehearsed: pd.DataFrame
-    """Logged values of the single likeliest change, one row a validation face."""
+    """Logged values under the first of `changes` at its likeliest strength, one row a validation face."""
 
     @property
     def is_a_change(self) -> bool:
@@ -65,7 +66,8 @@ class Rehearsal:
         """Describe the changes.
 
         Args:
-            reference: validation faces, one row each, with the logged columns and their true emotions.
+            reference: validation faces, one row each, with the logged columns and their true emotions; the index is
+                their position in the validation split.
             rehearsal: from `steps.training.rehearsal.rehearsed`: the same faces in the same order under every change.
         """
         self._centre = reference[list(_COLUMNS)].mean().to_numpy(dtype=np.float64)
@@ -84,13 +86,17 @@ class Rehearsal:
         self._parts = self._part_finder(reference, values)
 
     def _part_finder(self, reference: pd.DataFrame, values: Floats) -> PartFinder:
-        faces = self._tables[0].get(FACE_COLUMN, pd.Series(dtype=int)).to_numpy()[: len(reference) // 2]
-        self._is_other = ~np.isin(reference.index, faces)
+        start = self._changes.index(UNCHANGED)
         # Bundles of older code do not say which faces they rehearsed with.
+        known = self._tables[start].get(FACE_COLUMN, pd.Series(dtype=int)).to_numpy()
+        faces = known[: len(reference) // 2]
+        self._is_other = ~np.isin(reference.index, faces)
+        fitted, fresh = values[:, : len(faces)], values[:, len(faces) :]
+        fresh = fresh if fresh.shape[1] >= _MIN_FRESH else fitted
         dear = np.flatnonzero(self._losses >= DEAR).tolist() if len(faces) else []
         return PartFinder(
-            values[self._changes.index(UNCHANGED), : len(faces)],
-            [DearChange(self._changes[i], float(self._losses[i]), values[i, : len(faces)]) for i in dear],
+            fitted[start],
+            [DearChange(self._changes[i], float(self._losses[i]), fitted[i], fresh[i]) for i in dear],
             self._described(reference[self._is_other]),
         )
 
@@ -104,11 +110,12 @@ class Rehearsal:
         belief = np.exp(fits - fits.max())
         belief /= belief.sum()
         loss = float(belief @ self._losses)
-        likeliest = int(belief.argmax())
+        by_change = pd.Series(belief, index=self._changes).groupby(level=0).sum().sort_values(ascending=False)
+        is_first = np.array([change == by_change.index[0] for change in self._changes])
+        likeliest = int(np.where(is_first, belief, -1).argmax())
         rehearsed = self._tables[likeliest]
         if distances[likeliest] / len(seen) > _MAX_DISTANCE:
             return Likeness((), loss, rehearsed)
-        by_change = pd.Series(belief, index=self._changes).groupby(level=0).sum().sort_values(ascending=False)
         likely = [str(change) for change, share in by_change.items() if share >= _LIKELY]
         return Likeness(tuple(likely or [str(by_change.index[0])]), loss, rehearsed)
 

@@ -22,8 +22,8 @@ DEAR: Final = 0.2
 _ALIKE_PERCENTILE: Final = 95
 """A picture resembles a change when its score exceeds that of so many percent of other faces."""
 _SLACK: Final = 0.01
-_MIN_CONTRAST: Final = 0.05
-"""Where a change is hardly told from none, a share cannot be estimated; it is not blown up."""
+_MIN_CONTRAST: Final = 0.2
+"""A change under which fewer additional pictures resemble it says nothing of shares; it is not looked for."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,6 +50,8 @@ class DearChange:
     loss: float
     described: Floats
     """The rehearsed faces under the change, float (picture, number)."""
+    fresh: Floats
+    """Others under the change, to see how many of them resemble it; the same ones where there are none."""
 
 
 class PartFinder:
@@ -60,11 +62,12 @@ class PartFinder:
 
         Args:
             unchanged: the rehearsed faces as they are, float (picture, number).
-            changes: the same faces under each change.
+            changes: the same faces under each change, and others.
             others: unchanged faces that were not rehearsed. Those that a density was fitted to resemble it more than
                 any others do, so they cannot say how many faces of a window will.
         """
-        self._known = [_Known(change, _Normal(unchanged), others) for change in changes]
+        known = [_Known(change, _Normal(unchanged), others) for change in changes]
+        self._known = [each for each in known if each.contrast >= _MIN_CONTRAST]
 
     def find(self, seen: Floats, weights: Floats) -> Part | None:
         """Return the surest part among described pictures, float (picture, number); None without dear changes.
@@ -88,14 +91,13 @@ class _Known:
         scores = self._scores(others)
         self._limit = float(np.percentile(scores, _ALIKE_PERCENTILE))
         self._is_alike = scores > self._limit
-        self._share_if_all = float((self._scores(change.described) > self._limit).mean())
+        self.contrast = float((self._scores(change.fresh) > self._limit).mean() - self._is_alike.mean())
 
     def part(self, seen: Floats, weights: Floats) -> Part:
         num_alike = int((self._scores(seen) > self._limit).sum())
         usual, num_others = float(weights[self._is_alike].sum() / weights.sum()), worth(weights)
         p_value = p_of_more(num_alike, len(seen), round(usual * num_others), round(num_others))
-        contrast = max(self._share_if_all - usual, _MIN_CONTRAST)
-        share = float(np.clip((num_alike / len(seen) - usual) / contrast, 0, 1))
+        share = float(np.clip((num_alike / len(seen) - usual) / self.contrast, 0, 1))
         return Part(self._change.words, share, share * self._change.loss, p_value)
 
     def _scores(self, described: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Evidently's report of the same comparison, with our tests and thresholds, and our verdict beside it."""
+"""Evidently's report of the same comparison, with our tests, and our verdict on top."""
 
 from __future__ import annotations
 

@@ -42,4 +42,5 @@ def weights_of(reference: pd.DataFrame, shares: npt.NDArray[np.float64]) -> npt.
 
 def _shares(emotions: pd.Series[str]) -> npt.NDArray[np.float64]:
     counts = emotions.value_counts().reindex(list(EMOTIONS), fill_value=0).to_numpy(dtype=np.float64)
-    return np.asarray(np.maximum(counts / counts.sum(), _MIN_SHARE))
+    # One more of each (Laplace): an emotion that the reference lacks must not become the likeliest.
+    return np.asarray((counts + 1) / (counts.sum() + len(EMOTIONS)))

@@ -24,6 +24,7 @@ from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
 from emotion_assets.steps.drift.likeness import HARMFUL_LOSS, Likeness, Rehearsal
+from emotion_assets.steps.drift.oddness import ODD_PERCENTILE, Oddness
 from emotion_assets.steps.drift.parts import Part
 from emotion_assets.steps.drift.shares import estimated_shares, weights_of
 from emotion_assets.steps.drift.significance import p_of_emotions, p_of_more, p_of_numbers
@@ -35,8 +36,6 @@ MIN_PICTURES: Final = 50
 FALSE_ALARM_RATE: Final = 0.01
 """For each tier and window."""
 
-ODD_PERCENTILE: Final = 98
-"""A picture is odd when its distance exceeds that of so many percent of the reference."""
 SURE_P_VALUE: Final = 1e-6
 """Below this one window is enough to act on; otherwise it takes two in a row."""
 
@@ -98,9 +97,11 @@ class DriftVerdict:
     @property
     def is_sure(self) -> bool:
         """Whether this window alone is beyond doubt."""
-        answers = [self.p_values[name] for name in ANSWER_COLUMNS if name in self.p_values]
-        surest = min([*answers, *([self.part.p_value] if self.part else [])], default=1.0)
-        return self.state == "answers_changed" and surest < SURE_P_VALUE
+        # Only what acts may be sure: not answers that a mix of emotions explains, nor a part that costs little.
+        evidence = [] if self.is_explained_by_shares else [self.p_values.get(name, 1.0) for name in ANSWER_COLUMNS]
+        if self.part and self.part.loss >= HARMFUL_LOSS:
+            evidence.append(self.part.p_value)
+        return self.state == "answers_changed" and min(evidence, default=1.0) < SURE_P_VALUE
 
     def as_record(self) -> dict[str, Any]:
         """Return the verdict for JSON."""
@@ -133,17 +134,23 @@ def judge(
     shifts = {name: _shift(current[name], reference[name]) for name in numeric}
     has_input_change = min(p_values[name] for name in INPUT_COLUMNS) < false_alarm_rate / len(INPUT_COLUMNS)
     has_answer_change = min(p_values[name] for name in ANSWER_COLUMNS) < false_alarm_rate / len(ANSWER_COLUMNS)
-    num_odd = int(is_odd(current, reference).sum())
-    odd_p_value = p_of_more(num_odd, len(current), int(is_odd(reference, reference).sum()), len(reference))
+    oddness = Oddness(reference)
+    num_odd = int(oddness.is_odd(current).sum())
+    odd_p_value = p_of_more(num_odd, len(current), oddness.num_odd_in_reference, len(reference))
     has_odd_pictures = odd_p_value < false_alarm_rate
     why = _explanation(current, reference, rehearsal, has_input_change, has_answer_change, false_alarm_rate)
     state = _state(why, has_input_change, has_answer_change, has_odd_pictures)
-    seen = _cause(current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate)
-    cause = _part_in_words(why.part) + _likeness_in_words(why) + seen
+    seen = _changes_in_words(
+        current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate
+    )
+    if why.is_explained_by_shares:
+        seen[-1] += ", as another mix of emotions would do"
+    seen = [*_part_in_words(why.part), *_likeness_in_words(why), *seen]
     if has_odd_pictures:
-        cause = f"{cause.removesuffix('.')}; {num_odd} of {len(current)} pictures are unlike any validation face."
-    if state == "shares_changed":
-        cause = f"{cause.removesuffix('.')}, as another mix of emotions would do."
+        seen.append(
+            f"{num_odd} of {len(current)} pictures are odd, as {100 - ODD_PERCENTILE} % of validation faces are"
+        )
+    cause = ("; ".join(seen) or "no change beyond chance") + "."
     return DriftVerdict(
         state=state,
         num_current=len(current),
@@ -159,7 +166,7 @@ def judge(
         odd_p_value=odd_p_value,
         is_explained_by_shares=why.is_explained_by_shares,
         looks_like=why.looks.changes if why.looks else (),
-        expected_loss=why.looks.loss if why.looks else None,
+        expected_loss=why.looks.loss if why.looks and why.looks.changes else None,
         part=why.part,
         shares=None if why.shares is None else dict(zip(EMOTIONS, why.shares.tolist(), strict=True)),
     )
@@ -193,7 +200,7 @@ def _explanation(
     if rehearsal is None:
         return _Explanation(shares, is_explained, leaves_answers=has_answer_change)
     looks, leaves_answers, part = None, False, None
-    if has_input_change or has_answer_change:
+    if (has_input_change or has_answer_change) and not is_explained:
         looks = rehearsal.likeness(current)
         leaves_answers = has_answer_change and not _explains_answers(current, looks.rehearsed, false_alarm_rate)
     if not (looks and looks.is_a_change):
@@ -220,41 +227,24 @@ def _state(why: _Explanation, has_input_change: bool, has_answer_change: bool, h
     return "odd_pictures" if has_odd_pictures or why.part else "ok"
 
 
-def _likeness_in_words(why: _Explanation) -> str:
+def _likeness_in_words(why: _Explanation) -> list[str]:
     looks = why.looks
     if looks is None or not looks.is_a_change:
-        return ""
+        return []
     words = f"pictures look {' or '.join(change for change in looks.changes if change != UNCHANGED)}"
     if why.leaves_answers:
-        return f"{words}, but answers changed more than that explains; "
-    return f"{words}, which cost {_cost_in_words(looks.loss)} on validation faces; "
+        return [f"{words}, but answers changed more than that explains"]
+    return [f"{words}, which cost {_cost_in_words(looks.loss)} on validation faces"]
 
 
 def _cost_in_words(loss: float) -> str:
     return f"about {100 * loss:.0f} points of accuracy" if loss >= 0.01 else "hardly any accuracy"
 
 
-def _part_in_words(part: Part | None) -> str:
+def _part_in_words(part: Part | None) -> list[str]:
     if part is None:
-        return ""
-    return f"about {part.share:.0%} of the pictures look {part.change}, which costs {_cost_in_words(part.loss)}; "
-
-
-def is_odd(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Return which pictures are unlike the reference, bool (picture,): far away in units of its own spread."""
-    columns = list(INPUT_COLUMNS)
-    values = reference[columns].to_numpy(dtype=np.float64)
-    centre = values.mean(axis=0)
-    # Statistics that hardly vary, or follow each other closely, must not blow a distance up.
-    spread = np.cov(values, rowvar=False) + 1e-9 * np.eye(len(columns))
-    inverse = np.linalg.pinv(spread, hermitian=True)
-
-    def distance(table: pd.DataFrame) -> npt.NDArray[np.float64]:
-        away = table[columns].to_numpy(dtype=np.float64) - centre
-        return np.asarray(np.einsum("ij,jk,ik->i", away, inverse, away))
-
-    limit = np.percentile(distance(reference), ODD_PERCENTILE)
-    return np.asarray(distance(current) > limit)
+        return []
+    return [f"about {part.share:.0%} of the pictures look {part.change}, which costs {_cost_in_words(part.loss)}"]
 
 
 def _explains(
@@ -288,7 +278,7 @@ def _shift(current: pd.Series[float], reference: pd.Series[float]) -> float:
     return float(current.mean() - reference.mean()) / deviation if deviation > 0 else 0.0
 
 
-def _cause(
+def _changes_in_words(
     current: pd.DataFrame,
     reference: pd.DataFrame,
     p_values: dict[str, float],
@@ -296,7 +286,7 @@ def _cause(
     has_input_change: bool,
     has_answer_change: bool,
     false_alarm_rate: float,
-) -> str:
+) -> list[str]:
     parts = []
     if has_input_change:
         changed = [name for name in INPUT_COLUMNS if p_values[name] < false_alarm_rate / len(INPUT_COLUMNS)]
@@ -310,4 +300,4 @@ def _cause(
         }
         gained = max(share, key=lambda emotion: share[emotion])
         parts.append(f"answers shift to {gained} ({share[gained]:+.0%})")
-    return ("; ".join(parts) or "no change beyond chance") + "."
+    return parts
