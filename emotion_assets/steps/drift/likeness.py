@@ -27,7 +27,7 @@ from emotion_assets.steps.drift.significance import Weights
 from emotion_assets.steps.training.rehearsal import CHANGE_COLUMN, FACE_COLUMN, STRENGTH_COLUMN, UNCHANGED
 
 HARMFUL_LOSS: Final = 0.06
-"""A rehearsed change acts when it costs at least so much accuracy: 5 points, and one for the error of the estimate."""
+"""A rehearsed change acts when it costs at least so much: 5 points of accuracy, and one that beliefs exaggerate by."""
 
 _POSITIONS: Final = {emotion: position for position, emotion in enumerate(EMOTIONS)}
 # The last probability follows from the others.
