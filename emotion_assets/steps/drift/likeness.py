@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
-from emotion_assets.steps.drift.parts import DEAR, DearChange, Part, PartFinder
+from emotion_assets.steps.drift.parts import DEAR, DearChange, Floats, Part, PartFinder
 from emotion_assets.steps.drift.significance import Weights
 from emotion_assets.steps.training.rehearsal import CHANGE_COLUMN, FACE_COLUMN, STRENGTH_COLUMN, UNCHANGED
 
@@ -38,8 +37,7 @@ _MAX_DISTANCE: Final = 20.0
 """Mean squared deviations from the nearest change; above this nothing rehearsed is like it."""
 _LIKELY: Final = 0.15
 _MIN_FRESH: Final = 25
-
-Floats = npt.NDArray[np.float64]
+"""With fewer faces that no density was fitted to, the fitted ones say how many resemble a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +84,9 @@ class Rehearsal:
         self._means = values.mean(axis=1) - values[start].mean(axis=0)
         self._covariances = np.stack([np.cov(rows, rowvar=False) for rows in values])
         self._losses = np.array([_loss(self._tables[start], table) for table in self._tables])
-        self._parts = self._part_finder(reference, values)
+        self._parts = self._part_finder(reference, values, start)
 
-    def _part_finder(self, reference: pd.DataFrame, values: Floats) -> PartFinder:
-        start = self._changes.index(UNCHANGED)
+    def _part_finder(self, reference: pd.DataFrame, values: Floats, start: int) -> PartFinder:
         # Bundles of older code do not say which faces they rehearsed with.
         known = self._tables[start].get(FACE_COLUMN, pd.Series(dtype=int)).to_numpy()
         faces = known[: len(reference) // 2]
