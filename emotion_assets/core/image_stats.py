@@ -1,4 +1,4 @@
-"""Twelve numbers that say what a picture looks like without keeping it.
+"""Thirteen numbers that say what a picture looks like without keeping it.
 
 They are computed from the 64×64 grey pixels that the network sees, so that the numbers of a training
 picture and of a served one can be compared: whatever camera, size or format it had.
@@ -26,17 +26,23 @@ STATISTICS: Final = (
     "mirror_symmetry",
     "centre_minus_border",
     "horizontal_gradient_fraction",
+    "eyes_minus_cheeks",
 )
 
+# Where a face crop has its eyes, and what lies below them; in shares of the side.
+_EYES_ROWS: Final = (0.28, 0.47)
+_CHEEKS_ROWS: Final = (0.5, 0.66)
+_FACE_COLUMNS: Final = (0.16, 0.84)
 _EDGE_GRADIENT: Final = 0.1
 _NUM_GREY_BINS: Final = 32
 _TINY: Final = 1e-6
+_FLAT: Final = np.float32(1 / 255)
 
 Floats = npt.NDArray[np.float32]
 
 
 def image_statistics(pixels: Pixels) -> dict[str, Floats]:
-    """Describe pictures by twelve statistics.
+    """Describe pictures by thirteen statistics.
 
     Args:
         pixels: uint8 (picture, row, column), 0..255.
@@ -51,7 +57,9 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
         - noise: standard deviation of the noise by Immerkær (1996), "Fast noise variance estimation";
         - top_minus_bottom, centre_minus_border: differences of mean brightness;
         - mirror_symmetry: correlation of a picture with its mirror image;
-        - horizontal_gradient_fraction: share of the gradient energy along rows.
+        - horizontal_gradient_fraction: share of the gradient energy along rows;
+        - eyes_minus_cheeks: difference of mean brightness in standard deviations, negative for most faces, as Viola
+          and Jones (2001, "Rapid object detection using a boosted cascade of simple features") found first.
     """
     grey = pixels.astype(np.float32) / np.float32(255)
     count, height, width = grey.shape
@@ -68,10 +76,16 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
     mirrored = _mean(centred * centred[:, :, ::-1])
     laplacian = _laplacian(grey)
     roughness = _mean(laplacian * laplacian) - _mean(laplacian) ** 2
+    left, right = (round(share * width) for share in _FACE_COLUMNS)
+    eyes, cheeks = (
+        _mean(grey[:, round(first * height) : round(last * height), left:right])
+        for first, last in (_EYES_ROWS, _CHEEKS_ROWS)
+    )
+    contrast = np.sqrt(variance)
     top, bottom = _mean(grey[:, : height // 2]), _mean(grey[:, height // 2 :])
     statistics = {
         "brightness": mean,
-        "contrast": np.sqrt(variance),
+        "contrast": contrast,
         "sharpness": _mean(gradient),
         "detail": np.log(np.maximum(roughness, 0) + _TINY),
         "entropy": _entropy(pixels.reshape(count, -1)),
@@ -82,6 +96,7 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
         "mirror_symmetry": mirrored / (variance + _TINY),
         "centre_minus_border": (centre - mean) / (1 - centre_share),
         "horizontal_gradient_fraction": row_energy / (row_energy + column_energy + _TINY),
+        "eyes_minus_cheeks": (eyes - cheeks) / np.maximum(contrast, _FLAT),
     }
     return {name: statistics[name].astype(np.float32) for name in STATISTICS}
 

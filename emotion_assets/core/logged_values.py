@@ -16,5 +16,5 @@ _DIGITS: Final = 6
 
 
 def features_of(pixels: Pixels) -> dict[str, float]:
-    """Return the twelve statistics of one picture, uint8 (64, 64), rounded for the log and the HTTP answer."""
+    """Return the thirteen statistics of one picture, uint8 (64, 64), rounded for the log and the HTTP answer."""
     return {name: round(float(values[0]), _DIGITS) for name, values in image_statistics(pixels[None]).items()}

@@ -57,6 +57,7 @@ def test_statistics_of_one_picture_do_not_depend_on_its_company() -> None:
         ("top_minus_bottom", lambda p: p * np.linspace(1, 0.3, 64)[None, :, None], 1),
         ("mirror_symmetry", lambda p: (p + p[:, :, ::-1]) / 2 + np.abs(np.linspace(-9, 9, 64)), 1),
         ("horizontal_gradient_fraction", lambda p: p.transpose(0, 2, 1), -1),
+        ("eyes_minus_cheeks", lambda p: p - 40 * (np.abs(np.arange(64) - 24) < 6)[None, :, None], -1),
     ],
 )
 def test_statistics_move_with_what_they_measure(name: str, change: object, direction: int) -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from emotion_assets.core.bundle import REFERENCE_NAME
+from emotion_assets.core.bundle import REFERENCE_NAME, read_manifest, write_manifest
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.files import sha256_of
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.split import read_split
@@ -172,6 +176,18 @@ def test_check_drift_prefers_the_log_and_falls_back_to_the_folder(
     assert log.source.kind == "predictions"
     assert log.verdict.num_current == 60
     assert newest_report(tmp_path / "reports") == log.report_dir
+
+
+def test_a_reference_of_older_code_is_refused_with_a_remedy(bundle_dir: Path, tmp_path: Path) -> None:
+    """A model from before a statistic was invented cannot be compared with what is logged now."""
+    old = tmp_path / bundle_dir.name
+    shutil.copytree(bundle_dir, old)
+    pd.read_parquet(old / REFERENCE_NAME).drop(columns="eyes_minus_cheeks").to_parquet(old / REFERENCE_NAME)
+    manifest = read_manifest(old)
+    write_manifest(old, replace(manifest, files=manifest.files | {REFERENCE_NAME: sha256_of(old / REFERENCE_NAME)}))
+
+    with pytest.raises(UnusableDataError, match=r"no eyes_minus_cheeks.*Train and accept a new model"):
+        check_drift(old, places(tmp_path, tmp_path / "none"))
 
 
 def reference_of(count: int, seed: int, happy: float = 0.2) -> pd.DataFrame:

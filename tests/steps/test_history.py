@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from emotion_assets.steps.drift import history
@@ -50,6 +51,21 @@ def test_a_late_segment_joins_its_hour(log_dir: Path) -> None:
 
     assert (compacted.num_new_records, compacted.num_hours) == (4, 2)
     assert len(read_log(log_dir, "v1", 100)) == 24
+
+
+def test_what_older_code_logged_is_kept_but_not_judged(log_dir: Path) -> None:
+    """Before a statistic was invented no line had it: neither in a segment nor in the history."""
+    late = log_dir / "2026-01-01" / "20260101T105900000000-host-9.jsonl"
+    write_log(log_dir, logged(4, seed=9), name=late.name, start=3)
+    late.write_text(late.read_text().replace('"eyes_minus_cheeks"', '"of_another_time"'))
+    compact_log(log_dir, NOW)
+    (hour,) = log_dir.rglob("11.parquet")
+    pd.read_parquet(hour).drop(columns="eyes_minus_cheeks").to_parquet(hour)
+    write_log(log_dir, logged(2, seed=8), name="20260101T115900000000-host-8.jsonl", start=40)
+    compact_log(log_dir, NOW)
+
+    assert [len(pd.read_parquet(path)) for path in sorted(log_dir.rglob("*.parquet"))] == [9, 12]
+    assert len(read_log(log_dir, "v1", 100)) == 5 + 2 + 5
 
 
 def test_a_kill_before_the_segments_go_counts_nothing_twice(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,14 @@ import pytest
 from scipy.stats import ks_2samp
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.drift.significance import p_of_emotions, p_of_more, p_of_numbers, worth
+from emotion_assets.steps.drift.significance import (
+    num_independent,
+    p_of_emotions,
+    p_of_higher_mean,
+    p_of_more,
+    p_of_numbers,
+    worth,
+)
 
 
 def test_equal_weights_change_nothing() -> None:
@@ -51,3 +58,35 @@ def test_a_larger_share_is_seen_and_a_smaller_one_is_not() -> None:
     """The count is tested to one side."""
     assert p_of_more(12, 100, 20, 1000) < 1e-4
     assert p_of_more(0, 100, 20, 1000) == pytest.approx(1)
+
+
+def test_a_higher_mean_of_skewed_values_is_seen_as_seldom_by_chance_as_promised() -> None:
+    """One picture in fifty tells much, as a part's does; also an unlucky reference raises few alarms."""
+    rng = np.random.default_rng(6)
+    reference = (rng.random(1500) < 0.02).astype(float)
+    weights = np.ones(len(reference))
+
+    p_values = [p_of_higher_mean((rng.random(50) < 0.02).astype(float), reference, weights) for _ in range(2000)]
+
+    assert np.mean(np.array(p_values) < 0.01) <= 0.015
+    assert np.mean(np.array(p_values) < 0.1) >= 0.02
+    assert p_of_higher_mean((rng.random(50) < 0.3).astype(float), reference, weights) < 1e-4
+    assert p_of_higher_mean(np.zeros(50), np.zeros(1500), weights) == 1.0
+
+
+def test_a_weighted_reference_has_another_mean() -> None:
+    """Twice the share of high values is nothing new where the weights expect it."""
+    reference = np.tile([0.0, 0.0, 0.0, 1.0], 250)
+    current = np.tile([0.0, 1.0], 100)
+
+    assert p_of_higher_mean(current, reference, np.ones(1000)) < 1e-6
+    assert p_of_higher_mean(current, reference, np.where(reference > 0, 3.0, 1.0)) > 0.3
+
+
+def test_equal_tests_count_as_one() -> None:
+    """Copies of a test are no new chance, independent ones are each."""
+    values = np.random.default_rng(3).normal(0, 1, (4, 2000))
+
+    assert num_independent(values) == pytest.approx(4, abs=0.05)
+    assert num_independent(np.vstack([values[:2], values[:2]])) == pytest.approx(2, abs=0.05)
+    assert num_independent(values[:1]) == pytest.approx(1)

@@ -12,7 +12,9 @@ import pandas as pd
 
 from emotion_assets.core.bundle import REFERENCE_NAME, REHEARSAL_NAME
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import write_atomically, write_json
+from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.drift.feedback import atypical_pictures, label_request, labelled_performance
 from emotion_assets.steps.drift.likeness import Rehearsal
 from emotion_assets.steps.drift.oddness import Oddness
@@ -57,9 +59,15 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
 
     Raises:
         BundleMismatchError: the bundle is damaged.
+        UnusableDataError: the model's reference lacks what is logged now.
     """
     classifier = Classifier(bundle_dir)
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
+    if missing := sorted(set(LOGGED_COLUMNS) - set(reference.columns)):
+        raise UnusableDataError(
+            f"The reference of model {classifier.version} has no {', '.join(missing)}: it was made by older code. "
+            "Train and accept a new model, then check again."
+        )
     rehearsal_path = bundle_dir / REHEARSAL_NAME
     rehearsal = Rehearsal(reference, pd.read_parquet(rehearsal_path)) if rehearsal_path.exists() else None
     before = _last_window(places.reports_dir, classifier.version)

@@ -37,7 +37,7 @@ _MAX_DISTANCE: Final = 20.0
 """Mean squared deviations from the nearest change; above this nothing rehearsed is like it."""
 _LIKELY: Final = 0.15
 _MIN_FRESH: Final = 25
-"""With fewer faces that no density was fitted to, the fitted ones say how many resemble a change."""
+"""With fewer faces that no regression was fitted to, the fitted ones say what a change looks like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,15 @@ class Rehearsal:
         known = self._tables[start].get(FACE_COLUMN, pd.Series(dtype=int)).to_numpy()
         faces = known[: len(reference) // 2]
         self._is_other = ~np.isin(reference.index, faces)
+        # Squares of the deviations tell the regression what their sizes would.
+        values = values[:, :, : len(_COLUMNS)]
         fitted, fresh = values[:, : len(faces)], values[:, len(faces) :]
         fresh = fresh if fresh.shape[1] >= _MIN_FRESH else fitted
         dear = np.flatnonzero(self._losses >= DEAR).tolist() if len(faces) else []
         return PartFinder(
             fitted[start],
             [DearChange(self._changes[i], float(self._losses[i]), fitted[i], fresh[i]) for i in dear],
-            self._described(reference[self._is_other]),
+            self._away(reference[self._is_other]),
         )
 
     def likeness(self, current: pd.DataFrame) -> Likeness:
@@ -127,12 +129,17 @@ class Rehearsal:
             weights: what each row of the reference counts, float (picture,), where the mix of emotions is another.
         """
         weights = np.ones(len(self._is_other)) if weights is None else weights
-        return self._parts.find(self._described(current), weights[self._is_other])
+        return self._parts.find(self._away(current), weights[self._is_other])
 
     def _described(self, table: pd.DataFrame) -> Floats:
-        """Return float (picture, 32): each number's deviation from the centre in spreads, and its size."""
+        """Return float (picture, 32): each number's deviation from the centre, and its size."""
+        away = self._away(table)
+        return np.hstack([away, np.minimum(np.abs(away), 4)])
+
+    def _away(self, table: pd.DataFrame) -> Floats:
+        """Return float (picture, 16): each number's deviation from the centre, in spreads."""
         away = (table[list(_COLUMNS)].to_numpy(dtype=np.float64) - self._centre) / self._spread
-        return np.hstack([np.clip(away, -6, 6), np.minimum(np.abs(away), 4)])
+        return np.asarray(np.clip(away, -6, 6))
 
 
 def _loss(unchanged: pd.DataFrame, changed: pd.DataFrame) -> float:

@@ -28,7 +28,7 @@ COLUMNS: Final = ("time", "prediction_id", "model_version", *LOGGED_COLUMNS, "pi
 def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
     """Return the latest predictions of one model version, from segments and from their Parquet history.
 
-    A line torn by a kill is passed over; so is any line without the expected values.
+    A line torn by a kill is passed over; so is any line without the expected values, such as older code's.
 
     Returns:
         At most `limit` rows in the order of their time, with `time`, `prediction_id` and LOGGED_COLUMNS.
@@ -54,7 +54,7 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
             )
         except FileNotFoundError:
             continue  # compacted in this moment; its hour's history follows, or is read next time
-        table = table[table["model_version"] == version][columns]
+        table = table[table["model_version"] == version][columns].dropna()
         num_rows += len(table)
         if len(table):
             tables.append(table)
@@ -63,12 +63,15 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
 
 
 def read_hour(path: Path) -> pd.DataFrame:
-    """Return one hour of the history, with COLUMNS."""
-    return pd.read_parquet(path)[list(COLUMNS)]
+    """Return one hour of the history, with COLUMNS; what older code did not write is not a number."""
+    return pd.read_parquet(path).reindex(columns=list(COLUMNS))
 
 
 def read_segment(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the whole records of a segment, with COLUMNS, and how many lines are none."""
+    """Return the whole records of a segment, with COLUMNS, and how many lines are none.
+
+    A statistic that older code did not write is not a number.
+    """
     rows: list[dict[str, Any]] = []
     num_lines = 0
     with path.open("rb") as file:
@@ -81,7 +84,7 @@ def read_segment(path: Path) -> tuple[list[dict[str, Any]], int]:
                         "time": str(record["time"]),
                         "prediction_id": str(record["prediction_id"]),
                         "model_version": str(record["model_version"]),
-                        **{name: float(record["features"][name]) for name in STATISTICS},
+                        **{name: float(record["features"].get(name, np.nan)) for name in STATISTICS},
                         **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
                         EMOTION_COLUMN: str(record["emotion"]),
                         "picture_sha256": str(record.get("picture_sha256", "")),

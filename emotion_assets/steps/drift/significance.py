@@ -1,18 +1,24 @@
-"""The p-values of drift: of numbers, of named emotions, and of a count.
+"""The p-values of drift: of numbers, of named emotions, of a count, and of a mean.
 
 A reference may be weighted; its rows then count as the fewer that they are worth together.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, kstwo
+from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, kstwo, pearson3
 
 from emotion_assets.core.emotions import EMOTIONS
 
 Weights = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float64]
+
+_BOUND: Final = 1.645
+"""In standard errors: the upper end of a one-sided interval of 95 %."""
 
 
 def p_of_numbers(current: pd.Series[float], reference: pd.Series[float], weights: Weights | None = None) -> float:
@@ -42,6 +48,34 @@ def p_of_more(number: int, of: int, number_before: int, of_before: int) -> float
     """Return the p-value of Fisher's exact test for a larger share than before."""
     counts = [[number, of - number], [number_before, of_before - number_before]]
     return float(fisher_exact(counts, alternative="greater").pvalue)
+
+
+def p_of_higher_mean(current: Values, reference: Values, weights: Weights) -> float:
+    """Return the p-value of a higher mean than where the reference was drawn from.
+
+    That mean is known within an error, and a reference is used for many windows: it is taken at the upper end of its
+    interval, so that an unlucky reference raises no more alarms than another. The mean of a window then follows a
+    Pearson distribution of type III with the variance and the skewness of the reference; a normal one would be too
+    sure of skewed values.
+    """
+    mean = np.average(reference, weights=weights)
+    away = reference - mean
+    variance, third = (float(np.average(away**power, weights=weights)) for power in (2, 3))
+    if variance == 0:
+        return 1.0
+    highest, error = mean + _BOUND * (variance / worth(weights)) ** 0.5, (variance / len(current)) ** 0.5
+    skewness = third / variance**1.5 / len(current) ** 0.5
+    return float(pearson3.sf((current.mean() - highest) / error, skewness))
+
+
+def num_independent(values: Values) -> float:
+    """Return how many independent tests as many correlated ones are worth, 1 to `len(values)` (Galwey 2009).
+
+    Args:
+        values: what is tested, float (test, picture), for the same pictures.
+    """
+    sizes = np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(values))).clip(min=0)
+    return float(np.sqrt(sizes).sum() ** 2 / sizes.sum())
 
 
 def worth(weights: Weights) -> float:

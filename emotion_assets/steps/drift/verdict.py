@@ -57,6 +57,7 @@ _WORDS: Final = {
     "mirror_symmetry": ("more symmetrical", "less symmetrical"),
     "centre_minus_border": ("brighter in the centre", "darker in the centre"),
     "horizontal_gradient_fraction": ("more upright in structure", "more level in structure"),
+    "eyes_minus_cheeks": ("brighter at the eyes", "darker at the eyes"),
 }
 
 

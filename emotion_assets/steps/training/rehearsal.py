@@ -161,7 +161,7 @@ _GRADED: Final[dict[str, tuple[Callable[[float], Change], tuple[float, ...]]]] =
     "tilted": (lambda degrees: _moved(degrees=degrees), (7, 12, 20, 28, 36)),
     "partly covered": (_covered, (0.16, 0.25, 0.33, 0.42)),
     "shifted sideways": (lambda share: _moved(shift=share), (0.06, 0.12, 0.19, 0.27, 0.35)),
-    "closer to the camera": (lambda scale: _moved(scale=scale), (0.92, 0.85, 0.75, 0.67, 0.6)),
+    "closer to the camera": (lambda scale: _moved(scale=scale), (0.92, 0.85, 0.78, 0.72, 0.66, 0.6)),
     "farther away, in a frame": (lambda scale: _moved(scale=scale, is_framed=True), (1.08, 1.2, 1.35, 1.6, 1.9)),
 }
 CHANGES: Final[dict[tuple[str, float], Change]] = {
