@@ -49,6 +49,7 @@ FIRST_LOOK_S: Final = 5.0
 RUNGS: Final[dict[str, dict[str, Any]]] = {
     "width 16, 3 epochs": {"width": 16, "epochs": 3, "is_progressive": True},
     "width 24, 5 epochs": {"width": 24, "epochs": 5, "is_progressive": True},
+    "width 32, 4 epochs": {"width": 32, "epochs": 4, "is_progressive": True},
     "quick": {},
 }
 
