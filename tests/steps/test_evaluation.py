@@ -119,6 +119,20 @@ def test_gate_refuses_a_candidate_that_gave_up_an_emotion() -> None:
     assert decision.accuracy_difference > 0
 
 
+@pytest.mark.parametrize(("num_lost", "is_accepted"), [(2, True), (3, False)])
+def test_two_faces_of_a_dozen_are_chance(num_lost: int, is_accepted: bool) -> None:
+    """A fall of 17 points is two faces here, and no reason to refuse a model that is better otherwise; three are."""
+    champion = answers_with(0.6, version="old", count=60, sure=0.7)
+    candidate = answers_with(1, count=60)
+    is_fear = np.flatnonzero(champion.class_indices == 1)
+    champion.probabilities[is_fear] = [0.1, 0.6, 0.1, 0.1, 0.1]
+    candidate.probabilities[is_fear[:num_lost]] = [0.6, 0.1, 0.1, 0.1, 0.1]
+
+    decision = gate(candidate, champion)
+
+    assert decision.is_accepted == is_accepted, decision.reasons
+
+
 def test_gate_refuses_bad_calibration() -> None:
     """Right answers with wrong certainty do not pass."""
     decision = gate(answers_with(0.6, sure=0.99))

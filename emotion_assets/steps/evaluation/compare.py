@@ -31,6 +31,8 @@ class GateConfig:
     """Against the champion, whatever the test says: a small test set proves nothing."""
     max_recall_loss: float = 0.08
     """Against the champion, for every emotion."""
+    min_faces_lost: int = 3
+    """Of an emotion; one or two of a dozen test faces are chance, whatever share of them that is."""
     max_calibration_error: float = 0.15
     min_faces_for_calibration: int = 500
     """On fewer test faces chance alone exceeds the ceiling: with 40 faces in 15 bins it often does."""
@@ -83,7 +85,8 @@ def decide(
             f"by more than {config.max_accuracy_loss}."
         )
     for emotion in EMOTIONS:
-        if scores.recall[emotion] < champion_scores.recall[emotion] - config.max_recall_loss:
+        fall = champion_scores.recall[emotion] - scores.recall[emotion]
+        if fall > config.max_recall_loss and round(fall * scores.support[emotion]) >= config.min_faces_lost:
             refusals.append(
                 f"Recall of {emotion} fell from {champion_scores.recall[emotion]:.3f} to {scores.recall[emotion]:.3f}, "
                 f"by more than {config.max_recall_loss}."
