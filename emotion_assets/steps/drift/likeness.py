@@ -132,12 +132,12 @@ class Rehearsal:
         return self._parts.find(self._away(current), weights[self._is_other])
 
     def _described(self, table: pd.DataFrame) -> Floats:
-        """Return float (picture, 32): each number's deviation from the centre, and its size."""
+        """Return float (picture, 34): each number's deviation from the centre, and its size."""
         away = self._away(table)
         return np.hstack([away, np.minimum(np.abs(away), 4)])
 
     def _away(self, table: pd.DataFrame) -> Floats:
-        """Return float (picture, 16): each number's deviation from the centre, in spreads."""
+        """Return float (picture, 17): each number's deviation from the centre, in spreads."""
         away = (table[list(_COLUMNS)].to_numpy(dtype=np.float64) - self._centre) / self._spread
         return np.asarray(np.clip(away, -6, 6))
 

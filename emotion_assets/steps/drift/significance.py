@@ -57,6 +57,11 @@ def p_of_higher_mean(current: Values, reference: Values, weights: Weights) -> fl
     interval, so that an unlucky reference raises no more alarms than another. The mean of a window then follows a
     Pearson distribution of type III with the variance and the skewness of the reference; a normal one would be too
     sure of skewed values.
+
+    Args:
+        current: float (picture,), in any unit.
+        reference: float (picture,), in the same unit.
+        weights: what each value of the reference counts, float (picture,), not negative.
     """
     mean = np.average(reference, weights=weights)
     away = reference - mean
