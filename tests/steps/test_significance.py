@@ -74,6 +74,22 @@ def test_a_higher_mean_of_skewed_values_is_seen_as_seldom_by_chance_as_promised(
     assert p_of_higher_mean(np.zeros(50), np.zeros(1500), weights) == 1.0
 
 
+def test_few_small_references_raise_many_alarms() -> None:
+    """Two hundred faces know little of what one face in fifty tells; six tests each must not trust them more."""
+    rng = np.random.default_rng(8)
+    num_bad = 0
+    for _ in range(150):
+        references = rng.random((6, 200)) < 0.02
+        windows = rng.random((6, 20, 500)) < 0.02
+        alarms = [
+            [p_of_higher_mean(window * 1.0, each * 1.0, np.ones(200), num_tests=6) < 0.01 / 6 for window in some]
+            for each, some in zip(references, windows, strict=True)
+        ]
+        num_bad += np.mean(np.any(alarms, axis=0)) > 0.1
+
+    assert num_bad <= 0.08 * 150
+
+
 def test_a_weighted_reference_has_another_mean() -> None:
     """Twice the share of high values is nothing new where the weights expect it."""
     reference = np.tile([0.0, 0.0, 0.0, 1.0], 250)

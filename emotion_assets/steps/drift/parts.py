@@ -27,7 +27,9 @@ DEAR: Final = 0.2
 _SHARE: Final = 0.2
 """The part that a window is asked for; others are found almost as well."""
 _MIN_RANK: Final = 0.01
-"""Ranks nearer to the top count as this one, so that no few pictures carry a window."""
+_MIN_RANK_FACES: Final = 5
+"""Ranks nearer to the top, or above so many of the other faces, count as this one: so no few pictures carry a window,
+and no few faces say how usual that is."""
 _PENALTY: Final = 0.1
 """Inverse strength of the penalty on the regression's weights, as there are few faces for so many of them."""
 _MIN_CONTRAST: Final = 0.5
@@ -90,7 +92,10 @@ class PartFinder:
         if not self._known:
             return None
         told = [known.told(seen) for known in self._known]
-        p_values = [p_of_higher_mean(each, known.usual, weights) for each, known in zip(told, self._known, strict=True)]
+        p_values = [
+            p_of_higher_mean(each, known.usual, weights, self._num_independent)
+            for each, known in zip(told, self._known, strict=True)
+        ]
         surest = int(np.argmin(p_values))
         known = self._known[surest]
         usual = float(np.average(known.usual, weights=weights))
@@ -129,4 +134,4 @@ class _Known:
         """Return the share of other faces that resemble the change at least as much, float (picture,)."""
         scores = self._regression.decision_function(described)
         ranks = 1 - np.searchsorted(self._scores, scores, "left") / len(self._scores)
-        return np.asarray(np.maximum(ranks, _MIN_RANK))
+        return np.asarray(np.maximum(ranks, max(_MIN_RANK, _MIN_RANK_FACES / len(self._scores))))

@@ -10,15 +10,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, kstwo, pearson3
+from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, kstwo, norm, pearson3
 
 from emotion_assets.core.emotions import EMOTIONS
 
 Weights = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float64]
 
-_BOUND: Final = 1.645
-"""In standard errors: the upper end of a one-sided interval of 95 %."""
+_UNLUCKY: Final = 0.02
+"""The share of references of which more is said than they can know: one minus the confidence of their bounds."""
 
 
 def p_of_numbers(current: pd.Series[float], reference: pd.Series[float], weights: Weights | None = None) -> float:
@@ -50,27 +50,32 @@ def p_of_more(number: int, of: int, number_before: int, of_before: int) -> float
     return float(fisher_exact(counts, alternative="greater").pvalue)
 
 
-def p_of_higher_mean(current: Values, reference: Values, weights: Weights) -> float:
+def p_of_higher_mean(current: Values, reference: Values, weights: Weights, num_tests: float = 1) -> float:
     """Return the p-value of a higher mean than where the reference was drawn from.
 
     That mean is known within an error, and a reference is used for many windows: it is taken at the upper end of its
-    interval, so that an unlucky reference raises no more alarms than another. The mean of a window then follows a
-    Pearson distribution of type III with the variance and the skewness of the reference; a normal one would be too
-    sure of skewed values.
+    interval, so that an unlucky reference raises no more alarms than another. A few high values in a hundred are
+    easily missed by a small reference, so the interval allows for skewness (Johnson 1978, "Modified t tests and
+    confidence intervals for asymmetrical populations"). The mean of a window then follows a Pearson distribution of
+    type III with the variance and the skewness of the reference; a normal one would be too sure of skewed values.
 
     Args:
         current: float (picture,), in any unit.
         reference: float (picture,), in the same unit.
         weights: what each value of the reference counts, float (picture,), not negative.
+        num_tests: independent means of this reference that are tested; all their bounds hold at once for 98 % of
+            references. The p-value itself is not corrected for them.
     """
     mean = np.average(reference, weights=weights)
     away = reference - mean
     variance, third = (float(np.average(away**power, weights=weights)) for power in (2, 3))
     if variance == 0:
         return 1.0
-    highest, error = mean + _BOUND * (variance / worth(weights)) ** 0.5, (variance / len(current)) ** 0.5
-    skewness = third / variance**1.5 / len(current) ** 0.5
-    return float(pearson3.sf((current.mean() - highest) / error, skewness))
+    skewness, num = third / variance**1.5, worth(weights)
+    bound = norm.isf(_UNLUCKY / num_tests)
+    bound += skewness / num**0.5 * (1 + 2 * bound**2) / 6
+    highest, error = mean + bound * (variance / num) ** 0.5, (variance / len(current)) ** 0.5
+    return float(pearson3.sf((current.mean() - highest) / error, skewness / len(current) ** 0.5))
 
 
 def num_independent(values: Values) -> float:
