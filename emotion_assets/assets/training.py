@@ -51,6 +51,9 @@ class TrainingRunConfig(dg.Config):
     precision: str | None = Field(
         None, description="auto, 32-true or bf16-mixed; auto takes what the device does well."
     )
+    is_quantised: bool | None = Field(
+        None, description="Whether 8-bit convolutions run where they answer as well: about twice as fast."
+    )
     tracker: str = Field("none", description="none, wandb or mlflow: where curves go beside CSV and TensorBoard.")
 
 

@@ -1,7 +1,8 @@
 """A bundle: one model ready to run, in one folder.
 
-`model.onnx` takes raw uint8 pixels, `weights.safetensors` holds the same network for further training,
-`manifest.json` is written last and says what they are. Nothing in it is a pickle.
+`model.onnx` takes raw uint8 pixels, `model_int8.onnx` is the same in faster arithmetic where that answers as well,
+`weights.safetensors` holds the network for further training, `manifest.json` is written last and says what they are.
+Nothing in it is a pickle.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from emotion_assets.core.images import IMAGE_SIZE_PX
 
 SCHEMA_VERSION: Final = 1
 MODEL_NAME: Final = "model.onnx"
+INT8_MODEL_NAME: Final = "model_int8.onnx"
+"""Only where it answers as well; it is then the one that runs, in evaluation, drift and service alike."""
 WEIGHTS_NAME: Final = "weights.safetensors"
 REFERENCE_NAME: Final = "reference.parquet"
 REHEARSAL_NAME: Final = "rehearsal.parquet"
@@ -106,6 +109,11 @@ def check_files(bundle_dir: Path, manifest: Manifest) -> None:
             raise BundleMismatchError(f"{path}, named by the manifest, is missing. Restore it or train anew.")
         if sha256_of(path) != digest:
             raise BundleMismatchError(f"{path} is not the file that was trained: its hash differs. Restore it.")
+
+
+def running_model(manifest: Manifest) -> str:
+    """Return the name of the bundle's file that runs: the 8-bit graph if there is one."""
+    return INT8_MODEL_NAME if INT8_MODEL_NAME in manifest.files else MODEL_NAME
 
 
 def is_version(text: str) -> bool:

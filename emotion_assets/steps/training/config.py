@@ -34,6 +34,8 @@ class TrainingConfig:
     devices: int = 1
     """Processes that share each batch: one for each GPU, or for each core."""
     precision: str = "auto"
+    is_quantised: bool = True
+    """Whether the model that runs has 8-bit convolutions, if it answers as well with them."""
 
 
 PRESETS: Final = {

@@ -23,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from emotion_assets.core.bundle import (
+    INT8_MODEL_NAME,
     MODEL_NAME,
     REFERENCE_NAME,
     REHEARSAL_NAME,
@@ -35,7 +36,8 @@ from emotion_assets.core.classifier import known_pattern
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import sha256_of, write_atomically
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.training.network import Served, ServedNet
+from emotion_assets.steps.training.network import Served, ServedNet, without_normalisation
+from emotion_assets.steps.training.quantise import MAX_ADDED_LOG_LOSS, log_loss, quantised
 from emotion_assets.steps.training.reference import reference_table
 from emotion_assets.steps.training.rehearsal import rehearsed
 from emotion_assets.steps.training.train import TrainedNetwork
@@ -60,19 +62,31 @@ def export_bundle(
     Raises:
         BundleMismatchError: the graph's answers differ from the network's by 1e-4 or more.
     """
-    served = ServedNet(trained.network.cpu().float(), trained.temperature).eval()
+    served = ServedNet(without_normalisation(trained.network.cpu().float()), trained.temperature).eval()
     weights = save_tensors({name: value.contiguous() for name, value in trained.network.state_dict().items()})
     graph = _export_graph(served)
     val, session = trained.val, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
+    graphs = {MODEL_NAME: graph}
+    if trained.config.is_quantised:
+        int8_graph = quantised(graph, trained.train.pixels)
+        int8_session = onnxruntime.InferenceSession(int8_graph, providers=["CPUExecutionProvider"])
+        losses = [log_loss(_run(each, val.pixels)[0], val.class_indices) for each in (session, int8_session)]
+        is_as_good = losses[1] <= losses[0] + MAX_ADDED_LOG_LOSS
+        log(
+            f"Log loss on validation faces {losses[0]:.3f} in float32, {losses[1]:.3f} in int8: "
+            f"{'int8' if is_as_good else 'float32'} will run"
+        )
+        if is_as_good:
+            graphs[INT8_MODEL_NAME], session = int8_graph, int8_session
     yardsticks = {REFERENCE_NAME: reference_table(val, _run(session, val.pixels)[0])}
     rehearsal = rehearsed(val, lambda pixels: _run(session, pixels)[0], log)
     if rehearsal is not None:
         yardsticks[REHEARSAL_NAME] = rehearsal
     now = datetime.now(UTC)
     bundle_dir = models_dir / _new_version(models_dir, now, weights)
-    write_atomically(bundle_dir / MODEL_NAME, graph)
-    write_atomically(bundle_dir / WEIGHTS_NAME, weights)
+    for name, content in (*graphs.items(), (WEIGHTS_NAME, weights)):
+        write_atomically(bundle_dir / name, content)
     for name, table in yardsticks.items():
         file = io.BytesIO()
         table.to_parquet(file, index=False)
@@ -102,7 +116,7 @@ def export_bundle(
             },
             metrics={name: value for name, value in last.items() if name.startswith("val/")},
             known_answer=_run(session, known_pattern())[0][0].tolist(),
-            files={name: sha256_of(bundle_dir / name) for name in (MODEL_NAME, WEIGHTS_NAME, *yardsticks)},
+            files={name: sha256_of(bundle_dir / name) for name in (*graphs, WEIGHTS_NAME, *yardsticks)},
         ),
     )
     return bundle_dir

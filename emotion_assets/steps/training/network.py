@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from emotion_assets.core.emotions import EMOTIONS
 
@@ -90,13 +92,25 @@ class ServedNet(nn.Module):
     def forward(self, pixels: Tensor) -> Served:
         """Run on uint8 pixels (picture, 64, 64)."""
         batch = prepare(pixels)
-        features = (self.network.body(batch) + self.network.body(batch.flip(3)).flip(3)) / 2
+        seen = self.network.body(torch.cat([batch, batch.flip(3)])).unflatten(0, (2, -1))
+        features = (seen[0] + seen[1].flip(3)) / 2
         embedding = self.network.embed(features)
         # Pooling and head are linear, so the logits of the mean are the mean of both views' logits, and
         # the head applied place by place gives maps whose mean is the logit (Zhou et al. 2016).
         logits = self.network.head(embedding)
         maps = functional.conv2d(features, self.network.head.weight[:, :, None, None])
         return Served((logits / self.temperature).softmax(dim=1), embedding, maps)
+
+
+def without_normalisation(network: EmotionNet) -> EmotionNet:
+    """Return a copy of a trained network whose convolutions do what its batch normalisations did."""
+    plain = copy.deepcopy(network).eval()
+    for block in plain.body:
+        assert isinstance(block, nn.Sequential)
+        convolution, normalisation = block[0], block[1] if len(block) > 1 else None
+        if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+            block[0], block[1] = fuse_conv_bn_eval(convolution, normalisation), nn.Identity()
+    return plain
 
 
 def prepare(pixels: Tensor) -> Tensor:

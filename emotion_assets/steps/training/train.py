@@ -49,6 +49,8 @@ class TrainedNetwork:
     precision: str
     resumed_from_epoch: int
     """0 for a fresh run."""
+    train: Split
+    """The faces that it was fitted to."""
     val: Split
     """The validation faces that it was calibrated on."""
     seconds: float
@@ -130,6 +132,7 @@ def train(
         history=module.history,
         precision=precision,
         resumed_from_epoch=resumed_from_epoch,
+        train=train_split,
         val=val_split,
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu_started,
