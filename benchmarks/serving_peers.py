@@ -2,7 +2,8 @@
 
     a  FastAPI with torch, the model loaded once
     b  the same with the weights loaded for each request, as the student project does
-    c  bare Starlette with onnxruntime: what our own answer costs without BentoML, limits, log and metrics
+    c  bare Starlette with onnxruntime on the float32 graph, as a network is usually exported
+    c8 the same with the graph that we run: what our own answer costs without BentoML, limits, log and metrics
     d  bare Starlette with a constant answer: the price of HTTP
 
 All decode with our `decode_picture`, run the same network on one thread and return the five probabilities.
@@ -72,14 +73,19 @@ def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
     return app
 
 
-def starlette_onnx(bundle_dir: Path) -> Any:
-    from emotion_assets.core.classifier import Classifier
+def starlette_onnx(bundle_dir: Path, *, is_float32: bool) -> Any:
+    import onnxruntime
 
-    classifier = Classifier(bundle_dir)
+    from emotion_assets.core.bundle import MODEL_NAME, read_manifest, running_model
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    name = MODEL_NAME if is_float32 else running_model(read_manifest(bundle_dir))
+    session = onnxruntime.InferenceSession(bundle_dir / name, options, providers=["CPUExecutionProvider"])
 
     async def predict(request: Request) -> JSONResponse:
         pixels = decode_picture(await uploaded(request)).pixels[None]
-        return JSONResponse(answer(classifier.predict(pixels).probabilities[0]))
+        return JSONResponse(answer(session.run(["probabilities"], {"pixels": pixels})[0][0]))
 
     return Starlette(routes=[Route("/predict", predict, methods=["POST"])])
 
@@ -98,7 +104,7 @@ def main() -> None:
     if name in "ab":
         app = fastapi_torch(bundle_dir, loads_each_time=name == "b")
     else:
-        app = {"c": starlette_onnx, "d": constant}[name](bundle_dir)
+        app = constant(bundle_dir) if name == "d" else starlette_onnx(bundle_dir, is_float32=name == "c")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 

@@ -58,7 +58,7 @@ def quantised(graph: bytes, pixels: Pixels) -> bytes:
                 path,
                 _Faces(pixels[np.sort(chosen)]),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "MaxPool"],
+                op_types_to_quantize=["Conv", "Relu", "MaxPool"],
                 nodes_to_exclude=_outer_convolutions(model),
                 per_channel=True,
                 reduce_range=True,
