@@ -1,12 +1,12 @@
 """Accuracy against CPU-seconds: the student project's network and ours; where the time goes; the share of the peak.
 
-Usage: python -m benchmarks.training SPLITS_DIR FACES_DIR [--student-epochs 12] [--kept DIR]
+Usage: python -m benchmarks.training SPLITS_DIR FACES_DIR [--student-epochs 12] [--threads N] [--kept DIR]
 
-Both sides train from the same pixels in memory on all cores and are asked for the same labelled faces of FACES_DIR,
-with and without near-copies of training pictures. The asking is not counted. Ours runs as a ladder of recipes, from
-a small network for seconds to the preset `quick`; each rung is a whole run, and its curve is drawn too. Both answer as
-they are served: the student's network once, ours for both mirror images. With --kept the figures are also
-written as JSON, and the networks kept, for `benchmarks.robustness`.
+Both sides train from the same pixels in memory, on as many threads, and are asked for the same labelled faces of
+FACES_DIR, with and without near-copies of training pictures. The asking is not counted. Ours runs as a ladder of
+recipes, from a small network for seconds to the preset `quick`; each rung is a whole run, and its curve is drawn too.
+Both answer as they are served: the student's network once, ours for both mirror images. With --kept the figures are
+also written as JSON, and the networks kept, for `benchmarks.robustness`.
 """
 
 from __future__ import annotations
@@ -252,12 +252,14 @@ def main() -> None:
     parser.add_argument("faces_dir", type=Path)
     parser.add_argument("--student-epochs", type=int, default=12)
     parser.add_argument("--kept", type=Path)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for both networks; waiting costs CPU, too")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     faces, paths = labelled(options.faces_dir)
     is_copy = copies_of_training(paths, options.splits_dir)
     peak = peak_gflops(torch.bfloat16 if has_fast_bfloat16() else torch.float32)
     print(
-        f"{len(faces.pixels):,} faces, {int((~is_copy).sum()):,} of them no copies; {os.cpu_count()} cores; "
+        f"{len(faces.pixels):,} faces, {int((~is_copy).sum()):,} of them no copies; {options.threads} threads; "
         f"a product of matrices reaches {peak:.0f} GFLOP/s in {'bfloat16' if has_fast_bfloat16() else 'float32'}\n"
     )
     print("| recipe | training CPU-s | accuracy | without copies | macro-F1 |\n|---|---|---|---|---|", flush=True)

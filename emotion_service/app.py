@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from emotion_assets.core.bundle import arithmetic
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
@@ -183,6 +184,7 @@ class EmotionApp:
                 "data_fingerprint": manifest.data_fingerprint,
                 "metrics": manifest.metrics,
                 "num_parameters": manifest.training["num_parameters"],
+                "arithmetic": arithmetic(manifest),
                 "keeps_pictures": self.settings.keep_images,
                 "keep_days": self.settings.keep_days,
             }

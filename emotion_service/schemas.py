@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,6 +68,7 @@ class ModelFacts(BaseModel):
     data_fingerprint: str
     metrics: dict[str, float]
     num_parameters: int
+    arithmetic: Literal["int8", "float32"] = Field(description="What the convolutions compute in.")
     keeps_pictures: bool = Field(description="Whether answered pictures are kept for labelling.")
     keep_days: int = Field(description="After so many days a kept picture is removed.")
 

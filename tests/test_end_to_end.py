@@ -200,7 +200,9 @@ def test_operations_routes_answer(service: str) -> None:
     assert httpx.get(f"{service}/livez").status_code == 200
     assert "emotion_requests_total" in httpx.get(f"{service}/metrics").text
     assert httpx.get(f"{service}/docs.json").json()["paths"]["/predict"]
-    assert httpx.get(f"{service}/model").json()["num_parameters"] > 0
+    facts = httpx.get(f"{service}/model").json()
+    assert facts["num_parameters"] > 0
+    assert facts["arithmetic"] == "int8"
 
 
 def test_bad_uploads_are_refused_by_the_real_server(service: str) -> None:

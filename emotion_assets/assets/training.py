@@ -9,7 +9,7 @@ from pydantic import Field
 
 from emotion_assets.assets.data import greyscale_splits
 from emotion_assets.assets.metadata import picture
-from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.bundle import arithmetic, read_manifest
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
 
@@ -46,6 +46,9 @@ class TrainingRunConfig(dg.Config):
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="Doubt about the labels; they are noisy.")
     averaging_fraction: float | None = Field(
         None, ge=0, lt=1, description="Share of the steps over which the kept weights are averaged; 0.02 by default."
+    )
+    num_teachers: int | None = Field(
+        None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 2 for long."
     )
     is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
     precision: str | None = Field(
@@ -93,6 +96,7 @@ def trained_cnn(
             "temperature": manifest.temperature,
             "epochs": len(manifest.training["history"]),
             "num_parameters": manifest.training["num_parameters"],
+            "arithmetic": arithmetic(manifest),
             "seconds": manifest.training["seconds"],
             "cpu_seconds": manifest.training["cpu_seconds"],
             "resumed_from_epoch": manifest.training["resumed_from_epoch"],

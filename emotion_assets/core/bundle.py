@@ -113,7 +113,12 @@ def check_files(bundle_dir: Path, manifest: Manifest) -> None:
 
 def running_model(manifest: Manifest) -> str:
     """Return the name of the bundle's file that runs: the 8-bit graph if there is one."""
-    return INT8_MODEL_NAME if INT8_MODEL_NAME in manifest.files else MODEL_NAME
+    return INT8_MODEL_NAME if arithmetic(manifest) == "int8" else MODEL_NAME
+
+
+def arithmetic(manifest: Manifest) -> str:
+    """Return what the convolutions of the running model compute in, `int8` or `float32`."""
+    return "int8" if INT8_MODEL_NAME in manifest.files else "float32"
 
 
 def is_version(text: str) -> bool:

@@ -20,7 +20,7 @@ from emotion_assets.resources import Places
 from emotion_assets.steps.training.lightning_parts import ShuffledBatches
 from emotion_assets.steps.training.run import train_bundle
 
-CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2}
+CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2, "num_teachers": 1}
 
 
 def test_processes_share_each_batch() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
 from emotion_assets.steps.training.lightning_parts import one_cycle, side_at
-from emotion_assets.steps.training.train import TrainedNetwork, fit_temperature, train
+from emotion_assets.steps.training.train import TrainedNetwork, discard_checkpoint, fit_temperature, train
 
 TINY = TrainingConfig(epochs=2, width=4, dropout=0.1, batch_size=32, precision="32-true")
 
@@ -54,6 +55,45 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(drawn_root: Path, tmp_pa
     assert "interrupted run" in lines[0]
     assert [record["epoch"] for record in resumed.history] == [1, 2, 3]
     assert torch.allclose(weights(resumed), weights(unbroken), atol=1e-6)
+
+
+def test_teachers_are_trained_first_and_only_once(drawn_root: Path, tmp_path: Path) -> None:
+    """A network learns otherwise with them, a run that was killed later takes them up again, and nothing is left."""
+    lines: list[str] = []
+
+    def stop_after_first_epoch(line: str) -> None:
+        lines.append(line)
+        if line.startswith("Epoch 2"):
+            raise KeyboardInterrupt
+
+    config = training_config("quick", **_fields(epochs=3, num_teachers=2, width=10))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(drawn_root / "splits", tmp_path / "work", config, log=stop_after_first_epoch)
+    assert [line[:28] for line in lines if "Epoch 3 of 3" in line] == [
+        "Teacher 1 of 2: Epoch 3 of 3",
+        "Teacher 2 of 2: Epoch 3 of 3",
+    ]
+    lines.clear()
+    resumed = train(drawn_root / "splits", tmp_path / "work", config, log=lines.append)
+    unbroken = train(drawn_root / "splits", tmp_path / "other", config)
+    alone = train(drawn_root / "splits", tmp_path / "alone", dataclasses.replace(config, num_teachers=0))
+
+    assert lines[:2] == ["Teacher 1 of 2 is finished already", "Teacher 2 of 2 is finished already"]
+    assert "interrupted run" in lines[2]
+    assert not any(line.startswith("Teacher") for line in lines[2:])
+    assert torch.allclose(weights(resumed), weights(unbroken), atol=1e-6)
+    assert not torch.allclose(weights(unbroken), weights(alone), atol=1e-3)
+    discard_checkpoint(tmp_path / "work", resumed, "")
+    assert not [*tmp_path.glob("work/**/*.ckpt"), *tmp_path.glob("work/**/*.safetensors")]
+
+
+def test_teachers_share_the_time(drawn_root: Path, tmp_path: Path) -> None:
+    """All together end by `max_minutes`, and the record keeps what was asked for."""
+    config = training_config("quick", **_fields(epochs=10_000, num_teachers=1, max_minutes=0.1, width=5))
+    trained = train(drawn_root / "splits", tmp_path, config)
+
+    assert trained.config.max_minutes == 0.1
+    assert 1 <= len(trained.history) < 10_000
 
 
 def test_a_changed_configuration_starts_afresh(drawn_root: Path, tmp_path: Path) -> None:

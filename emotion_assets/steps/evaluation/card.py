@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from emotion_assets.core.bundle import arithmetic
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.files import write_atomically
 from emotion_assets.steps.evaluation.audit import read_audit
@@ -28,6 +29,7 @@ def write_card(bundle_dir: Path, evaluation: Evaluation, reports_dir: Path) -> P
         "card.md.jinja",
         evaluation=evaluation,
         manifest=evaluation.manifest,
+        arithmetic=arithmetic(evaluation.manifest),
         decision=evaluation.decision,
         scores=scores,
         weakest=min(EMOTIONS, key=lambda emotion: scores.recall[emotion]),

@@ -30,6 +30,9 @@ class TrainingConfig:
     label_smoothing: float = 0.1
     averaging_fraction: float = 0.02
     """The weights that are kept are a running mean over about this share of the run's steps; 0 keeps the last ones."""
+    num_teachers: int = 0
+    """Networks that are trained first: each, and in the end the one that is kept, learns from the answers of those
+    before it. The first is narrower."""
     seed: int = 0
     devices: int = 1
     """Processes that share each batch: one for each GPU, or for each core."""
@@ -41,7 +44,7 @@ class TrainingConfig:
 PRESETS: Final = {
     "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
     "standard": TrainingConfig(epochs=55, width=64, dropout=0.3),
-    "long": TrainingConfig(epochs=160, width=80, dropout=0.4),
+    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_teachers=2),
 }
 
 

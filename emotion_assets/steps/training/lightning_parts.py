@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import lightning.pytorch as pl
@@ -20,11 +21,15 @@ from emotion_assets.steps.data.split import Split
 from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.muon import MuonWithAdamW
-from emotion_assets.steps.training.network import INPUT_SIZE_PX, prepare
+from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet, prepare
 
 Batch = tuple[Tensor, Tensor]
 _EVALUATION_BATCH: int = 512
 _SIDES_PX: Final = ((0.3, 32), (0.6, 40))
+_HEARD: Final = (0.0, 0.7, 0.8)
+"""The part of the loss that comes from none, one, two teachers and more; the rest comes from the labels."""
+_MIN_TEACHER_SIDE_PX: Final = 40
+"""On smaller pictures a teacher, who learnt from whole ones last, is not worth listening to."""
 
 
 class PictureBatches(Dataset[Batch]):
@@ -92,14 +97,33 @@ class PictureData(pl.LightningDataModule):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A trained network whose calibrated answers another one learns from (Hinton et al. 2015).
+
+    It is asked about the very views that the pupil sees (Beyer et al. 2022, "A good teacher is patient and
+    consistent"). Where a label is wrong, its doubt is the better target.
+    """
+
+    network: EmotionNet
+    temperature: float
+
+    def answer(self, views: Tensor) -> Tensor:
+        """Return probabilities, float32 (picture, emotion), for what `EmotionNet.forward` takes."""
+        with torch.no_grad():
+            logits: Tensor = self.network(views).float()
+        return (logits / self.temperature).softmax(dim=1)
+
+
 class EmotionModule(pl.LightningModule):
     """A network with its loss, its schedule and its validation scores."""
 
-    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
-        """Train `network` as `config` says."""
+    def __init__(self, network: nn.Module, config: TrainingConfig, teachers: Sequence[Teacher] = ()) -> None:
+        """Train `network` as `config` says, with the help of `teachers`."""
         super().__init__()
         self.network = network
         self.config = config
+        self._teachers = tuple(teachers)
         self.history: list[dict[str, float]] = []
         self._started = time.monotonic()
         self._seconds_before = 0.0
@@ -128,6 +152,11 @@ class EmotionModule(pl.LightningModule):
             progress = max(progress, self.trainer.strategy.broadcast(by_time))
         return min(1.0, progress)
 
+    def on_fit_start(self) -> None:
+        """Bring the teachers to where the pictures are; Lightning does not know them."""
+        for teacher in self._teachers:
+            teacher.network.to(self.device)
+
     def on_train_start(self) -> None:
         """Start the clock of `max_minutes`, or let it go on where an interrupted run stopped."""
         self._started = time.monotonic() - self._seconds_before
@@ -155,8 +184,14 @@ class EmotionModule(pl.LightningModule):
         pixels, class_indices = batch
         side_px = side_at(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
         views = augment(pixels.cpu(), side_px, self._generator).to(self.device)
-        logits = self.network(views.contiguous(memory_format=torch.channels_last))
+        views = views.contiguous(memory_format=torch.channels_last)
+        logits = self.network(views)
         loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)
+        if self._teachers and side_px >= _MIN_TEACHER_SIDE_PX:
+            answers = torch.stack([teacher.answer(views) for teacher in self._teachers])
+            heard = functional.cross_entropy(logits.float(), answers.mean(dim=0))
+            share = _HEARD[min(len(self._teachers), len(_HEARD) - 1)]
+            loss = (1 - share) * loss + share * heard
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The loss became {loss.item()} in epoch {self.current_epoch}, step {self.global_step}. "

@@ -21,19 +21,32 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import locked
+from emotion_assets.core.files import locked, write_atomically
 from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.lightning_parts import AveragedWeights, EmotionModule, EpochLines, PictureData
+from emotion_assets.steps.training.lightning_parts import (
+    AveragedWeights,
+    EmotionModule,
+    EpochLines,
+    PictureData,
+    Teacher,
+)
 from emotion_assets.steps.training.network import EmotionNet, prepare
 from emotion_assets.steps.training.trackers import finish, tracker_of
 
 _EVALUATION_BATCH: Final = 512
 _CHECKPOINT_NAME: Final = "last.ckpt"
+_TEACHER_NAME: Final = "teacher_{}.safetensors"
+_TEMPERATURE: Final = "temperature"
+_SEEDS_APART: Final = 1_000_000
+"""Between the seeds of a run's networks, so that no two runs with seeds next to each other share a teacher."""
+_MIN_WIDTH: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,22 @@ class TrainedNetwork:
     """The validation faces that it was calibrated on."""
     seconds: float
     cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What every network of a run shares: the faces, and where its files lie."""
+
+    train: Split
+    val: Split
+    fingerprint: str
+    work_dir: Path
+    code_version: str
+    tracker: str
+    callbacks: Sequence[pl.Callback]
+
+    def run_dir(self, config: TrainingConfig) -> Path:
+        return self.work_dir / _run_key(self.fingerprint, config, self.code_version)
 
 
 def train(
@@ -92,25 +121,84 @@ def train(
         )
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
-    run_dir = work_dir / _run_key(fingerprint, config, code_version)
+    started, cpu_started = time.monotonic(), time.process_time()
+    run = _Run(train_split, val_split, fingerprint, work_dir, code_version, tracker, callbacks)
+    teachers: list[Teacher] = []
+    for number in range(config.num_teachers):
+        teachers.append(_teacher(number, teachers, run, config, log))
+    trained = _fit(run, config, teachers, log)
+    return dataclasses.replace(
+        trained, seconds=time.monotonic() - started, cpu_seconds=time.process_time() - cpu_started
+    )
+
+
+def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
+    """Remove checkpoint and teachers of a finished run, once its bundle is written; its logs stay."""
+    run_dir = work_dir / _run_key(trained.data_fingerprint, trained.config, code_version)
+    for path in (run_dir / _CHECKPOINT_NAME, *run_dir.glob(_TEACHER_NAME.format("*"))):
+        path.unlink(missing_ok=True)
+
+
+def _teacher(
+    number: int, before: Sequence[Teacher], run: _Run, config: TrainingConfig, log: Callable[[str], None]
+) -> Teacher:
+    """Train a network that later ones learn from, or take it up again if it is finished."""
+    title = f"Teacher {number + 1} of {config.num_teachers}"
+    run_dir = run.run_dir(config)
+    path = run_dir / _TEACHER_NAME.format(number)
+    own = dataclasses.replace(
+        config,
+        num_teachers=number,
+        width=config.width if before else max(_MIN_WIDTH, config.width * 4 // 5),
+        seed=config.seed + _SEEDS_APART * (number + 1),
+    )
+    if path.exists():
+        log(f"{title} is finished already")
+        weights = load_tensors(path.read_bytes())
+        temperature = float(weights.pop(_TEMPERATURE))
+        network = EmotionNet(own.width, own.dropout)
+        network.load_state_dict(weights)
+    else:
+        # Checkpoints of this teacher are for this run alone: another one's has other teachers before it.
+        its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
+        trained = _fit(its_run, own, before, lambda line: log(f"{title}: {line}"), of=config.num_teachers + 1)
+        network, temperature = trained.network, trained.temperature
+        if os.environ.get("RANK", "0") == "0":
+            weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+            write_atomically(path, save_tensors(weights | {_TEMPERATURE: torch.tensor(temperature)}))
+            discard_checkpoint(run_dir, trained, run.code_version)
+    network.eval().requires_grad_(requires_grad=False)
+    return Teacher(network.to(memory_format=torch.channels_last), temperature)  # type: ignore[call-overload]
+
+
+def _fit(
+    run: _Run,
+    config: TrainingConfig,
+    teachers: Sequence[Teacher],
+    log: Callable[[str], None],
+    *,
+    of: int | None = None,
+) -> TrainedNetwork:
+    """Train one network, the last one or one `of` several that share the time."""
+    run_dir = run.run_dir(config)
     checkpoint_path = run_dir / _CHECKPOINT_NAME
     precision = precision_of(config)
     resumed_from_epoch = _epochs_done(checkpoint_path)
     if resumed_from_epoch:
         log(f"Going on after epoch {resumed_from_epoch} of an interrupted run with the same data and configuration")
     else:
-        log(f"Starting afresh on {len(train_split.pixels):,} pictures, precision {precision}")
+        log(f"Starting afresh on {len(run.train.pixels):,} pictures, precision {precision}")
     pl.seed_everything(config.seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = EmotionModule(network, config)
+    module = EmotionModule(network, _within(config, 1 / (of or config.num_teachers + 1)), teachers)
     started, cpu_started = time.monotonic(), time.process_time()
-    data = PictureData(train_split, val_split, config)
-    all_callbacks: list[pl.Callback] = [EpochLines(log), *callbacks]
+    data = PictureData(run.train, run.val, config)
+    all_callbacks: list[pl.Callback] = [EpochLines(log), *run.callbacks]
     num_averaged = config.averaging_fraction * config.epochs * len(data.train_dataloader())
     if num_averaged >= 1:
         all_callbacks.append(AveragedWeights(round(num_averaged)))
-    loggers = tracker_of(tracker, run_dir, config)
+    loggers = tracker_of(run.tracker, run_dir, config)
     trainer = _trainer(run_dir, config, precision, all_callbacks, loggers)
     with warnings.catch_warnings():
         # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
@@ -122,27 +210,27 @@ def train(
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume)
         finally:
-            finish(tracker)
+            finish(run.tracker)
     network.eval()
     return TrainedNetwork(
         network=network,
-        temperature=fit_temperature(logits_of(network, val_split), val_split.class_indices),
-        data_fingerprint=fingerprint,
+        temperature=fit_temperature(logits_of(network, run.val), run.val.class_indices),
+        data_fingerprint=run.fingerprint,
         config=config,
         history=module.history,
         precision=precision,
         resumed_from_epoch=resumed_from_epoch,
-        train=train_split,
-        val=val_split,
+        train=run.train,
+        val=run.val,
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu_started,
     )
 
 
-def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
-    """Remove the checkpoint of a finished run, once its bundle is written; its logs stay."""
-    run_dir = work_dir / _run_key(trained.data_fingerprint, trained.config, code_version)
-    (run_dir / _CHECKPOINT_NAME).unlink(missing_ok=True)
+def _within(config: TrainingConfig, share: float) -> TrainingConfig:
+    """Leave a run that share of its time, if its time is limited."""
+    minutes = config.max_minutes
+    return config if minutes is None else dataclasses.replace(config, max_minutes=minutes * share)
 
 
 def _run_key(fingerprint: str, config: TrainingConfig, code_version: str) -> str:
