@@ -17,7 +17,7 @@ from emotion_assets.resources import Places, code_version
 class TrainingRunConfig(dg.Config):
     """A preset, and what to change in it; a field left empty keeps the preset's value."""
 
-    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (1 to 2 hours).")
+    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 45).")
     epochs: int | None = Field(None, ge=1, description="Passes over the train split.")
     max_minutes: float | None = Field(
         None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
@@ -48,7 +48,7 @@ class TrainingRunConfig(dg.Config):
         None, ge=0, lt=1, description="Share of the steps over which the kept weights are averaged; 0.02 by default."
     )
     num_teachers: int | None = Field(
-        None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 2 for long."
+        None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 1 for long."
     )
     is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
     precision: str | None = Field(
