@@ -251,13 +251,17 @@ class EmotionApp:
 
     async def _answer(self, model: Classifier, contents: list[bytes], wishes: Wishes) -> list[Answered | PictureError]:
         assert self._answerer
+        assert self._memory
         answer = self._answerer.answer
         deadline = time.monotonic() + self.settings.timeout_seconds
         if len(contents) == 1 and not wishes.finds_face:
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
             with contextlib.suppress(SlowPictureError):
-                return answer(model, contents, wishes, deadline, is_hurried=True)
-        assert self._memory
+                results = answer(model, contents, wishes, deadline, is_hurried=True)
+                if isinstance(results[0], PictureError):
+                    # A damaged one may claim to be large, and memory was taken for it.
+                    self._memory.note()
+                return results
         self._memory.note()
         # A thread, so that a large picture does not hold up the others.
         return await to_thread.run_sync(lambda: answer(model, contents, wishes, deadline), abandon_on_cancel=True)
