@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 import torch
 from safetensors.torch import save as save_tensors
+from sklearn.metrics import log_loss
 from torch import Tensor
 
 from emotion_assets.core.bundle import (
@@ -33,11 +34,12 @@ from emotion_assets.core.bundle import (
     write_manifest,
 )
 from emotion_assets.core.classifier import known_pattern
+from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import sha256_of, write_atomically
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.training.network import Served, ServedNet, without_normalisation
-from emotion_assets.steps.training.quantise import MAX_ADDED_LOG_LOSS, log_loss, quantised
+from emotion_assets.steps.training.quantise import MAX_ADDED_LOG_LOSS, quantised
 from emotion_assets.steps.training.reference import reference_table
 from emotion_assets.steps.training.rehearsal import rehearsed
 from emotion_assets.steps.training.train import TrainedNetwork
@@ -71,7 +73,10 @@ def export_bundle(
     if trained.config.is_quantised:
         int8_graph = quantised(graph, trained.train.pixels)
         int8_session = onnxruntime.InferenceSession(int8_graph, providers=["CPUExecutionProvider"])
-        losses = [log_loss(_run(each, val.pixels)[0], val.class_indices) for each in (session, int8_session)]
+        losses = [
+            log_loss(val.class_indices, _run(each, val.pixels)[0], labels=range(len(EMOTIONS)))
+            for each in (session, int8_session)
+        ]
         is_as_good = losses[1] <= losses[0] + MAX_ADDED_LOG_LOSS
         log(
             f"Log loss on validation faces {losses[0]:.3f} in float32, {losses[1]:.3f} in int8: "

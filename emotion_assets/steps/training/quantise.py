@@ -75,14 +75,3 @@ def _outer_convolutions(model: onnx.ModelProto) -> list[str]:
     shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
     found = [(node.name, shapes[node.input[1]]) for node in model.graph.node if node.op_type == "Conv"]
     return [name for name, (_, channels, height, _) in found if channels == 1 or height == 1]
-
-
-def log_loss(probabilities: np.ndarray, class_indices: np.ndarray) -> float:
-    """Return the mean of minus the logarithm of the true emotion's probability, in nats.
-
-    Args:
-        probabilities: float (picture, emotion).
-        class_indices: int (picture,).
-    """
-    believed = probabilities[np.arange(len(class_indices)), class_indices]
-    return float(-np.log(np.maximum(believed, 1e-12)).mean())

@@ -161,7 +161,7 @@ def _teacher(
     else:
         # Checkpoints of this teacher are for this run alone: another one's has other teachers before it.
         its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
-        trained = _fit(its_run, own, before, lambda line: log(f"{title}: {line}"), of=config.num_teachers + 1)
+        trained = _fit(its_run, own, before, lambda line: log(f"{title}: {line}"), num_sharing=config.num_teachers + 1)
         network, temperature = trained.network, trained.temperature
         if os.environ.get("RANK", "0") == "0":
             weights = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -177,9 +177,9 @@ def _fit(
     teachers: Sequence[Teacher],
     log: Callable[[str], None],
     *,
-    of: int | None = None,
+    num_sharing: int | None = None,
 ) -> TrainedNetwork:
-    """Train one network, the last one or one `of` several that share the time."""
+    """Train one network, one of `num_sharing` that share the time; by default of its teachers and itself."""
     run_dir = run.run_dir(config)
     checkpoint_path = run_dir / _CHECKPOINT_NAME
     precision = precision_of(config)
@@ -191,7 +191,7 @@ def _fit(
     pl.seed_everything(config.seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = EmotionModule(network, _within(config, 1 / (of or config.num_teachers + 1)), teachers)
+    module = EmotionModule(network, _within(config, 1 / (num_sharing or config.num_teachers + 1)), teachers)
     started, cpu_started = time.monotonic(), time.process_time()
     data = PictureData(run.train, run.val, config)
     all_callbacks: list[pl.Callback] = [EpochLines(log), *run.callbacks]
