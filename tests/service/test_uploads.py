@@ -1,0 +1,79 @@
+"""The short way through an upload form must take the same bytes as the long one, or step aside."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from starlette.datastructures import Headers
+
+from emotion_assets.core.errors import EmptyPictureError
+from emotion_service import uploads
+from emotion_service.errors import RequestError
+
+PLAIN = b'Content-Disposition: form-data; name="image"; filename="face.jpg"\r\nContent-Type: image/jpeg'
+
+# Much of what a form is made of, so that pieces of it turn up in the wrong places, too.
+_PIECES = some.sampled_from(
+    [b"--b", b"\r\n", b"--", b"--b--", b"\r\n--b\r\n", b"\r\n--b--\r\n", b"\r\n\r\n", PLAIN, b"\xff\xd8", b"x", b"-"]
+)
+_CONTENT = some.lists(_PIECES | some.binary(max_size=8), max_size=6).map(b"".join)
+
+
+def form(content: bytes, head: bytes = PLAIN, end: bytes = b"\r\n--b--\r\n") -> bytes:
+    return b"--b\r\n" + head + b"\r\n\r\n" + content + end
+
+
+def taken(body: bytes, content_type: str) -> bytes | str:
+    """Return the picture that is found in a form, or why there is none."""
+    try:
+        return asyncio.run(uploads._picture_of_form(Headers({"content-type": content_type}), body))
+    except (RequestError, EmptyPictureError) as error:
+        return error.code
+
+
+def test_the_form_that_clients_send_goes_the_short_way() -> None:
+    """Without a parser, in the spelling of browsers, curl and Python's clients."""
+    bare = b'content-disposition: form-data; name="image"; filename=""'
+    for head in (PLAIN, PLAIN.lower(), bare, PLAIN.replace(b"face.jpg", "Überraschung 1.jpg".encode())):
+        for end in (b"\r\n--b--\r\n", b"\r\n--b--"):
+            for content_type in ("multipart/form-data; boundary=b", 'multipart/form-data;boundary="b"'):
+                assert uploads._only_file(content_type, form(b"\xff\xd8\r\n--", head, end)) == b"\xff\xd8\r\n--"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        form(b"x", b'Content-Disposition: form-data; name="other"; filename="a"'),
+        form(b"x", b'Content-Disposition: form-data; name="image"'),
+        form(b"x", PLAIN.replace(b"face", b'fa\\"ce')),
+        form(b"x", PLAIN + b"\r\nContent-Transfer-Encoding: base64"),
+        form(b"x\r\n--b\r\n" + PLAIN + b"\r\n\r\ny"),
+        form(b"x\r\n--bc"),
+        form(b"x", end=b"\r\n--b\r\n"),
+        form(b"x", end=b"--b--\r\n"),
+        form(b"x", end=b"\r\n--b--\r\nafter"),
+        form(b"x") + b"\r\n",
+    ],
+)
+def test_any_other_form_takes_the_long_way(body: bytes) -> None:
+    """It is not for the short way to say what is wrong with a form."""
+    assert uploads._only_file("multipart/form-data; boundary=b", body) is None
+
+
+@given(
+    content=_CONTENT,
+    head=some.sampled_from([PLAIN, PLAIN.lower(), PLAIN + b"\r\nX-Other: 1"]),
+    end=some.sampled_from([b"\r\n--b--\r\n", b"\r\n--b--", b"--b--", b"\r\n--b\r\n", b""]),
+    content_type=some.sampled_from(["multipart/form-data; boundary=b", "Multipart/Form-Data; boundary=b; charset=x"]),
+)
+def test_both_ways_find_the_same(content: bytes, head: bytes, end: bytes, content_type: str) -> None:
+    """Whatever is in the picture, and wherever the form is broken."""
+    body = form(content, head, end)
+    found = taken(body, content_type)
+    with patch.object(uploads, "_only_file", lambda *_: None):
+        assert found == taken(body, content_type)
