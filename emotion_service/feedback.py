@@ -7,7 +7,6 @@ A label is a file of its own that appears whole or not at all; the second one fo
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import json
 import os
@@ -72,7 +71,7 @@ class FeedbackBox:
                 draft.unlink()
 
     def _signature(self, name: str) -> str:
-        return hmac.new(self._secret, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:_NUM_SIGNED_DIGITS]
+        return hmac.digest(self._secret, name.encode("utf-8", "replace"), "sha256").hex()[:_NUM_SIGNED_DIGITS]
 
 
 def _secret_of(feedback_dir: Path) -> bytes:

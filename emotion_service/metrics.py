@@ -10,7 +10,15 @@ import os
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
@@ -26,6 +34,10 @@ class Metrics:
     def __init__(self) -> None:
         """Start at zero, and forget live numbers of workers that were killed."""
         registry = self._registry = CollectorRegistry()
+        if _DIRECTORY_KEY in os.environ:
+            # By default the operating system is asked for the process's number at every count: eight times a request.
+            number = os.getpid()
+            values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
         self._drop_dead_workers()
         self.requests = Counter(
             "emotion_requests", "Answered requests", ["route", "method", "status"], registry=registry

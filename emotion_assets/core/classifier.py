@@ -76,7 +76,8 @@ class Classifier:
             self._session.run(names, {"pixels": pixels[start : start + _BATCH]})
             for start in range(0, len(pixels), _BATCH)
         ]
-        outputs = {name: np.concatenate([chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
+        whole = chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+        outputs = dict(zip(names, whole, strict=True))
         return Predictions(outputs["probabilities"], outputs.get("embedding"), outputs.get("activation_maps"))
 
     def self_test(self) -> None:
