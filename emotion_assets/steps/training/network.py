@@ -92,13 +92,14 @@ class ServedNet(nn.Module):
     def forward(self, pixels: Tensor) -> Served:
         """Run on uint8 pixels (picture, 64, 64)."""
         batch = prepare(pixels)
-        seen = self.network.body(torch.cat([batch, batch.flip(3)])).unflatten(0, (2, -1))
-        features = (seen[0] + seen[1].flip(3)) / 2
-        embedding = self.network.embed(features)
-        # Pooling and head are linear, so the logits of the mean are the mean of both views' logits, and
+        features = self.network.body(torch.cat([batch, batch.flip(3)]))
+        # Pooling and head are linear: the logits of both views' mean embedding are the mean of their logits, and
         # the head applied place by place gives maps whose mean is the logit (Zhou et al. 2016).
+        embedding = torch.unflatten(self.network.embed(features), 0, (2, -1)).mean(dim=0)
         logits = self.network.head(embedding)
         maps = functional.conv2d(features, self.network.head.weight[:, :, None, None])
+        maps = torch.unflatten(maps, 0, (2, -1))
+        maps = (maps[0] + maps[1].flip(3)) / 2
         return Served((logits / self.temperature).softmax(dim=1), embedding, maps)
 
 
