@@ -50,6 +50,9 @@ class TrainingRunConfig(dg.Config):
     num_teachers: int | None = Field(
         None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 1 for long."
     )
+    rights_faces: bool | None = Field(
+        None, description="Whether faces on their side, upside down or negative are put right first; true for long."
+    )
     is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
     precision: str | None = Field(
         None, description="auto, 32-true or bf16-mixed; auto takes what the device does well."

@@ -21,11 +21,12 @@ import onnxruntime
 import torch
 from safetensors.torch import save as save_tensors
 from sklearn.metrics import log_loss
-from torch import Tensor
+from torch import Tensor, nn
 
 from emotion_assets.core.bundle import (
     INT8_MODEL_NAME,
     MODEL_NAME,
+    POSE_WEIGHTS_NAME,
     REFERENCE_NAME,
     REHEARSAL_NAME,
     WEIGHTS_NAME,
@@ -64,8 +65,11 @@ def export_bundle(
     Raises:
         BundleMismatchError: the graph's answers differ from the network's by 1e-4 or more.
     """
-    served = ServedNet(without_normalisation(trained.network.cpu().float()), trained.temperature).eval()
-    weights = save_tensors({name: value.contiguous() for name, value in trained.network.state_dict().items()})
+    plain = without_normalisation(trained.network.cpu().float())
+    served = ServedNet(plain, trained.temperature, trained.pose).eval()
+    weights = {WEIGHTS_NAME: _saved(trained.network)}
+    if trained.pose is not None:
+        weights[POSE_WEIGHTS_NAME] = _saved(trained.pose)
     graph = _export_graph(served)
     val, session = trained.val, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
@@ -89,8 +93,8 @@ def export_bundle(
     if rehearsal is not None:
         yardsticks[REHEARSAL_NAME] = rehearsal
     now = datetime.now(UTC)
-    bundle_dir = models_dir / _new_version(models_dir, now, weights)
-    for name, content in (*graphs.items(), (WEIGHTS_NAME, weights)):
+    bundle_dir = models_dir / _new_version(models_dir, now, weights[WEIGHTS_NAME])
+    for name, content in (graphs | weights).items():
         write_atomically(bundle_dir / name, content)
     for name, table in yardsticks.items():
         file = io.BytesIO()
@@ -116,15 +120,20 @@ def export_bundle(
                 "cpu_seconds": round(trained.cpu_seconds, 1),
                 "precision": trained.precision,
                 "resumed_from_epoch": trained.resumed_from_epoch,
-                "num_parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
+                "num_parameters": sum(parameter.numel() for parameter in served.parameters()),
                 "history": trained.history,
             },
             metrics={name: value for name, value in last.items() if name.startswith("val/")},
             known_answer=_run(session, known_pattern())[0][0].tolist(),
-            files={name: sha256_of(bundle_dir / name) for name in (*graphs, WEIGHTS_NAME, *yardsticks)},
+            files={name: sha256_of(bundle_dir / name) for name in (*graphs, *weights, *yardsticks)},
         ),
     )
     return bundle_dir
+
+
+def _saved(network: nn.Module) -> bytes:
+    content: bytes = save_tensors({name: value.contiguous() for name, value in network.state_dict().items()})
+    return content
 
 
 def _export_graph(served: ServedNet) -> bytes:

@@ -78,6 +78,6 @@ def _run(command: list[str], log: Callable[[str], None]) -> deque[str]:
         for line in process.stdout:
             text = line.rstrip()
             last.append(text)
-            if text.startswith(("Epoch ", "Starting ", "Going on ")):
+            if text.startswith(("Epoch ", "Starting ", "Going on ", "Teacher ", "Poses: ")):
                 log(text)
     return last

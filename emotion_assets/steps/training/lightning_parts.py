@@ -118,6 +118,8 @@ class Teacher:
 class EmotionModule(pl.LightningModule):
     """A network with its loss, its schedule and its validation scores."""
 
+    num_classes = len(EMOTIONS)
+
     def __init__(self, network: nn.Module, config: TrainingConfig, teachers: Sequence[Teacher] = ()) -> None:
         """Train `network` as `config` says, with the help of `teachers`."""
         super().__init__()
@@ -192,6 +194,10 @@ class EmotionModule(pl.LightningModule):
             heard = functional.cross_entropy(logits.float(), answers.mean(dim=0))
             share = _HEARD[min(len(self._teachers), len(_HEARD) - 1)]
             loss = (1 - share) * loss + share * heard
+        return self._noted(loss)
+
+    def _noted(self, loss: Tensor) -> Tensor:
+        """Keep a step's loss for the record, and stop if it is none."""
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The loss became {loss.item()} in epoch {self.current_epoch}, step {self.global_step}. "
@@ -216,7 +222,7 @@ class EmotionModule(pl.LightningModule):
         scores = {
             "val/loss": functional.cross_entropy(logits, class_indices),
             "val/accuracy": (logits.argmax(dim=1) == class_indices).float().mean(),
-            "val/macro_f1": multiclass_f1_score(logits, class_indices, len(EMOTIONS)),
+            "val/macro_f1": multiclass_f1_score(logits, class_indices, self.num_classes),
         }
         self.log_dict(scores, prog_bar=True)
         train_loss = torch.stack(self._losses).mean().item() if self._losses else 0.0

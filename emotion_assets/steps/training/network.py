@@ -1,8 +1,9 @@
-"""The network: plain convolutional blocks, pooling, one linear head; and the form of it that is served."""
+"""The networks: plain convolutional blocks, pooling, one linear head; and the form in which they are served."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Final, NamedTuple
 
 import torch
@@ -15,6 +16,12 @@ from emotion_assets.core.emotions import EMOTIONS
 INPUT_SIZE_PX: Final = 48
 """The network's own resolution: FER2013's faces were taken at 48×48, and a smaller picture costs less."""
 
+NUM_POSES: Final = 8
+"""A pose is twice the number of quarter turns, and one more for a negative; 0 is upright."""
+
+_NUM_TURNS: Final = 4
+_UPRIGHT_SHARE: Final = 0.95
+"""What is expected of the faces that come: who turns one without need does harm."""
 _CONTRAST_FLOOR: Final = 0.01
 
 
@@ -66,6 +73,64 @@ class EmotionNet(nn.Module):
         return features.mean(dim=(2, 3))
 
 
+class PoseNet(nn.Module):
+    """Three stages at 24, 12 and 6 pixels and a linear head that sees places: which way up, and whether a negative.
+
+    A network that learns emotions from turned faces as well reads upright ones worse; this question is far easier, so
+    it is answered first and by itself. Turns as a task without labels: Gidaris et al. 2018, "Unsupervised
+    representation learning by predicting image rotations".
+    """
+
+    def __init__(self, width: int = 24) -> None:
+        """Make a network of `width`, 2 × `width` and 4 × `width` channels, with random weights."""
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.AvgPool2d(2),
+            _block(1, width),
+            nn.MaxPool2d(2),
+            _block(width, 2 * width),
+            nn.MaxPool2d(2),
+            _block(2 * width, 4 * width),
+            _block(4 * width, 4 * width),
+        )
+        self.head = nn.Linear(4 * width * (INPUT_SIZE_PX // 8) ** 2, NUM_POSES)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return logits (picture, pose), all poses being as likely, for standardised float (picture, 1, 48, 48)."""
+        logits: Tensor = self.head(self.body(batch).flatten(1))
+        return logits
+
+    def poses(self, batch: Tensor) -> Tensor:
+        """Return the most probable pose of each picture, int64 (picture,), when nearly all stand upright."""
+        others = (1 - _UPRIGHT_SHARE) / (NUM_POSES - 1)
+        prior = [math.log(_UPRIGHT_SHARE)] + [math.log(others)] * (NUM_POSES - 1)
+        likely: Tensor = self(batch) + torch.tensor(prior)
+        return likely.argmax(dim=1)
+
+
+def posed(batch: Tensor, poses: Tensor) -> Tensor:
+    """Bring upright views (picture, 1, side, side) into poses (picture,)."""
+    return turned(batch, poses // 2) * _signs(poses)
+
+
+def righted(batch: Tensor, poses: Tensor) -> Tensor:
+    """Undo `posed`."""
+    return turned(batch, -(poses // 2) % _NUM_TURNS) * _signs(poses)
+
+
+def turned(batch: Tensor, turns: Tensor) -> Tensor:
+    """Turn each of (picture, channel, side, side) to the left by as many quarters as `turns` (picture,) says."""
+    side = batch.shape[-1]
+    places = torch.arange(side * side).view(side, side)
+    sources = torch.stack([torch.rot90(places, quarters).flatten() for quarters in range(_NUM_TURNS)])
+    chosen = sources.to(batch.device)[turns][:, None].expand(-1, batch.shape[1], -1)
+    return batch.flatten(2).gather(2, chosen).view(batch.shape)
+
+
+def _signs(poses: Tensor) -> Tensor:
+    return (1 - 2 * (poses % 2))[:, None, None, None]
+
+
 class Served(NamedTuple):
     """What the exported graph returns."""
 
@@ -83,15 +148,24 @@ class ServedNet(nn.Module):
     It looks at each picture and at its mirror image, which is worth about half a point of accuracy for a millisecond.
     """
 
-    def __init__(self, network: EmotionNet, temperature: float) -> None:
-        """Wrap `network`; `temperature` divides the logits (Guo et al. 2017, "On calibration of modern networks")."""
+    def __init__(self, network: EmotionNet, temperature: float, pose: PoseNet | None = None) -> None:
+        """Wrap trained networks.
+
+        Args:
+            network: reads the emotion.
+            temperature: divides its logits (Guo et al. 2017, "On calibration of modern neural networks").
+            pose: says how faces are to be put right before that; without it they are taken as they come.
+        """
         super().__init__()
-        self.network = network
+        self.network, self.pose = network, pose
         self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
 
     def forward(self, pixels: Tensor) -> Served:
         """Run on uint8 pixels (picture, 64, 64)."""
         batch = prepare(pixels)
+        if self.pose is not None:
+            poses = self.pose.poses(batch)
+            batch = righted(batch, poses)
         features = self.network.body(torch.cat([batch, batch.flip(3)]))
         # Pooling and head are linear: the logits of both views' mean embedding are the mean of their logits, and
         # the head applied place by place gives maps whose mean is the logit (Zhou et al. 2016).
@@ -100,6 +174,8 @@ class ServedNet(nn.Module):
         maps = functional.conv2d(features, self.network.head.weight[:, :, None, None])
         maps = torch.unflatten(maps, 0, (2, -1))
         maps = (maps[0] + maps[1].flip(3)) / 2
+        if self.pose is not None:
+            maps = turned(maps, poses // 2)
         return Served((logits / self.temperature).softmax(dim=1), embedding, maps)
 
 

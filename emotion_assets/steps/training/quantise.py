@@ -37,7 +37,8 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
 def quantised(graph: bytes, pixels: Pixels) -> bytes:
     """Return `graph` with 8-bit weights, a scale for each filter, and 8-bit activations between its convolutions.
 
-    The stem and the maps stay as they are: they cost next to nothing, and halve what single answers move by.
+    The stem, the maps and the network of poses stay as they are: they cost next to nothing, and halve what single
+    answers move by.
     Weights take seven of the eight bits: processors without instructions for them add products in pairs to 16 bits,
     which would overflow, and one processor would answer otherwise than another.
 
@@ -71,7 +72,10 @@ def quantised(graph: bytes, pixels: Pixels) -> bytes:
 
 
 def _outer_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Name the convolutions that see one channel, or one place at a time."""
+    """Name the convolutions that see one channel, or one place at a time, and all that tell which way up a face is.
+
+    Those decide between answers, so that their rounding must not differ between processors.
+    """
     shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
-    found = [(node.name, shapes[node.input[1]]) for node in model.graph.node if node.op_type == "Conv"]
-    return [name for name, (_, channels, height, _) in found if channels == 1 or height == 1]
+    found = [(node.name, node.input[1]) for node in model.graph.node if node.op_type == "Conv"]
+    return [name for name, weights in found if weights.startswith("pose.") or 1 in shapes[weights][1:3]]

@@ -37,12 +37,16 @@ from emotion_assets.steps.training.lightning_parts import (
     PictureData,
     Teacher,
 )
-from emotion_assets.steps.training.network import EmotionNet, prepare
+from emotion_assets.steps.training.network import EmotionNet, PoseNet, prepare
+from emotion_assets.steps.training.pose import EPOCHS, PoseModule
 from emotion_assets.steps.training.trackers import finish, tracker_of
 
 _EVALUATION_BATCH: Final = 512
 _CHECKPOINT_NAME: Final = "last.ckpt"
 _TEACHER_NAME: Final = "teacher_{}.safetensors"
+_POSE_DIR: Final = "poses"
+_POSE_SHARE: Final = 0.1
+"""Of a limited time, what the network of poses gets."""
 _TEMPERATURE: Final = "temperature"
 _SEEDS_APART: Final = 1_000_000
 """Between the seeds of a run's networks, so that no two runs with seeds next to each other share a teacher."""
@@ -56,6 +60,8 @@ class TrainedNetwork:
     network: EmotionNet
     temperature: float
     """Divides the logits; set on validation faces."""
+    pose: PoseNet | None
+    """Tells how faces are to be put right, if that was asked for."""
     data_fingerprint: str
     config: TrainingConfig
     history: list[dict[str, float]]
@@ -127,15 +133,17 @@ def train(
     for number in range(config.num_teachers):
         teachers.append(_teacher(number, teachers, run, config, log))
     trained = _fit(run, config, teachers, log)
+    pose = _pose(run, config, log) if config.rights_faces else None
     return dataclasses.replace(
-        trained, seconds=time.monotonic() - started, cpu_seconds=time.process_time() - cpu_started
+        trained, pose=pose, seconds=time.monotonic() - started, cpu_seconds=time.process_time() - cpu_started
     )
 
 
 def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
     """Remove checkpoint and teachers of a finished run, once its bundle is written; its logs stay."""
     run_dir = work_dir / _run_key(trained.data_fingerprint, trained.config, code_version)
-    for path in (run_dir / _CHECKPOINT_NAME, *run_dir.glob(_TEACHER_NAME.format("*"))):
+    checkpoints = (run_dir / _CHECKPOINT_NAME, run_dir / _POSE_DIR / _CHECKPOINT_NAME)
+    for path in (*checkpoints, *run_dir.glob(_TEACHER_NAME.format("*"))):
         path.unlink(missing_ok=True)
 
 
@@ -180,7 +188,44 @@ def _fit(
     num_sharing: int | None = None,
 ) -> TrainedNetwork:
     """Train one network, one of `num_sharing` that share the time; by default of its teachers and itself."""
-    run_dir = run.run_dir(config)
+    _seed(config)
+    network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    share = (1 - _POSE_SHARE * config.rights_faces) / (num_sharing or config.num_teachers + 1)
+    module = EmotionModule(network, _within(config, share), teachers)
+    started, cpu_started = time.monotonic(), time.process_time()
+    precision = precision_of(config)
+    resumed_from_epoch = _carry_out(run, run.run_dir(config), config, module, log)
+    return TrainedNetwork(
+        network=network,
+        temperature=fit_temperature(logits_of(network, run.val), run.val.class_indices),
+        pose=None,
+        data_fingerprint=run.fingerprint,
+        config=config,
+        history=module.history,
+        precision=precision,
+        resumed_from_epoch=resumed_from_epoch,
+        train=run.train,
+        val=run.val,
+        seconds=time.monotonic() - started,
+        cpu_seconds=time.process_time() - cpu_started,
+    )
+
+
+def _pose(run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> PoseNet:
+    """Train the network that tells which way up faces are."""
+    own = dataclasses.replace(config, epochs=min(config.epochs, EPOCHS))
+    _seed(config)
+    network = PoseNet()
+    module = PoseModule(network, _within(own, _POSE_SHARE))
+    its_run = dataclasses.replace(run, tracker="none", callbacks=())
+    _carry_out(its_run, run.run_dir(config) / _POSE_DIR, own, module, lambda line: log(f"Poses: {line}"))
+    return network
+
+
+def _carry_out(
+    run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule, log: Callable[[str], None]
+) -> int:
+    """Train the network of `module`, or go on with it, until it is done; return from which epoch, 0 for a fresh run."""
     checkpoint_path = run_dir / _CHECKPOINT_NAME
     precision = precision_of(config)
     resumed_from_epoch = _epochs_done(checkpoint_path)
@@ -188,11 +233,6 @@ def _fit(
         log(f"Going on after epoch {resumed_from_epoch} of an interrupted run with the same data and configuration")
     else:
         log(f"Starting afresh on {len(run.train.pixels):,} pictures, precision {precision}")
-    pl.seed_everything(config.seed, verbose=False)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = EmotionModule(network, _within(config, 1 / (num_sharing or config.num_teachers + 1)), teachers)
-    started, cpu_started = time.monotonic(), time.process_time()
     data = PictureData(run.train, run.val, config)
     all_callbacks: list[pl.Callback] = [EpochLines(log), *run.callbacks]
     num_averaged = config.averaging_fraction * config.epochs * len(data.train_dataloader())
@@ -211,20 +251,13 @@ def _fit(
             trainer.fit(module, datamodule=data, ckpt_path=resume)
         finally:
             finish(run.tracker)
-    network.eval()
-    return TrainedNetwork(
-        network=network,
-        temperature=fit_temperature(logits_of(network, run.val), run.val.class_indices),
-        data_fingerprint=run.fingerprint,
-        config=config,
-        history=module.history,
-        precision=precision,
-        resumed_from_epoch=resumed_from_epoch,
-        train=run.train,
-        val=run.val,
-        seconds=time.monotonic() - started,
-        cpu_seconds=time.process_time() - cpu_started,
-    )
+    module.network.cpu().eval()
+    return resumed_from_epoch
+
+
+def _seed(config: TrainingConfig) -> None:
+    pl.seed_everything(config.seed, verbose=False)
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _within(config: TrainingConfig, share: float) -> TrainingConfig:

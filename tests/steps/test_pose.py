@@ -1,0 +1,129 @@
+"""Faces that lie on their side, stand on their head or are negatives are put right before they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emotion_assets.core.bundle import POSE_WEIGHTS_NAME, read_manifest
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.steps.data.split import read_split
+from emotion_assets.steps.training.network import (
+    INPUT_SIZE_PX,
+    NUM_POSES,
+    EmotionNet,
+    PoseNet,
+    ServedNet,
+    posed,
+    prepare,
+    righted,
+    turned,
+)
+from emotion_assets.steps.training.run import train_bundle
+
+
+class KnownPose(PoseNet):
+    """Stands for a network that is always right."""
+
+    def __init__(self, answers: torch.Tensor) -> None:
+        super().__init__(width=1)
+        self.answers = answers
+
+    def poses(self, batch: torch.Tensor) -> torch.Tensor:
+        del batch
+        return self.answers
+
+
+def test_turns_are_quarter_turns_to_the_left() -> None:
+    """Each picture of a batch by its own number, all channels alike."""
+    batch = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    found = turned(batch, torch.tensor([0, 1, 2, 3]))
+
+    for quarters in range(4):
+        assert torch.equal(found[quarters], torch.rot90(batch[quarters], quarters, (1, 2)))
+
+
+def test_righting_undoes_every_pose() -> None:
+    """All eight of them, and they differ."""
+    batch = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(NUM_POSES, -1, -1, -1)
+    poses = torch.arange(NUM_POSES)
+    shown = posed(batch, poses)
+
+    assert torch.equal(righted(shown, poses), batch)
+    assert len(torch.unique(shown, dim=0)) == NUM_POSES
+
+
+def test_a_face_in_any_pose_gets_the_answer_of_the_upright_one() -> None:
+    """Probabilities are the same; the maps lie on the face as it was sent."""
+    pixels = torch.randint(0, 256, (1, 64, 64), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    network = EmotionNet(8).eval()
+    upright = ServedNet(network, 1.0).eval()(pixels)
+
+    for pose in range(NUM_POSES):
+        sent = torch.rot90(pixels, pose // 2, (1, 2))
+        sent = 255 - sent if pose % 2 else sent
+        found = ServedNet(network, 1.0, KnownPose(torch.tensor([pose]))).eval()(sent)
+        assert torch.allclose(found.probabilities, upright.probabilities, atol=1e-5)
+        maps = torch.rot90(upright.activation_maps, pose // 2, (2, 3))
+        assert torch.allclose(found.activation_maps, maps, atol=1e-4)
+
+
+def test_without_a_clear_sign_a_face_is_left_alone() -> None:
+    """Nearly all faces that come stand upright, so a slight preference for another pose is not enough."""
+    network = PoseNet(width=2).eval()
+    torch.nn.init.zeros_(network.head.weight)
+    network.head.bias.data = torch.tensor([0.0, 0, 3, 0, 0, 0, 0, 0])
+    batch = torch.zeros(2, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)
+    assert network.poses(batch).tolist() == [0, 0]
+
+    network.head.bias.data[2] = 6
+    assert network.poses(batch).tolist() == [2, 2]
+
+
+@pytest.fixture(scope="module")
+def righting_bundle(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a network of poses that learnt for some epochs."""
+    root = tmp_path_factory.mktemp("poses")
+    choices = {"epochs": 12, "width": 4, "batch_size": 8, "rights_faces": True, "is_quantised": True}
+    lines: list[str] = []
+    bundle_dir = train_bundle(
+        drawn_root / "splits",
+        root / "models",
+        root / "work",
+        preset="quick",
+        overrides=choices,
+        code_version="test",
+        log=lines.append,
+    )
+    assert any(line.startswith("Poses: Epoch 12 of 12") for line in lines)
+    assert not list(root.glob("work/**/*.ckpt"))
+    return bundle_dir
+
+
+def test_the_bundle_recognises_poses_of_drawn_faces(righting_bundle: Path, drawn_root: Path) -> None:
+    """It learns them from faces alone, and most turned faces are answered like upright ones by the graph that runs."""
+    manifest = read_manifest(righting_bundle)
+    assert POSE_WEIGHTS_NAME in manifest.files
+    network = PoseNet()
+    network.load_state_dict(load_file(righting_bundle / POSE_WEIGHTS_NAME))
+    pixels = read_split(drawn_root / "splits", "val").pixels
+    views = prepare(torch.from_numpy(pixels))
+    poses = torch.arange(len(views)) % NUM_POSES
+    with torch.inference_mode():
+        found = network.eval().poses(posed(views, poses))
+    assert (found == poses).float().mean() > 0.4  # one in eight by chance
+
+    on_head = torch.full((len(views),), 4)
+    with torch.inference_mode():
+        is_clear = (network.poses(views) == 0) & (network.poses(posed(views, on_head)) == on_head)
+    classifier = Classifier(righting_bundle)
+    classifier.self_test()
+    clear = pixels[is_clear.numpy()]
+    answers = [classifier.predict(shown).probabilities for shown in (clear, np.rot90(clear, 2, (1, 2)).copy())]
+    assert len(clear) > 0
+    assert answers[0] == pytest.approx(answers[1], abs=1e-3)
