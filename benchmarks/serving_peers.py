@@ -50,7 +50,8 @@ def torch_network(bundle_dir: Path, weights: Callable[[], dict[str, Any]]) -> An
     from emotion_assets.steps.training.network import EmotionNet, ServedNet
 
     manifest = json.loads((bundle_dir / "manifest.json").read_text())
-    network = EmotionNet(manifest["configuration"]["width"])
+    choices = manifest["configuration"]
+    network = EmotionNet(choices["width"], num_blocks=choices.get("num_blocks", 2))
     network.load_state_dict(weights())
     return ServedNet(network.eval(), manifest["temperature"]).eval()
 

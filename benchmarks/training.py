@@ -300,7 +300,9 @@ def show_costs(costs: CostSplit, peak: float, student_rate: float) -> None:
     for part, seconds in sorted(costs.seconds.items(), key=lambda pair: -pair[1]):
         print(f"| {part} | {seconds / together:.1%} |")
     num_pictures = costs.num_steps * config.batch_size
-    work = megaflops(EmotionNet(config.width), torch.zeros(1, 1, INPUT_SIZE_PX, INPUT_SIZE_PX))
+    work = megaflops(
+        EmotionNet(config.width, num_blocks=config.num_blocks), torch.zeros(1, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)
+    )
     student_work = megaflops(StudentNet(), torch.zeros(1, 64, 64, dtype=torch.uint8))
     rate = num_pictures / costs.wall
     print("\n| network | MFLOP a picture, both ways | pictures/s | GFLOP/s | of the peak |\n|---|---|---|---|---|")

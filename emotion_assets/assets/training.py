@@ -31,6 +31,9 @@ class TrainingRunConfig(dg.Config):
     width: int | None = Field(
         None, ge=4, description="Channels of the first stage; later ones have 2 and 4 times as many."
     )
+    num_blocks: int | None = Field(
+        None, ge=1, le=8, description="Convolutional blocks of the second and of the third stage; 2, 3 for long."
+    )
     seed: int | None = Field(
         None, ge=0, description="Same data, configuration, seed and device: same weights. 0 by default."
     )

@@ -14,9 +14,10 @@ def some_pixels(count: int = 4, seed: int = 0) -> torch.Tensor:
 
 
 def test_network_gives_logits_for_every_emotion() -> None:
-    """A batch in, five logits a picture out, whatever the width."""
-    for width in (4, 8):
-        network = EmotionNet(width).eval()
+    """A batch in, five logits a picture out, whatever width and depth."""
+    for width, num_blocks in ((4, 2), (8, 2), (4, 1), (4, 3)):
+        network = EmotionNet(width, num_blocks=num_blocks).eval()
+        assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules()) == 3 + 2 * num_blocks
         assert network(torch.zeros(3, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)).shape == (3, 5)
 
 

@@ -16,6 +16,8 @@ class TrainingConfig:
     epochs: int
     width: int
     dropout: float
+    num_blocks: int = 2
+    """Convolutional blocks of the second and of the third stage; the first has two."""
     is_progressive: bool = True
     """Whether early steps see smaller pictures: 32 px until 30 %, 40 px until 60 %, then 48 px."""
     max_minutes: float | None = None
@@ -47,7 +49,7 @@ class TrainingConfig:
 PRESETS: Final = {
     "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
     "standard": TrainingConfig(epochs=55, width=64, dropout=0.3),
-    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_teachers=1, rights_faces=True),
+    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_blocks=3, num_teachers=1, rights_faces=True),
 }
 
 

@@ -48,16 +48,22 @@ def _block(num_in: int, num_out: int, kernel: int = 3, stride: int = 1) -> nn.Se
 
 
 class EmotionNet(nn.Module):
-    """A stem of stride 2, three stages of two convolutional blocks at 24, 12 and 6 pixels, pooling, a head."""
+    """A stem of stride 2, three stages of convolutional blocks at 24, 12 and 6 pixels, pooling, a head."""
 
-    def __init__(self, width: int = 64, dropout: float = 0.3) -> None:
-        """Make a network of `width`, 2 × `width` and 4 × `width` channels, with random weights."""
+    def __init__(self, width: int = 64, dropout: float = 0.3, num_blocks: int = 2) -> None:
+        """Make a network with random weights.
+
+        Args:
+            width: channels of the first stage; the others have 2 and 4 times as many.
+            dropout: share of the embedding that is hidden in training.
+            num_blocks: blocks of the second and of the third stage. The first has two: at its size they cost most.
+        """
         super().__init__()
         stages = [_block(1, width, kernel=5, stride=2)]
-        for stage, (num_in, num_out) in enumerate(((width, width), (width, 2 * width), (2 * width, 4 * width))):
-            if stage:
-                stages.append(nn.Sequential(nn.MaxPool2d(2)))
-            stages += [_block(num_in, num_out), _block(num_out, num_out)]
+        stages += [_block(width, width), _block(width, width)]
+        for num_in in (width, 2 * width):
+            stages += [nn.Sequential(nn.MaxPool2d(2)), _block(num_in, 2 * num_in)]
+            stages += [_block(2 * num_in, 2 * num_in) for _ in range(num_blocks - 1)]
         self.body = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(4 * width, len(EMOTIONS))

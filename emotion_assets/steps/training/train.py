@@ -164,7 +164,7 @@ def _teacher(
         log(f"{title} is finished already")
         weights = load_tensors(path.read_bytes())
         temperature = float(weights.pop(_TEMPERATURE))
-        network = EmotionNet(own.width, own.dropout)
+        network = EmotionNet(own.width, own.dropout, own.num_blocks)
         network.load_state_dict(weights)
     else:
         # Checkpoints of this teacher are for this run alone: another one's has other teachers before it.
@@ -189,7 +189,8 @@ def _fit(
 ) -> TrainedNetwork:
     """Train one network, one of `num_sharing` that share the time; by default of its teachers and itself."""
     _seed(config)
-    network = EmotionNet(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = EmotionNet(config.width, config.dropout, config.num_blocks)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     share = (1 - _POSE_SHARE * config.rights_faces) / (num_sharing or config.num_teachers + 1)
     module = EmotionModule(network, _within(config, share), teachers)
     started, cpu_started = time.monotonic(), time.process_time()
