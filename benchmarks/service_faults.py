@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.service_faults BUNDLE_DIR PICTURE [--mutants 10000] [--kills 100] [--seed N]
 
-The service runs with two workers. Mutants must be answered 200 or with a refusal; its memory is read before and
-after. For the kills (-9, at random moments) four clients ask all the time: every answered prediction must be in the
+The service runs with two workers. Mutants must be answered 200 or with a refusal; its memory is read ten
+times. For the kills (-9, at random moments) four clients ask all the time: every answered prediction must be in the
 log but for the stated loss, no line may be doubled, and the service must be ready by itself in the end.
 """
 
@@ -85,18 +85,20 @@ def try_mutants(service: Service, picture: bytes, num: int, chance: random.Rando
     family = psutil.Process(service.process.pid)
     statuses: Counter[int] = Counter()
     slowest = 0.0
+    megabytes = []
     for number in range(num):
-        if number == num // 10:
-            before = megabytes_of(family)
+        if number and number % max(1, num // 10) == 0:
+            megabytes.append(megabytes_of(family))
         started = time.perf_counter()
         statuses[service.request("POST", "/predict", mutated(chance.choice(originals), chance))[0]] += 1
         slowest = max(slowest, time.perf_counter() - started)
     print(f"| {num} mutants, statuses | {dict(sorted(statuses.items()))} |")
     print(f"| slowest answer | {slowest:.2f} s |")
-    after = megabytes_of(family)
+    megabytes.append(megabytes_of(family))
     time.sleep(SETTLING_S)
+    tenths = ", ".join(f"{each:.0f}" for each in megabytes)
     settled = megabytes_of(family)
-    print(f"| memory after a tenth, at the end, {SETTLING_S} s later | {before:.0f}, {after:.0f}, {settled:.0f} MB |")
+    print(f"| memory after each tenth, and {SETTLING_S} s later | {tenths}, {settled:.0f} MB |", flush=True)
     assert set(statuses) <= {200, 400, 413, 415, 422}, statuses
 
 
