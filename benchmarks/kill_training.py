@@ -1,6 +1,8 @@
 """Kill a training at random moments (-9), start it again each time, and compare its end with an undisturbed one.
 
-Usage: python -m benchmarks.kill_training SPLITS_DIR [--kills 10] [--epochs 8] [--width 16]
+Usage: python -m benchmarks.kill_training SPLITS_DIR [--kills 10] [--preset quick] [--epochs 8] [--width 16]
+
+With --preset long three networks are trained one after the other, and a kill meets any of them.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from pathlib import Path
 from emotion_assets.steps.training.run import train_bundle
 root = Path(sys.argv[2])
 train_bundle(
-    Path(sys.argv[1]), root / "models", root / "work", preset="quick", code_version="killed",
+    Path(sys.argv[1]), root / "models", root / "work", preset=sys.argv[5], code_version="killed",
     overrides={"epochs": int(sys.argv[3]), "width": int(sys.argv[4])}, log=lambda line: print(line, flush=True),
 )
 """
-FINISHED = re.compile(r"^Epoch (\d+) of", re.MULTILINE)
-RESUMED = re.compile(r"^Going on after epoch (\d+) ", re.MULTILINE)
+FINISHED = re.compile(r"^(.*)Epoch (\d+) of (\d+)", re.MULTILINE)
+BEGUN = re.compile(r"^(.*)(?:Going on after epoch (\d+) |Starting afresh)", re.MULTILINE)
 
 
 class Training:
@@ -39,16 +41,26 @@ class Training:
 
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
         self._log = root / f"{time.time_ns()}.log"
-        command = [sys.executable, "-c", TRAINING, options.splits_dir, root, str(options.epochs), str(options.width)]
+        command = [sys.executable, "-c", TRAINING, options.splits_dir, root, str(options.epochs)]
+        command += [str(options.width), options.preset]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
-    def epochs(self, pattern: re.Pattern[str]) -> int:
-        """Return the last epoch that the log names in this way; 0 if none."""
-        return int((pattern.findall(self._log.read_text()) or [0])[-1])
+    def begun(self) -> tuple[str, int] | None:
+        """Return which network it began with and after which of its epochs; None before it says so."""
+        found = BEGUN.search(self._log.read_text())
+        return (found[1], int(found[2] or 0)) if found else None
+
+    def finished(self) -> tuple[str, int, bool]:
+        """Return the network that was last at work, its last finished epoch, and whether that was all of them."""
+        found = FINISHED.findall(self._log.read_text())
+        if found:
+            title, epoch, of = found[-1]
+            return title, int(epoch), epoch == of
+        return *(self.begun() or ("", 0)), False
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -71,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("splits_dir", type=Path)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--preset", default="quick")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
@@ -87,19 +100,21 @@ def main() -> None:
         print("| kill | after s | epochs that were finished | goes on after epoch |\n|---|---|---|---|")
         training, worst = Training(options, disturbed), 0
         for number in range(options.kills):
-            # Long enough to get ahead now and then; a start takes some seconds.
-            delay = rng.uniform(0, 2.5 * seconds / options.epochs)
+            # Long enough to get ahead; a start takes some seconds.
+            delay = rng.uniform(0, 2 * seconds / options.kills + 10)
             time.sleep(delay)
             if training.process.poll() is not None:
                 print(f"| {number + 1} | {delay:.1f} | it was over | |")
                 break
             training.kill()
-            finished = max(training.epochs(FINISHED), training.epochs(RESUMED))
+            title, epoch, is_all = training.finished()
             training = Training(options, disturbed)
-            while finished and training.process.poll() is None and not training.epochs(RESUMED):
+            while training.process.poll() is None and not training.begun():
                 time.sleep(0.1)
-            worst = max(worst, finished - training.epochs(RESUMED))
-            print(f"| {number + 1} | {delay:.1f} | {finished} | {training.epochs(RESUMED)} |", flush=True)
+            next_title, begun_after = training.begun() or ("", 0)
+            lost = epoch - begun_after if next_title == title else 0 if is_all else epoch
+            worst = max(worst, lost)
+            print(f"| {number + 1} | {delay:.1f} | {title}{epoch} | {next_title}{begun_after} |", flush=True)
         training.finish()
         same = bundle_of(calm) == bundle_of(disturbed)
         print(f"\nMost finished epochs that a kill cost: {worst}. Weights and accuracy as undisturbed: {same}.")
