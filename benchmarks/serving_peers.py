@@ -67,7 +67,8 @@ def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
     weights = load_file(bundle_dir / WEIGHTS_NAME)
     network = None if loads_each_time else torch_network(bundle_dir, lambda: weights)
     # In the format that such projects keep them in.
-    path = Path(tempfile.mkdtemp()) / "weights.pt"
+    folder = app.state.folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "weights.pt"
     torch.save(weights, path)
 
     @app.post("/predict")

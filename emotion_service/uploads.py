@@ -24,9 +24,8 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 
 _BOUNDARY: Final = re.compile(r'multipart/form-data; ?boundary="?([A-Za-z0-9_-]{1,70})"?', re.IGNORECASE)
 _PLAIN_FILE: Final = re.compile(
-    rb'content-disposition: form-data; name="%b"; filename="[^"\\%%;\r\n]*"(\r\ncontent-type: [\w/.+-]+)?'
-    % FIELD_NAME.encode(),
-    re.IGNORECASE | re.ASCII,
+    rb'(?i:content-disposition): form-data; name="%b"; filename="[^"\\%%;\r\n]*"'
+    rb"(\r\n(?i:content-type): [a-zA-Z0-9/.+-]+)?" % FIELD_NAME.encode()
 )
 # Boundaries, part headers and a few small fields around the picture.
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
@@ -189,7 +188,7 @@ async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
 def _only_file(content_type: str, body: bytes) -> bytes | None:
     """Return the picture of the form that nearly every client sends, or None if it may be any other.
 
-    One part, the file in its field, written without escapes: reading that takes a fiftieth of a parser's time.
+    One part, the file in its field, written without escapes: reading that takes a tenth of a parser's time.
     """
     boundary = _BOUNDARY.fullmatch(content_type)
     if not boundary:
