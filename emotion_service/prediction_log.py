@@ -2,7 +2,7 @@
 
 Each worker appends JSON lines to its own segment, a new one every hour, so writers never meet. A record
 that finds the queue full or the disk unwritable is counted as lost; the answer is never held up. A worker
-that is killed loses what it answered in the last hundredth of a second.
+that is killed loses at most what it answered in the last hundredth of a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, Final
 
 _QUEUE_RECORDS: Final = 10_000
 _GATHER_SECONDS: Final = 0.01
-"""How long the writer waits for company after a record came. Waking up for each one costs more than writing it."""
+"""The writer writes so often at most, and at once after a pause. Waking up for each record of many costs more than
+writing it."""
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _STOP: Final = object()
 
@@ -57,9 +58,11 @@ class PredictionLog:
         self._thread.join(timeout=10)
 
     def _write_all(self) -> None:
+        not_before = 0.0
         while True:
             batch = [self._queue.get()]
-            time.sleep(_GATHER_SECONDS)
+            time.sleep(max(0.0, not_before - time.monotonic()))
+            not_before = time.monotonic() + _GATHER_SECONDS
             while len(batch) < 256 and not self._queue.empty():
                 batch.append(self._queue.get())
             records = [record for record in batch if record is not _STOP]
