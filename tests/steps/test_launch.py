@@ -13,14 +13,15 @@ import dagster as dg
 import pytest
 
 from emotion_assets.assets.training import trained_cnn
-from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.bundle import POSE_WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.resources import Places
 from emotion_assets.steps.training.lightning_parts import ShuffledBatches
 from emotion_assets.steps.training.run import train_bundle
 
-CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2, "num_teachers": 1}
+CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2}
+CHOICES |= {"num_teachers": 1, "rights_faces": True}
 
 
 def test_processes_share_each_batch() -> None:
@@ -53,6 +54,7 @@ def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> N
 
     assert materialization.metadata["epochs"].value == 2
     assert read_manifest(tmp_path / "models" / version).configuration["devices"] == 2
+    assert (tmp_path / "models" / version / POSE_WEIGHTS_NAME).exists()
     Classifier(tmp_path / "models" / version).self_test()
 
 
