@@ -29,7 +29,10 @@ _DIRECTORY_KEY: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
-    """The service's counters. Made in the worker itself: before a fork they would be lost."""
+    """The service's counters.
+
+    Made once, in the worker itself: before a fork they would be lost, and a second one would write to the same files.
+    """
 
     def __init__(self) -> None:
         """Start at zero, and forget live numbers of workers that were killed."""

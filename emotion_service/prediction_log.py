@@ -2,7 +2,7 @@
 
 Each worker appends JSON lines to its own segment, a new one every hour, so writers never meet. A record
 that finds the queue full or the disk unwritable is counted as lost; the answer is never held up. A worker
-that is killed loses at most what it answered in the last hundredth of a second.
+that is killed loses what waits: about the last hundredth of a second's, more while the disk is slow.
 """
 
 from __future__ import annotations

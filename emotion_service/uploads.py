@@ -22,7 +22,9 @@ MAX_BATCH_BYTES = 32 * 1024 * 1024
 MAX_JSON_BYTES = 4096
 MAX_HELD_BYTES = 256 * 1024 * 1024
 
-_BOUNDARY: Final = re.compile(r'multipart/form-data; ?boundary="?([A-Za-z0-9_-]{1,70})"?', re.IGNORECASE)
+_BOUNDARY: Final = re.compile(
+    r'multipart/form-data; ?boundary=(?:"([A-Za-z0-9_-]{1,70})"|([A-Za-z0-9_-]{1,70}))', re.IGNORECASE
+)
 _PLAIN_FILE: Final = re.compile(
     rb'(?i:content-disposition): form-data; name="%b"; filename="[^"\\%%;\r\n]*"'
     rb"(\r\n(?i:content-type): [a-zA-Z0-9/.+-]+)?" % FIELD_NAME.encode()
@@ -193,7 +195,7 @@ def _only_file(content_type: str, body: bytes) -> bytes | None:
     boundary = _BOUNDARY.fullmatch(content_type)
     if not boundary:
         return None
-    line = b"--" + boundary[1].encode()
+    line = b"--" + (boundary[1] or boundary[2]).encode()
     end = len(body) - len(line) - (6 if body.endswith(b"--\r\n") else 4)
     start = body.find(b"\r\n\r\n", 0, _MAX_PART_HEAD_BYTES)
     if start < 0 or not body.startswith(line + b"\r\n") or not _PLAIN_FILE.fullmatch(body, len(line) + 2, start):

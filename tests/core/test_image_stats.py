@@ -68,3 +68,38 @@ def test_statistics_move_with_what_they_measure(name: str, change: object, direc
     moved = image_statistics(after)[name][0] - image_statistics(before)[name][0]
 
     assert moved * direction > 0
+
+
+def test_statistics_follow_their_formulas() -> None:
+    """Written out plainly for one picture, with edges of every kind."""
+    rng = np.random.default_rng(4)
+    picture = np.clip(rng.normal(128, 90, (64, 64)), 0, 255).astype(np.uint8)
+    grey = picture / 255
+    across, down = (grey[1:-1, 2:] - grey[1:-1, :-2]) / 2, (grey[2:, 1:-1] - grey[:-2, 1:-1]) / 2
+    gradient = np.hypot(across, down)
+    laplacian = grey[1:-1, 2:] + grey[1:-1, :-2] + grey[2:, 1:-1] + grey[:-2, 1:-1] - 4 * grey[1:-1, 1:-1]
+    second = np.diff(np.diff(grey, 2, axis=0), 2, axis=1)
+    shares = np.bincount((picture // 8).ravel(), minlength=32) / picture.size
+    centre = grey[16:48, 16:48].mean()
+    expected = {
+        "brightness": grey.mean(),
+        "contrast": grey.std(),
+        "sharpness": gradient.mean(),
+        "detail": np.log(laplacian.var()),
+        "entropy": -(shares[shares > 0] * np.log2(shares[shares > 0])).sum(),
+        "edge_fraction": (gradient > 0.1).mean(),
+        "noise": np.sqrt(np.pi / 2) / 6 * np.abs(second).mean(),
+        "clipped_fraction": np.isin(picture, (0, 255)).mean(),
+        "top_minus_bottom": grey[:32].mean() - grey[32:].mean(),
+        "mirror_symmetry": np.corrcoef(grey.ravel(), grey[:, ::-1].ravel())[0, 1],
+        "centre_minus_border": centre - (grey.mean() - centre / 4) / 0.75,
+        "horizontal_gradient_fraction": (across**2).sum() / (across**2 + down**2).sum(),
+        "eyes_minus_cheeks": (grey[18:30, 10:54].mean() - grey[32:42, 10:54].mean()) / grey.std(),
+    }
+
+    found = image_statistics(picture[None])
+
+    assert tuple(found) == tuple(expected)
+    for name, value in expected.items():
+        # A gradient of just 0.1 may fall to either side, so one pixel of 3,844.
+        assert found[name][0] == pytest.approx(value, abs=3e-4), name

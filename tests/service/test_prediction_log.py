@@ -66,6 +66,24 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(lines(tmp_path)) == log.num_written
 
 
+def test_records_are_gathered_under_load_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first after a pause is written at once, those that follow soon together, and closing waits for all."""
+    monkeypatch.setattr("emotion_service.prediction_log._GATHER_SECONDS", 0.5)
+    log = PredictionLog(tmp_path)
+    batches: list[int] = []
+    real_write = log._write
+    monkeypatch.setattr(log, "_write", lambda records: (batches.append(len(records)), real_write(records)))
+
+    log.append({"number": 0})
+    _wait(lambda: len(batches) == 1)
+    for number in range(1, 21):
+        log.append({"number": number})
+    log.close()
+
+    assert batches == [1, 20]
+    assert [record["number"] for record in lines(tmp_path)] == list(range(21))
+
+
 def _wait(condition: object) -> None:
     import time
 

@@ -70,7 +70,15 @@ def test_any_other_form_takes_the_long_way(body: bytes) -> None:
     content=_CONTENT,
     head=some.sampled_from([PLAIN, PLAIN.lower(), PLAIN + b"\r\nX-Other: 1"]),
     end=some.sampled_from([b"\r\n--b--\r\n", b"\r\n--b--", b"--b--", b"\r\n--b\r\n", b""]),
-    content_type=some.sampled_from(["multipart/form-data; boundary=b", "Multipart/Form-Data; boundary=b; charset=x"]),
+    content_type=some.sampled_from(
+        [
+            "multipart/form-data; boundary=b",
+            "Multipart/Form-Data; boundary=b; charset=x",
+            'multipart/form-data; boundary="b"',
+            'multipart/form-data; boundary="b',
+            'multipart/form-data; boundary=b"',
+        ]
+    ),
 )
 def test_both_ways_find_the_same(content: bytes, head: bytes, end: bytes, content_type: str) -> None:
     """Whatever is in the picture, and wherever the form is broken."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from emotion_assets.core.bundle import POSE_WEIGHTS_NAME, read_manifest
+from emotion_assets.core.bundle import INT8_MODEL_NAME, POSE_WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.training.network import (
@@ -117,6 +118,15 @@ def test_the_bundle_recognises_poses_of_drawn_faces(righting_bundle: Path, drawn
     with torch.inference_mode():
         found = network.eval().poses(posed(views, poses))
     assert (found == poses).float().mean() > 0.4  # one in eight by chance
+
+    graph = onnx.load(righting_bundle / INT8_MODEL_NAME).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    in_float32 = [node for node in convolutions if node.input[1].startswith("pose.")]
+    assert len(in_float32) == 4
+    assert not any(
+        name in made_by and "Quantize" in made_by[name].op_type for node in in_float32 for name in node.input
+    )
 
     on_head = torch.full((len(views),), 4)
     with torch.inference_mode():

@@ -87,9 +87,34 @@ def test_teachers_are_trained_first_and_only_once(drawn_root: Path, tmp_path: Pa
     assert not [*tmp_path.glob("work/**/*.ckpt"), *tmp_path.glob("work/**/*.safetensors")]
 
 
+def test_a_finished_network_is_taken_up_as_it_was(drawn_root: Path, tmp_path: Path) -> None:
+    """A kill while the poses are learnt costs neither network anything, also where weights are averaged."""
+
+    def stop_in_poses(line: str) -> None:
+        if line.startswith("Poses: Epoch 2"):
+            raise KeyboardInterrupt
+
+    config = training_config("quick", **_fields(epochs=3, averaging_fraction=0.5, rights_faces=True))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(drawn_root / "splits", tmp_path / "work", config, log=stop_in_poses)
+    resumed = train(drawn_root / "splits", tmp_path / "work", config)
+    unbroken = train(drawn_root / "splits", tmp_path / "other", config)
+
+    assert resumed.resumed_from_epoch == 3
+    assert resumed.history == [
+        record | {"seconds": resumed.history[i]["seconds"]} for i, record in enumerate(unbroken.history)
+    ]
+    assert torch.equal(weights(resumed), weights(unbroken))
+    assert resumed.pose is not None
+    assert unbroken.pose is not None
+    for ours, theirs in zip(resumed.pose.parameters(), unbroken.pose.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 def test_teachers_share_the_time(drawn_root: Path, tmp_path: Path) -> None:
     """All together end by `max_minutes`, and the record keeps what was asked for."""
-    config = training_config("quick", **_fields(epochs=10_000, num_teachers=1, max_minutes=0.1, width=5))
+    choices = _fields(epochs=10_000, num_teachers=1, max_minutes=0.1, width=5, rights_faces=True)
+    config = training_config("quick", **choices)
     trained = train(drawn_root / "splits", tmp_path, config)
 
     assert trained.config.max_minutes == 0.1

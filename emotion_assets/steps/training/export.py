@@ -120,7 +120,12 @@ def export_bundle(
                 "cpu_seconds": round(trained.cpu_seconds, 1),
                 "precision": trained.precision,
                 "resumed_from_epoch": trained.resumed_from_epoch,
-                "num_parameters": sum(parameter.numel() for parameter in served.parameters()),
+                "num_parameters": sum(
+                    parameter.numel()
+                    for network in (trained.network, trained.pose)
+                    if network is not None
+                    for parameter in network.parameters()
+                ),
                 "history": trained.history,
             },
             metrics={name: value for name, value in last.items() if name.startswith("val/")},

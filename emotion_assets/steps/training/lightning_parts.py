@@ -260,6 +260,11 @@ class AveragedWeights(WeightAveraging):
 
         super().__init__(avg_fn=average)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hand the mean over also where a finished run is taken up again: Lightning then skips the training's end."""
+        del trainer
+        self._copy_average_to_current(pl_module)
+
 
 class EpochLines(pl.Callback):
     """Tell a person, in one line an epoch, how the training goes."""

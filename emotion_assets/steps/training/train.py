@@ -38,7 +38,7 @@ from emotion_assets.steps.training.lightning_parts import (
     Teacher,
 )
 from emotion_assets.steps.training.network import EmotionNet, PoseNet, prepare
-from emotion_assets.steps.training.pose import EPOCHS, PoseModule
+from emotion_assets.steps.training.pose import POSE_EPOCHS, PoseModule
 from emotion_assets.steps.training.trackers import finish, tracker_of
 
 _EVALUATION_BATCH: Final = 512
@@ -214,7 +214,7 @@ def _fit(
 
 def _pose(run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> PoseNet:
     """Train the network that tells which way up faces are."""
-    own = dataclasses.replace(config, epochs=min(config.epochs, EPOCHS))
+    own = dataclasses.replace(config, epochs=min(config.epochs, POSE_EPOCHS))
     _seed(config)
     network = PoseNet()
     module = PoseModule(network, _within(own, _POSE_SHARE))
