@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from emotion_assets.core.bundle import MANIFEST_NAME, WEIGHTS_NAME, read_manifest
+from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
 from emotion_assets.core.files import sha256_of
 
 TRAINING = """
@@ -32,8 +32,11 @@ train_bundle(
     overrides={"epochs": int(sys.argv[3]), "width": int(sys.argv[4])}, log=lambda line: print(line, flush=True),
 )
 """
-FINISHED = re.compile(r"^(.*)Epoch (\d+) of (\d+)", re.MULTILINE)
-BEGUN = re.compile(r"^(.*)(?:Going on after epoch (\d+) |Starting afresh)", re.MULTILINE)
+STEPS = re.compile(
+    r"^(.*?)(?:Epoch (\d+) of (\d+)|Going on after epoch (\d+) |Starting afresh)",
+    re.MULTILINE,
+)
+"""What a training's log says of a network: its title, and an epoch that is finished, or after which one it begins."""
 
 
 class Training:
@@ -49,18 +52,16 @@ class Training:
                 command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
-    def begun(self) -> tuple[str, int] | None:
-        """Return which network it began with and after which of its epochs; None before it says so."""
-        found = BEGUN.search(self._log.read_text())
-        return (found[1], int(found[2] or 0)) if found else None
+    def at_work(self) -> tuple[str, int, bool]:
+        """Return which network was last at work, its last finished epoch, and whether that was all of them."""
+        found = STEPS.findall(self._log.read_text())
+        title, epoch, of, resumed_after = found[-1] if found else ("", "", "", "")
+        return title, int(epoch or resumed_after or 0), bool(epoch) and epoch == of
 
-    def finished(self) -> tuple[str, int, bool]:
-        """Return the network that was last at work, its last finished epoch, and whether that was all of them."""
-        found = FINISHED.findall(self._log.read_text())
-        if found:
-            title, epoch, of = found[-1]
-            return title, int(epoch), epoch == of
-        return *(self.begun() or ("", 0)), False
+    def begun_after(self, title: str) -> int | None:
+        """Return after which epoch a network was begun or taken up again; None before it was."""
+        found = [step for step in STEPS.findall(self._log.read_text()) if step[0] == title and not step[1]]
+        return int(found[-1][3] or 0) if found else None
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -72,11 +73,12 @@ class Training:
             raise SystemExit(f"The training failed:\n{self._log.read_text()[-2000:]}")
 
 
-def bundle_of(root: Path) -> tuple[str, float]:
-    """Return the hash of the weights and the accuracy on validation faces."""
+def bundle_of(root: Path) -> tuple[list[str], float]:
+    """Return the hashes of all weights and the accuracy on validation faces."""
     # A kill while a bundle was written leaves a folder without a manifest.
     (bundle_dir,) = (path.parent for path in (root / "models").glob(f"*/{MANIFEST_NAME}"))
-    return sha256_of(bundle_dir / WEIGHTS_NAME), read_manifest(bundle_dir).metrics["val/accuracy"]
+    hashes = [sha256_of(path) for path in sorted(bundle_dir.glob("*.safetensors"))]
+    return hashes, read_manifest(bundle_dir).metrics["val/accuracy"]
 
 
 def main() -> None:
@@ -107,14 +109,14 @@ def main() -> None:
                 print(f"| {number + 1} | {delay:.1f} | it was over | |")
                 break
             training.kill()
-            title, epoch, is_all = training.finished()
+            title, epoch, is_all = training.at_work()
             training = Training(options, disturbed)
-            while training.process.poll() is None and not training.begun():
+            while not is_all and training.process.poll() is None and training.begun_after(title) is None:
                 time.sleep(0.1)
-            next_title, begun_after = training.begun() or ("", 0)
-            lost = epoch - begun_after if next_title == title else 0 if is_all else epoch
+            goes_on_after = epoch if is_all else training.begun_after(title) or 0
+            lost = epoch - goes_on_after
             worst = max(worst, lost)
-            print(f"| {number + 1} | {delay:.1f} | {title}{epoch} | {next_title}{begun_after} |", flush=True)
+            print(f"| {number + 1} | {delay:.1f} | {title or 'Network: '}{epoch} | {goes_on_after} |", flush=True)
         training.finish()
         same = bundle_of(calm) == bundle_of(disturbed)
         print(f"\nMost finished epochs that a kill cost: {worst}. Weights and accuracy as undisturbed: {same}.")

@@ -51,6 +51,8 @@ def torch_network(bundle_dir: Path, weights: Callable[[], dict[str, Any]]) -> An
 
     manifest = json.loads((bundle_dir / "manifest.json").read_text())
     choices = manifest["configuration"]
+    if choices.get("rights_faces"):
+        raise SystemExit("This model puts faces right first, which (a) and (b) do not. Take a `standard` one.")
     network = EmotionNet(choices["width"], num_blocks=choices.get("num_blocks", 2))
     network.load_state_dict(weights())
     return ServedNet(network.eval(), manifest["temperature"]).eval()
