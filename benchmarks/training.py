@@ -43,7 +43,7 @@ from emotion_assets.steps.training.train import logits_of, precision_of, train
 
 STUDENT_BATCH: Final = 64
 STUDENT_LEARNING_RATE: Final = 5e-4
-LOOK_EVERY: Final = 1.4
+LOOK_EVERY: Final = 1.2
 """Each look at the curve comes after so many times the CPU-seconds of the one before."""
 FIRST_LOOK_S: Final = 5.0
 RUNGS: Final[dict[str, dict[str, Any]]] = {

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from emotion_assets.steps.training.augment import augment
+from emotion_assets.steps.training.augment import augment, sampling_grid
 from emotion_assets.steps.training.muon import MuonWithAdamW, orthogonalise
 from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet, ServedNet, prepare, standardise
 
@@ -40,6 +41,16 @@ def test_standardise_removes_light_and_contrast() -> None:
 
     assert torch.allclose(standardise(grey), standardise(grey * 0.6 + 0.1), atol=0.1)
     assert torch.isfinite(standardise(torch.zeros(1, 1, 48, 48))).all()
+
+
+@pytest.mark.parametrize("side_px", [7, 32, 48])
+def test_views_look_where_torch_would(side_px: int) -> None:
+    """The cheaper grid is `affine_grid`'s, to the last digit but one."""
+    affine = torch.randn((5, 2, 3), generator=torch.Generator().manual_seed(side_px))
+
+    theirs = functional.affine_grid(affine, [5, 1, side_px, side_px], align_corners=False)
+
+    assert torch.allclose(sampling_grid(affine, side_px), theirs, atol=1e-6)
 
 
 def test_augment_depends_on_the_generator_alone() -> None:
