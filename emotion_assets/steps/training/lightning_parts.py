@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torchmetrics.functional.classification import multiclass_f1_score
 
@@ -253,12 +254,12 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, num_steps: int) -> None:
         """Average over about the last `num_steps` steps; over fewer while there were not as many."""
 
-        def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
             # A plain mean at first, so that the random start is soon forgotten.
             weight = max(1 / num_steps, 1 / (1 + int(num_averaged) / 10))
-            return averaged + (current - averaged) * weight
+            get_ema_multi_avg_fn(1 - weight)(averaged, current, num_averaged)  # type: ignore[no-untyped-call]
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand the mean over also where a finished run is taken up again: Lightning then skips the training's end."""
