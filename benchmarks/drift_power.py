@@ -192,7 +192,7 @@ def logged(classifier: Classifier, pixels: Pixels, truth: list[str] | None) -> p
 def all_tables(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
     """Return the logged values of everything that windows are drawn from; kept in `--tables` where given."""
     keep: Path | None = options.tables
-    if keep and keep.exists():
+    if keep and any(keep.glob("*.parquet")):
         return {path.stem: pd.read_parquet(path) for path in sorted(keep.glob("*.parquet"))}
     classifier = Classifier(options.bundle_dir, 2)
     paths = [path for path in sorted(options.faces_dir.rglob("*.jpg")) if emotion_of_folder(path.parent.name)]
@@ -208,7 +208,7 @@ def all_tables(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
     for name in CORRUPTIONS:
         tables[name] = logged(classifier, corrupted(paths, name), None if name in WITHOUT_FACE else truth)
     if keep:
-        keep.mkdir(parents=True)
+        keep.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             table.to_parquet(keep / f"{name}.parquet")
     return tables
