@@ -36,7 +36,7 @@ def test_processes_share_each_batch() -> None:
 
 
 def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> None:
-    """The asset materializes once, with a bundle that answers and the epochs in its log."""
+    """The asset materializes once, with a bundle that answers, and its log has every line once."""
     (tmp_path / "splits").symlink_to(drawn_root / "splits")
     places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
     config = {"ops": {"trained_cnn": {"config": {"preset": "quick", **CHOICES}}}}
@@ -49,10 +49,13 @@ def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> N
             instance=instance,
         )
         assert len(instance.get_runs()) == 1
+        messages = {entry.user_message for entry in instance.all_logs(result.run_id)}
     (materialization,) = result.asset_materializations_for_node("trained_cnn")
     version = str(materialization.metadata["version"].value)
 
     assert materialization.metadata["epochs"].value == 2
+    for start in ("Teacher 1 of 1: Epoch 2 of 2", "Epoch 2 of 2", "Poses: Epoch 2 of 2", "Log loss"):
+        assert sum(message.startswith(start) for message in messages) == 1
     assert read_manifest(tmp_path / "models" / version).configuration["devices"] == 2
     assert (tmp_path / "models" / version / POSE_WEIGHTS_NAME).exists()
     Classifier(tmp_path / "models" / version).self_test()

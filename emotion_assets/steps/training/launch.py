@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from emotion_assets.core import errors
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.worker import die_with_parent
+from emotion_assets.steps.training.worker import LOG_MARK, die_with_parent
 
 _NUM_LAST_LINES: Final = 30
 
@@ -77,7 +77,7 @@ def _run(command: list[str], log: Callable[[str], None]) -> deque[str]:
         assert process.stdout
         for line in process.stdout:
             text = line.rstrip()
-            last.append(text)
-            if text.startswith(("Epoch ", "Starting ", "Going on ", "Teacher ", "Poses: ")):
-                log(text)
+            last.append(text.removeprefix(LOG_MARK))
+            if text.startswith(LOG_MARK):
+                log(last[-1])
     return last

@@ -20,6 +20,9 @@ from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.export import export_bundle
 from emotion_assets.steps.training.train import discard_checkpoint, train
 
+LOG_MARK: Final = "log: "
+"""Begins the lines that are for the run's log; libraries write to the same stream."""
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -38,7 +41,7 @@ def main() -> int:
 
     def log(line: str) -> None:
         if is_first:
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(f"{LOG_MARK}{line}\n")
             sys.stdout.flush()
 
     try:
