@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.kill_training SPLITS_DIR [--kills 10] [--preset quick] [--epochs 8] [--width 16]
 
-With --preset long three networks are trained one after the other, and a kill meets any of them.
+With --preset long its teachers, itself and its network of poses are trained in turn, and a kill meets any of them.
 """
 
 from __future__ import annotations
