@@ -1,6 +1,6 @@
 """Accuracy against CPU-seconds: the student project's network and ours; where the time goes; the share of the peak.
 
-Usage: python -m benchmarks.training SPLITS_DIR FACES_DIR [--student-epochs 12] [--threads N] [--kept DIR]
+Usage: python -m benchmarks.training SPLITS_DIR FACES_DIR [--student-epochs 12] [--threads N] [--rungs N] [--kept DIR]
 
 Both sides train from the same pixels in memory, on as many threads, and are asked for the same labelled faces of
 FACES_DIR, with and without near-copies of training pictures. The asking is not counted. Ours runs as a ladder of
@@ -12,12 +12,14 @@ also written as JSON, and the networks kept, for `benchmarks.robustness`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +48,8 @@ STUDENT_LEARNING_RATE: Final = 5e-4
 LOOK_EVERY: Final = 1.2
 """Each look at the curve comes after so many times the CPU-seconds of the one before."""
 FIRST_LOOK_S: Final = 5.0
+A_PART: Final = 0.1
+"""Of the student's cost, after which ours should be where the student's network ends."""
 RUNGS: Final[dict[str, dict[str, Any]]] = {
     "width 16, 3 epochs": {"width": 16, "epochs": 3, "is_progressive": True},
     "width 24, 5 epochs": {"width": 24, "epochs": 5, "is_progressive": True},
@@ -57,35 +61,55 @@ RUNGS: Final[dict[str, dict[str, Any]]] = {
 class Curve:
     """Accuracy on the faces after so many CPU-seconds of training; asking stops the clock."""
 
-    def __init__(self, name: str, faces: Split, is_copy: np.ndarray, logits: Callable[[], np.ndarray]) -> None:
+    def __init__(
+        self, name: str, faces: Split, is_copy: np.ndarray, logits: Callable[[], np.ndarray], also_at: float = math.inf
+    ) -> None:
+        """Look at the network behind `logits`; once more after `also_at` CPU-seconds."""
+        self._also_at = also_at
         self.name, self._faces, self._is_copy, self.logits = name, faces, is_copy, logits
         self.points: list[tuple[float, float, float, float]] = []
-        self._started, self._paused = time.process_time(), 0.0
-        self._started_wall, self._paused_wall = time.perf_counter(), 0.0
         self._next = FIRST_LOOK_S
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._started, self._started_wall = time.process_time(), time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing of what happens meanwhile."""
+        before, before_wall = time.process_time(), time.perf_counter()
+        yield
+        self._started += time.process_time() - before
+        self._started_wall += time.perf_counter() - before_wall
 
     @property
     def cpu_seconds(self) -> float:
-        return time.process_time() - self._started - self._paused
+        return time.process_time() - self._started
 
     @property
     def wall_seconds(self) -> float:
-        return time.perf_counter() - self._started_wall - self._paused_wall
+        return time.perf_counter() - self._started_wall
 
     def look(self, *, is_last: bool = False) -> None:
         """Ask the network as it is now, if it is time."""
         spent = self.cpu_seconds
-        if spent < self._next and not is_last:
+        if spent >= self._also_at:
+            self._also_at = math.inf
+        elif spent >= self._next or is_last:
+            self._next = max(self._next, spent) * LOOK_EVERY
+        else:
             return
-        before, before_wall = time.process_time(), time.perf_counter()
-        logits = self.logits()
-        self._next = max(self._next, spent) * LOOK_EVERY
-        accuracy, macro_f1 = scores(logits, self._faces.class_indices)
-        clean = scores(logits[~self._is_copy], self._faces.class_indices[~self._is_copy])[0]
-        self.points.append((spent, accuracy, clean, macro_f1))
-        print(f"| {self.name} | {spent:.0f} | {accuracy:.3f} | {clean:.3f} | {macro_f1:.3f} |", flush=True)
-        self._paused += time.process_time() - before
-        self._paused_wall += time.perf_counter() - before_wall
+        with self.paused():
+            logits = self.logits()
+            accuracy, macro_f1 = scores(logits, self._faces.class_indices)
+            clean = scores(logits[~self._is_copy], self._faces.class_indices[~self._is_copy])[0]
+            self.points.append((spent, accuracy, clean, macro_f1))
+            print(f"| {self.name} | {spent:.1f} | {accuracy:.3f} | {clean:.3f} | {macro_f1:.3f} |", flush=True)
+
+    def after(self, cpu_seconds: float) -> float:
+        """Return the best accuracy that it had by then; 0 if there was no look."""
+        return max((accuracy for spent, accuracy, *_ in self.points if spent <= cpu_seconds), default=0.0)
 
     def reaches(self, accuracy: float) -> float | None:
         """Return after how many CPU-seconds it had this accuracy; None if never."""
@@ -99,11 +123,15 @@ def scores(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 class Looks(pl.Callback):
-    """Looks at our curve between steps, with the averaged weights that a run would keep."""
+    """Looks at our curve between steps, with the averaged weights that a run would keep.
 
-    def __init__(self, faces: Split, is_copy: np.ndarray, name: str) -> None:
+    As on the other side, neither reading the faces nor asking for validation faces is counted, nor is calibration.
+    """
+
+    def __init__(self, faces: Split, is_copy: np.ndarray, name: str, also_at: float) -> None:
         self._network: EmotionNet | None = None
-        self.curve = Curve(name, faces, is_copy, lambda: self._ask(faces))
+        self._not_counted = contextlib.ExitStack()
+        self.curve = Curve(name, faces, is_copy, lambda: self._ask(faces), also_at)
 
     def _ask(self, faces: Split) -> np.ndarray:
         assert self._network is not None
@@ -111,6 +139,23 @@ class Looks(pl.Callback):
         logits = logits_of(self._network, faces)
         self._network.train(was_training)
         return logits
+
+    def on_fit_start(self, *_: Any) -> None:
+        self.curve.start()
+
+    def on_validation_start(self, *_: Any) -> None:
+        self._not_counted.enter_context(self.curve.paused())
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._not_counted.close()
+
+    def on_fit_end(self, *_: Any) -> None:
+        self._not_counted.enter_context(self.curve.paused())
+
+    def last_look(self, network: EmotionNet, faces: Split) -> None:
+        self._not_counted.close()
+        self.curve.logits = lambda: logits_of(network, faces)
+        self.curve.look(is_last=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         averages = [callback for callback in trainer.callbacks if isinstance(callback, AveragedWeights)]
@@ -201,13 +246,12 @@ def train_student(splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: i
 
 
 def train_ours(
-    splits_dir: Path, faces: Split, is_copy: np.ndarray, name: str, config: TrainingConfig
+    splits_dir: Path, faces: Split, is_copy: np.ndarray, name: str, config: TrainingConfig, also_at: float
 ) -> tuple[Curve, EmotionNet]:
     with tempfile.TemporaryDirectory() as folder:
-        looks = Looks(faces, is_copy, name)
+        looks = Looks(faces, is_copy, name, also_at)
         trained = train(splits_dir, Path(folder), config, callbacks=[looks])
-        looks.curve.logits = lambda: logits_of(trained.network, faces)
-        looks.curve.look(is_last=True)
+        looks.last_look(trained.network, faces)
     return looks.curve, trained.network
 
 
@@ -251,6 +295,7 @@ def main() -> None:
     parser.add_argument("splits_dir", type=Path)
     parser.add_argument("faces_dir", type=Path)
     parser.add_argument("--student-epochs", type=int, default=12)
+    parser.add_argument("--rungs", type=int, default=len(RUNGS), help="only so many recipes of ours, from the smallest")
     parser.add_argument("--kept", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for both networks; waiting costs CPU, too")
     options = parser.parse_args()
@@ -266,9 +311,9 @@ def main() -> None:
     student, student_network, student_rate = train_student(options.splits_dir, faces, is_copy, options.student_epochs)
     networks: dict[str, nn.Module] = {"student": student_network}
     ours: dict[str, Curve] = {}
-    for name, overrides in RUNGS.items():
+    for name, overrides in list(RUNGS.items())[: options.rungs]:
         ours[name], networks[name] = train_ours(
-            options.splits_dir, faces, is_copy, name, training_config("quick", **overrides)
+            options.splits_dir, faces, is_copy, name, training_config("quick", **overrides), a_part_of(student)
         )
     show_comparison(student, ours)
     costs = split_of_cost(options.splits_dir, training_config("quick", epochs=1))
@@ -277,20 +322,25 @@ def main() -> None:
         keep(options.kept, networks, [student, *ours.values()])
 
 
-def show_comparison(student: Curve, ours: dict[str, Curve]) -> None:
+def cost_of_best(student: Curve) -> tuple[float, float]:
+    """Return the student's best accuracy, and after how many CPU-seconds it had it."""
     best = max(accuracy for _, accuracy, *_ in student.points)
-    cost = student.reaches(best) or 0.0
-    print(f"\nThe student's network: {best:.3f} at its best, after {cost:.0f} CPU-s.\n")
-    print("| ours | accuracy | CPU-s of the run | student at that cost | has the student's best after | of its cost |")
-    print("|---|---|---|---|---|---|")
+    return best, student.reaches(best) or 0.0
+
+
+def a_part_of(student: Curve) -> float:
+    """Return the CPU-seconds by which ours should be where the student's network ends; a step more, to be by then."""
+    return A_PART * cost_of_best(student)[1] * 0.995
+
+
+def show_comparison(student: Curve, ours: dict[str, Curve]) -> None:
+    best, cost = cost_of_best(student)
+    print(f"\nThe student's network: {best:.3f} at its best, after {cost:.1f} CPU-s.\n")
+    print(f"| ours | after {A_PART * cost:.1f} CPU-s | at its end | CPU-s of the run | student at that cost |")
+    print("|---|---|---|---|---|")
     for name, curve in ours.items():
         cpu, accuracy, *_ = curve.points[-1]
-        known = [reached for seconds, reached, *_ in student.points if seconds <= cpu]
-        reached = curve.reaches(best)
-        print(
-            f"| {name} | {accuracy:.3f} | {cpu:.0f} | {max(known, default=0.0):.3f} | "
-            + ("never |" if reached is None else f"{reached:.0f} CPU-s | {reached / cost:.2f} |")
-        )
+        print(f"| {name} | {curve.after(A_PART * cost):.3f} | {accuracy:.3f} | {cpu:.0f} | {student.after(cpu):.3f} |")
 
 
 def show_costs(costs: CostSplit, peak: float, student_rate: float) -> None:
