@@ -133,6 +133,22 @@ def test_two_faces_of_a_dozen_are_chance(num_lost: int, is_accepted: bool) -> No
     assert decision.is_accepted == is_accepted, decision.reasons
 
 
+@pytest.mark.parametrize(("num_lost", "is_accepted"), [(2, True), (3, False)])
+def test_two_faces_in_all_are_chance(num_lost: int, is_accepted: bool) -> None:
+    """On 60 faces two are a fall of three points, and no reason to refuse; three are."""
+    champion = answers_with(0.8, version="old", count=60, sure=0.7)
+    candidate = replace(champion, version="new", probabilities=champion.probabilities.copy())
+    others = (candidate.class_indices + 1) % len(EMOTIONS)
+    for emotion in range(num_lost):  # of another emotion each
+        face = np.flatnonzero(champion.is_right & (champion.class_indices == emotion))[0]
+        candidate.probabilities[face] = np.eye(len(EMOTIONS))[others[face]]
+
+    decision = gate(candidate, champion)
+
+    assert decision.accuracy_difference == pytest.approx(-num_lost / 60)
+    assert decision.is_accepted == is_accepted, decision.reasons
+
+
 def test_gate_refuses_bad_calibration() -> None:
     """Right answers with wrong certainty do not pass."""
     decision = gate(answers_with(0.6, sure=0.99))

@@ -32,7 +32,7 @@ class GateConfig:
     max_recall_loss: float = 0.08
     """Against the champion, for every emotion."""
     min_faces_lost: int = 3
-    """Of an emotion; one or two of a dozen test faces are chance, whatever share of them that is."""
+    """In all, or of an emotion; one or two of a few test faces are chance, whatever share of them that is."""
     max_calibration_error: float = 0.15
     min_faces_for_calibration: int = 500
     """On fewer test faces chance alone exceeds the ceiling: with 40 faces in 15 bins it often does."""
@@ -79,7 +79,7 @@ def decide(
             f"Worse than the champion: {only_champion} faces only the champion gets right, {only_candidate} only "
             f"the candidate (McNemar p = {p_value:.4f} < {config.significance})."
         )
-    if difference < -config.max_accuracy_loss:
+    if difference < -config.max_accuracy_loss and only_champion - only_candidate >= config.min_faces_lost:
         refusals.append(
             f"Accuracy fell from {champion_scores.accuracy:.3f} to {scores.accuracy:.3f}, "
             f"by more than {config.max_accuracy_loss}."
