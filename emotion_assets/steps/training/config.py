@@ -34,7 +34,7 @@ class TrainingConfig:
     """The weights that are kept are a running mean over about this share of the run's steps; 0 keeps the last ones."""
     num_teachers: int = 0
     """Networks that are trained first: each, and in the end the one that is kept, learns from the answers of those
-    before it. The first is narrower, and all have two blocks at most."""
+    before it. The first is narrower."""
     rights_faces: bool = False
     """Whether a small network of its own first tells which way up a face is, and whether it is a negative, so that it
     can be put right."""
@@ -49,7 +49,7 @@ class TrainingConfig:
 PRESETS: Final = {
     "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
     "standard": TrainingConfig(epochs=55, width=64, dropout=0.3),
-    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_blocks=3, num_teachers=2, rights_faces=True),
+    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_blocks=3, num_teachers=1, rights_faces=True),
 }
 
 

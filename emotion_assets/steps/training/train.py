@@ -51,8 +51,6 @@ _TEMPERATURE: Final = "temperature"
 _SEEDS_APART: Final = 1_000_000
 """Between the seeds of a run's networks, so that no two runs with seeds next to each other share a teacher."""
 _MIN_WIDTH: Final = 4
-_TEACHER_BLOCKS: Final = 2
-"""A deeper network comes to know the labels by heart, and its answers then pass their mistakes on (docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,6 @@ def _teacher(
         config,
         num_teachers=number,
         width=config.width if before else max(_MIN_WIDTH, config.width * 4 // 5),
-        num_blocks=min(config.num_blocks, _TEACHER_BLOCKS),
         seed=config.seed + _SEEDS_APART * (number + 1),
     )
     if path.exists():
