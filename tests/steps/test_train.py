@@ -184,6 +184,17 @@ def test_fit_temperature_recovers_overconfidence() -> None:
     assert fit_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)
 
 
+@pytest.mark.parametrize("num_faces", [10, 60, 2000])
+def test_few_faces_answered_rightly_leave_a_doubt(num_faces: int) -> None:
+    """The surest that a model without a mistake may be is as if each emotion had been seen once more."""
+    truth = np.arange(num_faces) % 5
+    logits = 5 * np.eye(5, dtype=np.float32)[truth]
+
+    scaled = np.exp(logits / fit_temperature(logits, truth))
+
+    assert scaled.max(axis=1) / scaled.sum(axis=1) == pytest.approx((num_faces + 1) / (num_faces + 5), abs=1e-3)
+
+
 def test_bundle_records_how_it_was_made(bundle_dir: Path) -> None:
     """The manifest holds what is needed to repeat the run, and nothing in the bundle is a pickle."""
     manifest = read_manifest(bundle_dir)
