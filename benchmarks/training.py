@@ -313,7 +313,7 @@ def main() -> None:
     ours: dict[str, Curve] = {}
     for name, overrides in list(RUNGS.items())[: options.rungs]:
         ours[name], networks[name] = train_ours(
-            options.splits_dir, faces, is_copy, name, training_config("quick", **overrides), a_part_of(student)
+            options.splits_dir, faces, is_copy, name, training_config("quick", **overrides), time_of_extra_look(student)
         )
     show_comparison(student, ours)
     costs = split_of_cost(options.splits_dir, training_config("quick", epochs=1))
@@ -328,8 +328,8 @@ def cost_of_best(student: Curve) -> tuple[float, float]:
     return best, student.reaches(best) or 0.0
 
 
-def a_part_of(student: Curve) -> float:
-    """Return the CPU-seconds by which ours should be where the student's network ends; a step more, to be by then."""
+def time_of_extra_look(student: Curve) -> float:
+    """Return after how many CPU-seconds to look at ours: a little before its part of the cost, as a step overshoots."""
     return A_PART * cost_of_best(student)[1] * 0.995
 
 

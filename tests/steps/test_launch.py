@@ -49,7 +49,7 @@ def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> N
             instance=instance,
         )
         assert len(instance.get_runs()) == 1
-        messages = {entry.user_message for entry in instance.all_logs(result.run_id)}
+        messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
     (materialization,) = result.asset_materializations_for_node("trained_cnn")
     version = str(materialization.metadata["version"].value)
 

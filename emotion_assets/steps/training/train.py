@@ -339,7 +339,7 @@ def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[np.int64]) -> float:
-    """Return the temperature that makes the log loss smallest (Guo et al. 2017).
+    """Return the temperature, 0.1 to 10, that makes the log loss smallest (Guo et al. 2017).
 
     The labels keep a doubt that shrinks with their number, as if each emotion had been seen once more (Platt 1999,
     "Probabilistic outputs for support vector machines"): a few dozen faces, all answered rightly, are no proof that
