@@ -41,7 +41,7 @@ def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
     a hole (random erasing, Zhong et al. 2017), and all another gain and offset.
 
     Args:
-        pixels: uint8 (picture, 64, 64).
+        pixels: uint8 (picture, 64, 64), on the generator's device.
         side_px: rows and columns of the views.
         generator: makes the result reproducible.
 
@@ -65,26 +65,36 @@ def sampling_grid(affine: Tensor, side_px: int) -> Tensor:
     Returns:
         float (picture, row, column, 2): across and down.
     """
-    centres = (2 * torch.arange(side_px) + 1) / side_px - 1
+    centres = (2 * torch.arange(side_px, device=affine.device) + 1) / side_px - 1
     from_row = affine[:, :, 1, None] * centres + affine[:, :, 2, None]
     return torch.addcmul(from_row[..., None], affine[:, :, 0, None, None], centres).movedim(1, 3)
 
 
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return uniform random numbers in 0..1."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return normal random numbers of deviation 1."""
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
 def _symmetric(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Return uniform random numbers in -1..1."""
-    return torch.rand(shape, generator=generator) * 2 - 1
+    return _uniform(shape, generator) * 2 - 1
 
 
 def _some(count: int, share: float, generator: torch.Generator) -> Tensor:
     """Choose a share of the pictures: bool (picture, 1, 1, 1)."""
-    return torch.rand((count, 1, 1, 1), generator=generator) < share
+    return _uniform((count, 1, 1, 1), generator) < share
 
 
 def _affine(count: int, generator: torch.Generator) -> Tensor:
     angle = _MAX_ROTATION_RAD * _symmetric((count,), generator)
     scale = torch.exp(_MAX_LOG_SCALE * _symmetric((count,), generator))
     aspect = torch.exp(_MAX_LOG_ASPECT * _symmetric((count,), generator))
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    mirror = torch.where(_uniform((count,), generator) < 0.5, -1.0, 1.0)
     shift = _MAX_SHIFT * _symmetric((count, 2), generator)
     cosine, sine = angle.cos() * scale, angle.sin() * scale
     rows = torch.stack([cosine * aspect * mirror, -sine / aspect, shift[:, 0]], dim=1)
@@ -98,7 +108,7 @@ def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
     gamma = torch.exp(_MAX_LOG_GAMMA * _symmetric((count, 1, 1, 1), generator))
     view = torch.where(_some(count, _GAMMA_SHARE, generator), view.clamp_min(1e-4) ** gamma, view)
     chosen = _some(count, _BLUR_SHARE, generator).flatten().nonzero().flatten()
-    weights = torch.tensor([0.25, 0.5, 0.25])
+    weights = torch.tensor([0.25, 0.5, 0.25], device=view.device)
     kernel = (weights[:, None] * weights)[None, None]
     blurred = view[chosen]
     for _ in range(2):
@@ -109,13 +119,13 @@ def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
 def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
     """Add a ramp of light and noise to some standardised pictures, and change gain and offset of all."""
     count, _, height, width = view.shape
-    across = torch.linspace(-1, 1, width)[None, None, None, :]
-    down = torch.linspace(-1, 1, height)[None, None, :, None]
+    across = torch.linspace(-1, 1, width, device=view.device)[None, None, None, :]
+    down = torch.linspace(-1, 1, height, device=view.device)[None, None, :, None]
     slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _some(count, _RAMP_SHARE, generator)
-    level = _MAX_NOISE * torch.rand((count, 1, 1, 1), generator=generator) * _some(count, _NOISE_SHARE, generator)
+    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator) * _some(count, _NOISE_SHARE, generator)
     gain = torch.exp(_MAX_LOG_GAIN * _symmetric((count, 1, 1, 1), generator))
     offset = _MAX_OFFSET * _symmetric((count, 1, 1, 1), generator)
-    noise = torch.randn(view.shape, generator=generator)
+    noise = _normal(view.shape, generator)
     return (view + slopes[0] * across + slopes[1] * down + level * noise) * gain + offset
 
 
@@ -123,14 +133,14 @@ def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
     """Cover a rectangle of some pictures with one random grey."""
     count, _, height, width = view.shape
     low, high = _ERASE_AREA
-    area = low + (high - low) * torch.rand(count, generator=generator)
+    area = low + (high - low) * _uniform((count,), generator)
     ratio = torch.exp(_MAX_ERASE_LOG_RATIO * _symmetric((count,), generator))
     tall = (area * ratio).sqrt().clamp(max=_MAX_ERASE_SIDE) * height
     broad = (area / ratio).sqrt().clamp(max=_MAX_ERASE_SIDE) * width
-    top = torch.rand(count, generator=generator) * (height - tall)
-    left = torch.rand(count, generator=generator) * (width - broad)
-    down = torch.arange(height)[None, :, None]
-    across = torch.arange(width)[None, None, :]
+    top = _uniform((count,), generator) * (height - tall)
+    left = _uniform((count,), generator) * (width - broad)
+    down = torch.arange(height, device=view.device)[None, :, None]
+    across = torch.arange(width, device=view.device)[None, None, :]
     hole = (
         (down >= top[:, None, None])
         & (down < (top + tall)[:, None, None])
@@ -138,4 +148,4 @@ def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
         & (across < (left + broad)[:, None, None])
     )
     hole = hole[:, None] & _some(count, _ERASE_SHARE, generator)
-    return torch.where(hole, torch.randn((count, 1, 1, 1), generator=generator), view)
+    return torch.where(hole, _normal((count, 1, 1, 1), generator), view)

@@ -33,8 +33,7 @@ class TrainingConfig:
     averaging_fraction: float = 0.02
     """The weights that are kept are a running mean over about this share of the run's steps; 0 keeps the last ones."""
     num_teachers: int = 0
-    """Networks that are trained first: each, and in the end the one that is kept, learns from the answers of those
-    before it. The first is narrower."""
+    """Networks of the same kind that are trained first; the one that is kept learns from their answers as well."""
     rights_faces: bool = False
     """Whether a small network of its own first tells which way up a face is, and whether it is a negative, so that it
     can be put right."""

@@ -27,10 +27,8 @@ from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet, pre
 Batch = tuple[Tensor, Tensor]
 _EVALUATION_BATCH: int = 512
 _SIDES_PX: Final = ((0.3, 32), (0.6, 40))
-_HEARD: Final = (0.0, 0.7, 0.8)
-"""The part of the loss that comes from none, one, two teachers and more; the rest comes from the labels."""
-_MIN_TEACHER_SIDE_PX: Final = 40
-"""On smaller pictures a teacher, who learnt from whole ones last, is not worth listening to."""
+_HEARD: Final = 0.7
+"""The part of the loss that comes from teachers; the rest comes from the labels."""
 
 
 class PictureBatches(Dataset[Batch]):
@@ -156,7 +154,9 @@ class EmotionModule(pl.LightningModule):
         return min(1.0, progress)
 
     def on_fit_start(self) -> None:
-        """Bring the teachers to where the pictures are; Lightning does not know them."""
+        """Bring the teachers to where the pictures are; Lightning does not know them. Make views there, too."""
+        if self.device.type == "cuda":
+            self._generator = torch.Generator(self.device)
         for teacher in self._teachers:
             teacher.network.to(self.device)
 
@@ -186,16 +186,20 @@ class EmotionModule(pl.LightningModule):
         del batch_idx
         pixels, class_indices = batch
         side_px = side_at(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
-        views = augment(pixels.cpu(), side_px, self._generator).to(self.device)
+        views = self._views(pixels, side_px).to(self.device)
         views = views.contiguous(memory_format=torch.channels_last)
         logits = self.network(views)
         loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)
-        if self._teachers and side_px >= _MIN_TEACHER_SIDE_PX:
+        if self._teachers:
             answers = torch.stack([teacher.answer(views) for teacher in self._teachers])
-            heard = functional.cross_entropy(logits.float(), answers.mean(dim=0))
-            share = _HEARD[min(len(self._teachers), len(_HEARD) - 1)]
-            loss = (1 - share) * loss + share * heard
+            loss = (1 - _HEARD) * loss + _HEARD * functional.cross_entropy(logits.float(), answers.mean(dim=0))
         return self._noted(loss)
+
+    def _views(self, pixels: Tensor, side_px: int) -> Tensor:
+        """Augment a batch where the generator is: on the processor, unless a GPU of CUDA does it faster."""
+        device = self._generator.device
+        with torch.autocast(device.type, enabled=False):
+            return augment(pixels.to(device), side_px, self._generator)
 
     def _noted(self, loss: Tensor) -> Tensor:
         """Keep a step's loss for the record, and stop if it is none."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.lightning_parts import Batch, EmotionModule
 from emotion_assets.steps.training.network import INPUT_SIZE_PX, NUM_POSES, posed, prepare
 
@@ -24,8 +23,8 @@ class PoseModule(EmotionModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch in random poses; without smoothing, because doubt is weighed later."""
         del batch_idx
-        views = augment(batch[0].cpu(), INPUT_SIZE_PX, self._generator)
-        poses = torch.randint(NUM_POSES, (len(views),), generator=self._generator)
+        views = self._views(batch[0], INPUT_SIZE_PX)
+        poses = torch.randint(NUM_POSES, (len(views),), generator=self._generator, device=views.device)
         logits = self.network(posed(views, poses).to(self.device))
         return self._noted(functional.cross_entropy(logits.float(), poses.to(self.device)))
 

@@ -50,7 +50,6 @@ _POSE_SHARE: Final = 0.1
 _TEMPERATURE: Final = "temperature"
 _SEEDS_APART: Final = 1_000_000
 """Between the seeds of a run's networks, so that no two runs with seeds next to each other share a teacher."""
-_MIN_WIDTH: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +128,7 @@ def train(
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
     started, cpu_started = time.monotonic(), time.process_time()
     run = _Run(train_split, val_split, fingerprint, work_dir, code_version, tracker, callbacks)
-    teachers: list[Teacher] = []
-    for number in range(config.num_teachers):
-        teachers.append(_teacher(number, teachers, run, config, log))
+    teachers = [_teacher(number, run, config, log) for number in range(config.num_teachers)]
     trained = _fit(run, config, teachers, log)
     pose = _pose(run, config, log) if config.rights_faces else None
     return dataclasses.replace(
@@ -147,18 +144,17 @@ def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: st
         path.unlink(missing_ok=True)
 
 
-def _teacher(
-    number: int, before: Sequence[Teacher], run: _Run, config: TrainingConfig, log: Callable[[str], None]
-) -> Teacher:
-    """Train a network that later ones learn from, or take it up again if it is finished."""
+def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> Teacher:
+    """Train a network that the one that is kept learns from, or take it up again if it is finished.
+
+    It learns from plain labels: smoothing wipes out how alike emotions are (Müller et al. 2019, "When does label
+    smoothing help?").
+    """
     title = f"Teacher {number + 1} of {config.num_teachers}"
     run_dir = run.run_dir(config)
     path = run_dir / _TEACHER_NAME.format(number)
     own = dataclasses.replace(
-        config,
-        num_teachers=number,
-        width=config.width if before else max(_MIN_WIDTH, config.width * 4 // 5),
-        seed=config.seed + _SEEDS_APART * (number + 1),
+        config, num_teachers=0, label_smoothing=0.0, seed=config.seed + _SEEDS_APART * (number + 1)
     )
     if path.exists():
         log(f"{title} is finished already")
@@ -167,9 +163,8 @@ def _teacher(
         network = EmotionNet(own.width, own.dropout, own.num_blocks)
         network.load_state_dict(weights)
     else:
-        # Checkpoints of this teacher are for this run alone: another one's has other teachers before it.
         its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
-        trained = _fit(its_run, own, before, lambda line: log(f"{title}: {line}"), num_sharing=config.num_teachers + 1)
+        trained = _fit(its_run, own, (), lambda line: log(f"{title}: {line}"), num_sharing=config.num_teachers + 1)
         network, temperature = trained.network, trained.temperature
         if os.environ.get("RANK", "0") == "0":
             weights = {name: value.contiguous() for name, value in network.state_dict().items()}
