@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.special import softmax
 
 from emotion_assets.core.bundle import read_manifest
@@ -109,6 +110,19 @@ def test_a_finished_network_is_taken_up_as_it_was(drawn_root: Path, tmp_path: Pa
     assert unbroken.pose is not None
     for ours, theirs in zip(resumed.pose.parameters(), unbroken.pose.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_teacher_is_a_network_of_the_same_kind_from_plain_labels(drawn_root: Path, tmp_path: Path) -> None:
+    """Smoothed labels would take from it what the one that is kept can learn from it."""
+    config = training_config("quick", **_fields(num_teachers=1, label_smoothing=0.2, width=5))
+    train(drawn_root / "splits", tmp_path / "work", config)
+    (path,) = (tmp_path / "work").glob("*/teacher_0.safetensors")
+    teacher = load_file(path)
+    plain = dataclasses.replace(config, num_teachers=0, label_smoothing=0.0, seed=config.seed + 1_000_000)
+    alone = train(drawn_root / "splits", tmp_path / "alone", plain)
+
+    assert float(teacher.pop("temperature")) == pytest.approx(alone.temperature)
+    assert all(torch.equal(teacher[name], value) for name, value in alone.network.state_dict().items())
 
 
 def test_teachers_share_the_time(drawn_root: Path, tmp_path: Path) -> None:
