@@ -161,6 +161,22 @@ def test_too_few_pictures_are_refused_with_counts(tmp_path: Path) -> None:
         make_splits(tmp_path / "catalogue", tmp_path / "splits")
 
 
+def test_too_few_pictures_say_why_others_are_not_used(tmp_path: Path) -> None:
+    """Someone who links a folder into `raw/` reads at once that links are not followed."""
+    draw_delivery(tmp_path, num_per_emotion=12, seed=0)
+    raw_dir = tmp_path / "raw"
+    (raw_dir / "Fear").rename(tmp_path / "elsewhere")
+    (raw_dir / "Fear").symlink_to(tmp_path / "elsewhere")
+    for name in ("a.jpg", "b.jpg"):
+        (raw_dir / "Happy" / name).write_bytes(b"")
+    take_stock(raw_dir, tmp_path / "catalogue")
+
+    with pytest.raises(
+        UnusableDataError, match=r"fear 0; .* 2 not used: The picture is empty .* 1 not used: Links are not"
+    ):
+        make_splits(tmp_path / "catalogue", tmp_path / "splits")
+
+
 def test_an_ingest_killed_before_comparing_leaks_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that nobody compared yet are compared before they are dealt."""
     for path in sorted((root / "raw").rglob("*.jpg"))[:60]:

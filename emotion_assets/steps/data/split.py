@@ -39,6 +39,7 @@ MIN_PICTURES_PER_CLASS: Final = 10
 # Changes which group goes where; changing it would move every picture of a rebuilt ledger.
 _SALT: Final = b"emotion-splits-1"
 _ARRAYS: Final = ("pixels", "class_indices", "content_hashes")
+_NUM_REASONS_SHOWN: Final = 2
 
 LABEL_CONFLICT: Final = "left_out_label_conflict"
 TIES_SPLITS: Final = "left_out_ties_splits"
@@ -82,7 +83,7 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
         # An ingest that was killed may have left pictures that nobody compared; a wrong deal would be for ever.
         compare_new_contents(store)
         deal = _deal(store, read_ledger(ledger_path))
-        _refuse_too_few(deal)
+        _refuse_too_few(deal, store)
         _append_to_ledger(ledger_path, deal.newcomers)
         publish(store, catalogue_dir, {**deal.splits, **deal.left_out})
         fingerprint = _write_arrays(store, splits_dir, deal)
@@ -228,15 +229,22 @@ def _counts(deal: Deal) -> dict[str, dict[str, int]]:
     return {split: {emotion: pairs[split, emotion] for emotion in EMOTIONS} for split in SPLITS}
 
 
-def _refuse_too_few(deal: Deal) -> None:
+def _refuse_too_few(deal: Deal, store: Store) -> None:
     usable = Counter(deal.labels[content_hash] for content_hash in deal.splits)
     missing = {emotion: usable[emotion] for emotion in EMOTIONS if usable[emotion] < MIN_PICTURES_PER_CLASS}
     if missing:
         found = ", ".join(f"{emotion} {number}" for emotion, number in missing.items())
         raise UnusableDataError(
             f"Too few usable pictures to split: {found}; every emotion needs at least {MIN_PICTURES_PER_CLASS} "
-            "different ones. Add photographs to raw/<Emotion>/ and look at the catalogue for refused files."
+            f"different ones. Add photographs to raw/<Emotion>/.{_common_refusals(store)}"
         )
+
+
+def _common_refusals(store: Store) -> str:
+    """Return why files of `raw/` are not used: a sentence for each of the commonest reasons, or nothing."""
+    reasons = Counter(reason for _, _, reason in store.oddities())
+    reasons.update(refusal for *_, refusal, _ in store.file_rows() if refusal is not None)
+    return "".join(f" {number} not used: {reason}" for reason, number in reasons.most_common(_NUM_REASONS_SHOWN))
 
 
 def _write_arrays(store: Store, splits_dir: Path, deal: Deal) -> str:
