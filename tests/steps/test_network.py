@@ -65,6 +65,17 @@ def test_augment_depends_on_the_generator_alone() -> None:
     assert not torch.equal(first, second)
 
 
+def test_views_are_made_in_32_bits() -> None:
+    """Whatever the network's arithmetic: CUDA refuses to mix them, and a CPU would blur in 16 bits."""
+    pixels = some_pixels(64)
+    plain = augment(pixels, 48, torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        views = augment(pixels, 48, torch.Generator().manual_seed(3))
+
+    assert views.dtype == torch.float32
+    assert torch.equal(views, plain)
+
+
 def test_augment_keeps_a_face_recognisable() -> None:
     """A view differs from its picture, but correlates with it or with its mirror image."""
     down = torch.linspace(0, 255, 64)[:, None].expand(64, 64)

@@ -48,11 +48,13 @@ def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
     Returns:
         float32 (picture, 1, side_px, side_px).
     """
-    grid = sampling_grid(_affine(len(pixels), generator), side_px)
-    grey = pixels[:, None].float().div_(255)
-    view = functional.grid_sample(grey, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    view = _relight(view.clamp(0, 1), generator)
-    return _erase(_disturb(standardise(view), generator), generator)
+    # A training's choice of 16 bits is for the network: here they would coarsen pictures and save nothing.
+    with torch.autocast(pixels.device.type, enabled=False):
+        grid = sampling_grid(_affine(len(pixels), generator), side_px)
+        grey = pixels[:, None].float().div_(255)
+        view = functional.grid_sample(grey, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        view = _relight(view.clamp(0, 1), generator)
+        return _erase(_disturb(standardise(view), generator), generator)
 
 
 def sampling_grid(affine: Tensor, side_px: int) -> Tensor:

@@ -197,9 +197,7 @@ class EmotionModule(pl.LightningModule):
 
     def _views(self, pixels: Tensor, side_px: int) -> Tensor:
         """Augment a batch where the generator is: on the processor, unless a GPU of CUDA does it faster."""
-        device = self._generator.device
-        with torch.autocast(device.type, enabled=False):
-            return augment(pixels.to(device), side_px, self._generator)
+        return augment(pixels.to(self._generator.device), side_px, self._generator)
 
     def _noted(self, loss: Tensor) -> Tensor:
         """Keep a step's loss for the record, and stop if it is none."""
