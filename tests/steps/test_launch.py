@@ -83,12 +83,41 @@ def test_an_error_of_a_process_is_raised_here(drawn_root: Path, tmp_path: Path) 
         )
 
 
-def test_a_killed_run_leaves_no_process_behind(drawn_root: Path, tmp_path: Path) -> None:
-    """Workers die with whoever launched them, so nobody writes later."""
+class Cancelled(BaseException):
+    """Not an error: what Dagster raises in a run that somebody terminates is none either."""
+
+
+def test_a_cancelled_run_leaves_no_model(drawn_root: Path, tmp_path: Path) -> None:
+    """Its processes end at once, also while the bundle is being written."""
+    workers: list[int] = []
+
+    def cancel(line: str) -> None:
+        if line.startswith("Log loss"):
+            workers.extend(workers_of(tmp_path))
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train_bundle(
+            drawn_root / "splits",
+            tmp_path / "models",
+            tmp_path / "work",
+            preset="quick",
+            overrides=CHOICES | {"num_teachers": 0, "rights_faces": False},
+            code_version="test",
+            log=cancel,
+        )
+
+    assert workers
+    wait_until_gone(workers)
+    assert list((tmp_path / "models").glob("*/manifest.json")) == []
+
+
+def test_a_killed_run_leaves_no_process_behind_and_goes_on_later(drawn_root: Path, tmp_path: Path) -> None:
+    """Workers die with whoever launched them, so nobody writes later; the next run begins where they were."""
     program = (
         "import sys; from pathlib import Path; from emotion_assets.steps.training.run import train_bundle;"
         "train_bundle(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), preset='quick', code_version='x',"
-        f"overrides={CHOICES | {'epochs': 500}!r}, log=lambda line: print(line, flush=True))"
+        f"overrides={CHOICES | {'epochs': 4}!r}, log=lambda line: print(line, flush=True))"
     )
     arguments = [str(drawn_root / "splits"), str(tmp_path / "models"), str(tmp_path / "work")]
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as process:
@@ -96,16 +125,42 @@ def test_a_killed_run_leaves_no_process_behind(drawn_root: Path, tmp_path: Path)
         for line in process.stdout:
             if line.startswith("Epoch 2 "):
                 break
-        assert workers_of(tmp_path)
+        workers = workers_of(tmp_path)
         process.kill()
+
+    assert len(workers) == 3  # the launcher, too
+    wait_until_gone(workers)
+    lines: list[str] = []
+    train_bundle(
+        drawn_root / "splits",
+        tmp_path / "models",
+        tmp_path / "work",
+        preset="quick",
+        overrides=CHOICES | {"epochs": 4},
+        code_version="x",
+        log=lines.append,
+    )
+    assert lines[0] == "Teacher 1 of 1 is finished already"
+    assert lines[1].startswith("Going on after epoch")
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    """Fail if one of them is there after 20 seconds, and end it."""
     deadline = time.monotonic() + 20
-    while workers_of(tmp_path) and time.monotonic() < deadline:
+    while any(map(is_running, processes)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    left = workers_of(tmp_path)
+    left = [number for number in processes if is_running(number)]
     for number in left:
         os.kill(number, signal.SIGKILL)
-
     assert left == []
+
+
+def is_running(number: int) -> bool:
+    """Whether there is such a process, other than one that ended and was not asked for its status."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def workers_of(folder: Path) -> list[int]:

@@ -75,9 +75,14 @@ def _run(command: list[str], log: Callable[[str], None]) -> deque[str]:
         preexec_fn=die_with_parent,  # noqa: PLW1509 -- one call into the C library, before any thread of the child
     ) as process:
         assert process.stdout
-        for line in process.stdout:
-            text = line.rstrip()
-            last.append(text.removeprefix(LOG_MARK))
-            if text.startswith(LOG_MARK):
-                log(last[-1])
+        try:
+            for line in process.stdout:
+                text = line.rstrip()
+                last.append(text.removeprefix(LOG_MARK))
+                if text.startswith(LOG_MARK):
+                    log(last[-1])
+        except BaseException:
+            # A run that was cancelled must leave no model behind; the workers die with their launcher.
+            process.kill()
+            raise
     return last
