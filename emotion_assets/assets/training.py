@@ -17,7 +17,7 @@ from emotion_assets.resources import Places, code_version
 class TrainingRunConfig(dg.Config):
     """A preset, and what to change in it; a field left empty keeps the preset's value."""
 
-    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 60).")
+    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 75).")
     epochs: int | None = Field(None, ge=1, description="Passes over the train split.")
     max_minutes: float | None = Field(
         None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
@@ -35,10 +35,10 @@ class TrainingRunConfig(dg.Config):
         None, ge=1, le=8, description="Convolutional blocks of the second and of the third stage; 2, 3 for long."
     )
     seed: int | None = Field(
-        None, ge=0, description="Same data, configuration, seed and device: same weights. 0 by default."
+        None, ge=0, description="Same data, configuration, seed and processor: same weights, unless max_minutes is set."
     )
     devices: int | None = Field(
-        None, ge=1, description="Processes that share each batch: one for each GPU, or for each core; 1 by default."
+        None, ge=1, description="Processes that share each batch, on as many GPUs, or on cores if there are fewer."
     )
     dropout: float | None = Field(None, ge=0, lt=1, description="Share of the embedding hidden in training.")
     adam_learning_rate: float | None = Field(

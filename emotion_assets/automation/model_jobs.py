@@ -140,6 +140,7 @@ class AuditConfig(dg.Config):
 @dg.op
 def find_wrong_labels(context: dg.OpExecutionContext, places: Places, config: AuditConfig) -> None:
     """List the training faces whose label is likely wrong, the most suspect first."""
+    from emotion_assets.resources import code_version
     from emotion_assets.steps.evaluation.audit import GALLERY_NAME, ISSUES_NAME, audit_labels
     from emotion_assets.steps.training.config import training_config
 
@@ -150,6 +151,7 @@ def find_wrong_labels(context: dg.OpExecutionContext, places: Places, config: Au
         places.reports_dir,
         training_config(config.preset, epochs=config.epochs, width=config.width, seed=config.seed),
         num_folds=config.num_folds,
+        code_version=code_version("training"),
         log=context.log.info,
     )
     context.add_output_metadata(

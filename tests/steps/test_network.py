@@ -110,6 +110,7 @@ def test_muon_takes_the_filters_and_adam_the_rest() -> None:
     muon, *others = (group["params"] for group in optimizer.param_groups)
     adam = [parameter for group in others for parameter in group]
 
+    assert len(muon) == 6
     assert all(parameter.ndim == 4 and parameter.shape[1] > 1 for parameter in muon)
     assert len(muon) + len(adam) == len(list(network.parameters()))
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -13,8 +13,16 @@ from scipy.special import softmax
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
-from emotion_assets.steps.training.lightning_parts import one_cycle, side_at
-from emotion_assets.steps.training.train import TrainedNetwork, discard_checkpoint, fit_temperature, train
+from emotion_assets.steps.training.lightning_parts import EmotionModule, one_cycle, side_at
+from emotion_assets.steps.training.network import EmotionNet
+from emotion_assets.steps.training.train import (
+    TrainedNetwork,
+    accelerator_of,
+    discard_checkpoint,
+    fit_temperature,
+    precision_of,
+    train,
+)
 
 TINY = TrainingConfig(epochs=2, width=4, dropout=0.1, batch_size=32, precision="32-true")
 
@@ -125,14 +133,75 @@ def test_a_teacher_is_a_network_of_the_same_kind_from_plain_labels(drawn_root: P
     assert all(torch.equal(teacher[name], value) for name, value in alone.network.state_dict().items())
 
 
-def test_teachers_share_the_time(drawn_root: Path, tmp_path: Path) -> None:
+def test_teachers_share_the_time(drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All together end by `max_minutes`, and the record keeps what was asked for."""
+    shares = []
+    begin = EmotionModule.on_train_start
+
+    def note(module: EmotionModule) -> None:
+        shares.append(module.config.max_minutes)
+        begin(module)
+
+    monkeypatch.setattr(EmotionModule, "on_train_start", note)
     choices = _fields(epochs=10_000, num_teachers=1, max_minutes=0.1, width=5, rights_faces=True)
     config = training_config("quick", **choices)
     trained = train(drawn_root / "splits", tmp_path, config)
 
+    assert shares == pytest.approx([0.045, 0.045, 0.01])
     assert trained.config.max_minutes == 0.1
     assert 1 <= len(trained.history) < 10_000
+
+
+def test_a_network_whose_time_was_up_learns_no_more(drawn_root: Path, tmp_path: Path) -> None:
+    """Taken up again because the poses were interrupted, it stays as it was."""
+    kept: list[dict[str, torch.Tensor]] = []
+
+    class Keep(pl.Callback):
+        def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            del trainer
+            kept.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    def stop_in_poses(line: str) -> None:
+        if line.startswith("Poses: Epoch 1"):
+            raise KeyboardInterrupt
+
+    choices = _fields(epochs=500, max_minutes=0.03, rights_faces=True, averaging_fraction=0.01)
+    config = training_config("quick", **choices)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(drawn_root / "splits", tmp_path, config, log=stop_in_poses, callbacks=[Keep()])
+    resumed = train(drawn_root / "splits", tmp_path, config, callbacks=[Keep()])
+
+    assert resumed.resumed_from_epoch == len(resumed.history)
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+def test_kept_weights_are_a_mean(drawn_root: Path, tmp_path: Path) -> None:
+    """With averaging they differ from the last ones, and lie between them and where they came from."""
+    last, mean = (
+        train(drawn_root / "splits", tmp_path / name, training_config("quick", **_fields(averaging_fraction=share)))
+        for name, share in (("last", 0.0), ("mean", 0.5))
+    )
+    pl.seed_everything(TINY.seed, verbose=False)
+    start = torch.cat([value.flatten() for value in EmotionNet(TINY.width, TINY.dropout).parameters()])
+    last_weights, mean_weights = (
+        torch.cat([value.flatten() for value in each.network.parameters()]) for each in (last, mean)
+    )
+
+    assert 0 < (mean_weights - start).norm() < (last_weights - start).norm()
+
+
+def test_processes_go_to_cores_where_there_are_fewer_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes on a machine with one GPU train on the processor, in the arithmetic that suits it."""
+    on_cores = precision_of(TrainingConfig(epochs=1, width=4, dropout=0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    one, two = (TrainingConfig(epochs=1, width=4, dropout=0, devices=devices) for devices in (1, 2))
+
+    assert (accelerator_of(one), precision_of(one)) == ("auto", "16-mixed")
+    assert (accelerator_of(two), precision_of(two)) == ("cpu", on_cores)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert accelerator_of(two) == "cuda"
 
 
 def test_a_changed_configuration_starts_afresh(drawn_root: Path, tmp_path: Path) -> None:
@@ -220,7 +289,6 @@ def test_bundle_records_how_it_was_made(bundle_dir: Path) -> None:
     assert manifest.environment["torch"]
     assert set(manifest.files) == {"model.onnx", "weights.safetensors", "reference.parquet"}
     assert {path.name for path in bundle_dir.iterdir()} == {*manifest.files, "manifest.json"}
-    json.dumps(manifest.configuration)
 
 
 def test_finished_run_leaves_its_logs_and_no_checkpoint(bundle_dir: Path) -> None:

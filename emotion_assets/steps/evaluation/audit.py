@@ -59,6 +59,7 @@ def audit_labels(
     config: TrainingConfig,
     *,
     num_folds: int = 3,
+    code_version: str = "",
     log: Callable[[str], None] = lambda _: None,
 ) -> tuple[Audit, Path]:
     """Find likely wrong labels of the train split.
@@ -73,6 +74,7 @@ def audit_labels(
             same order) and `audit.json`.
         config: of each fold's training.
         num_folds: networks to train; more make each a little better.
+        code_version: a checkpoint of other code is not used.
         log: gets the lines of every training.
 
     Returns:
@@ -85,7 +87,7 @@ def audit_labels(
     split = read_split(splits_dir, "train")
     table = pd.read_parquet(catalogue_dir / TABLE_NAME, columns=["path", "content_hash", "near_duplicate_group"])
     table = table.drop_duplicates("content_hash").set_index("content_hash").reindex(list(split.content_hashes))
-    probabilities = _out_of_fold(split, table, fingerprint, work_dir, config, num_folds, log)
+    probabilities = _out_of_fold(split, table, fingerprint, work_dir, config, num_folds, code_version, log)
     issues = _suspects(split, table, probabilities)
     report_dir = reports_dir / "label_audit" / fingerprint[:12]
     shown = issues.index[:_NUM_SHOWN].to_numpy()
@@ -126,6 +128,7 @@ def _out_of_fold(
     work_dir: Path,
     config: TrainingConfig,
     num_folds: int,
+    code_version: str,
     log: Callable[[str], None],
 ) -> npt.NDArray[np.float64]:
     """Return probabilities (picture, emotion), each picture's by a network that never saw it."""
@@ -138,7 +141,7 @@ def _out_of_fold(
         fold_dir = work_dir / f"fold{number}"
         name = hashlib.sha256(f"{fingerprint} {number}/{num_folds} {config.seed}".encode()).hexdigest()
         write_splits(fold_dir, name, {"train": _part(split, rest), "val": _part(split, held)})
-        trained = train(fold_dir, work_dir / "runs", config, log=log)
+        trained = train(fold_dir, work_dir / "runs", config, code_version=code_version, log=log)
         logits = logits_of(trained.network, _part(split, held)).astype(np.float64)
         probabilities[held] = softmax(logits / trained.temperature, axis=1)
     return probabilities

@@ -31,7 +31,8 @@ class TrainingConfig:
     warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
     averaging_fraction: float = 0.02
-    """The weights that are kept are a running mean over about this share of the run's steps; 0 keeps the last ones."""
+    """The weights that are kept are a running mean over about this share of the steps of all `epochs`, but a tenth of
+    those done at most; 0 keeps the last ones."""
     num_teachers: int = 0
     """Networks of the same kind that are trained first; the one that is kept learns from their answers as well."""
     rights_faces: bool = False
@@ -39,7 +40,7 @@ class TrainingConfig:
     can be put right."""
     seed: int = 0
     devices: int = 1
-    """Processes that share each batch: one for each GPU, or for each core."""
+    """Processes that share each batch: one for each GPU, or for each core where there are fewer GPUs."""
     precision: str = "auto"
     is_quantised: bool = True
     """Whether the model that runs has 8-bit convolutions, if it answers as well with them."""

@@ -63,7 +63,7 @@ def export_bundle(
         log: told what takes a while.
 
     Raises:
-        BundleMismatchError: the graph's answers differ from the network's by 1e-4 or more.
+        BundleMismatchError: the graph's answers differ from the network's by 1e-4 of the largest (or of 1) or more.
     """
     plain = without_normalisation(trained.network.cpu().float())
     served = ServedNet(plain, trained.temperature, trained.pose).eval()

@@ -27,7 +27,7 @@ from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet, pre
 Batch = tuple[Tensor, Tensor]
 _EVALUATION_BATCH: int = 512
 _SIDES_PX: Final = ((0.3, 32), (0.6, 40))
-_HEARD: Final = 0.7
+_TEACHERS_SHARE: Final = 0.7
 """The part of the loss that comes from teachers; the rest comes from the labels."""
 
 
@@ -163,6 +163,9 @@ class EmotionModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock of `max_minutes`, or let it go on where an interrupted run stopped."""
         self._started = time.monotonic() - self._seconds_before
+        # A run whose time was up, taken up again because of what comes after it, must not learn on.
+        if self.config.max_minutes is not None and self._seconds_before >= 60 * self.config.max_minutes:
+            self.trainer.should_stop = True
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rates and seed the step.
@@ -182,7 +185,7 @@ class EmotionModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed cross-entropy of one augmented batch."""
+        """Return the cross-entropy of one augmented batch with smoothed labels, and with teachers' answers if any."""
         del batch_idx
         pixels, class_indices = batch
         side_px = side_at(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
@@ -192,7 +195,8 @@ class EmotionModule(pl.LightningModule):
         loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)
         if self._teachers:
             answers = torch.stack([teacher.answer(views) for teacher in self._teachers])
-            loss = (1 - _HEARD) * loss + _HEARD * functional.cross_entropy(logits.float(), answers.mean(dim=0))
+            taught = functional.cross_entropy(logits.float(), answers.mean(dim=0))
+            loss = (1 - _TEACHERS_SHARE) * loss + _TEACHERS_SHARE * taught
         return self._noted(loss)
 
     def _views(self, pixels: Tensor, side_px: int) -> Tensor:
@@ -254,14 +258,20 @@ class AveragedWeights(WeightAveraging):
     """Validate and keep a running mean of the weights, which is ahead of the last ones (Polyak and Juditsky 1992)."""
 
     def __init__(self, num_steps: int) -> None:
-        """Average over about the last `num_steps` steps; over fewer while there were not as many."""
+        """Average over about the last `num_steps` steps, but over a tenth of those done at most."""
 
         def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-            # A plain mean at first, so that the random start is soon forgotten.
+            # A mean over the last tenth at first, so that the random start is soon forgotten.
             weight = max(1 / num_steps, 1 / (1 + int(num_averaged) / 10))
             get_ema_multi_avg_fn(1 - weight)(averaged, current, num_averaged)  # type: ignore[no-untyped-call]
 
         super().__init__(multi_avg_fn=average)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the mean to where the network is: Lightning makes it before it moves the network to a GPU."""
+        del trainer
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand the mean over also where a finished run is taken up again: Lightning then skips the training's end."""

@@ -60,7 +60,7 @@ def quantised(graph: bytes, pixels: Pixels) -> bytes:
                 _Faces(pixels[np.sort(chosen)]),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Relu", "MaxPool"],
-                nodes_to_exclude=_outer_convolutions(model),
+                nodes_to_exclude=_kept_in_float32(model),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -71,10 +71,10 @@ def quantised(graph: bytes, pixels: Pixels) -> bytes:
         return path.read_bytes()
 
 
-def _outer_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Name the convolutions that see one channel, or one place at a time, and all that tell which way up a face is.
+def _kept_in_float32(model: onnx.ModelProto) -> list[str]:
+    """Name the convolutions that see one channel or one place at a time, and all of the network of poses.
 
-    Those decide between answers, so that their rounding must not differ between processors.
+    A pose decides how the whole face is read, so that rounding must not turn it on one processor and not on another.
     """
     shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
     found = [(node.name, node.input[1]) for node in model.graph.node if node.op_type == "Conv"]

@@ -66,13 +66,15 @@ class TrainedNetwork:
     history: list[dict[str, float]]
     precision: str
     resumed_from_epoch: int
-    """0 for a fresh run."""
+    """0 if the training of this network began afresh; its teachers' do not count."""
     train: Split
     """The faces that it was fitted to."""
     val: Split
     """The validation faces that it was calibrated on."""
     seconds: float
+    """Since the run was begun, or last taken up again."""
     cpu_seconds: float
+    """In that time, of all processes: the first one's times their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class _Run:
     callbacks: Sequence[pl.Callback]
 
     def run_dir(self, config: TrainingConfig) -> Path:
-        return self.work_dir / _run_key(self.fingerprint, config, self.code_version)
+        return self.work_dir / run_key(self.fingerprint, config, self.code_version)
 
 
 def train(
@@ -132,16 +134,26 @@ def train(
     trained = _fit(run, config, teachers, log)
     pose = _pose(run, config, log) if config.rights_faces else None
     return dataclasses.replace(
-        trained, pose=pose, seconds=time.monotonic() - started, cpu_seconds=time.process_time() - cpu_started
+        trained,
+        pose=pose,
+        seconds=time.monotonic() - started,
+        cpu_seconds=(time.process_time() - cpu_started) * config.devices,
     )
 
 
 def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
     """Remove checkpoint and teachers of a finished run, once its bundle is written; its logs stay."""
-    run_dir = work_dir / _run_key(trained.data_fingerprint, trained.config, code_version)
+    run_dir = work_dir / run_key(trained.data_fingerprint, trained.config, code_version)
     checkpoints = (run_dir / _CHECKPOINT_NAME, run_dir / _POSE_DIR / _CHECKPOINT_NAME)
     for path in (*checkpoints, *run_dir.glob(_TEACHER_NAME.format("*"))):
         path.unlink(missing_ok=True)
+
+
+def discard_all_checkpoints(work_dir: Path) -> None:
+    """Remove checkpoints and teachers of all runs in `work_dir`; their logs stay."""
+    for name in (_CHECKPOINT_NAME, _TEACHER_NAME.format("*")):
+        for path in work_dir.rglob(name):
+            path.unlink(missing_ok=True)
 
 
 def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> Teacher:
@@ -262,7 +274,7 @@ def _within(config: TrainingConfig, share: float) -> TrainingConfig:
     return config if minutes is None else dataclasses.replace(config, max_minutes=minutes * share)
 
 
-def _run_key(fingerprint: str, config: TrainingConfig, code_version: str) -> str:
+def run_key(fingerprint: str, config: TrainingConfig, code_version: str) -> str:
     """Name a run by its inputs, so that only an equal one goes on from its checkpoint."""
     described = json.dumps([fingerprint, dataclasses.asdict(config), code_version], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:16]
@@ -280,12 +292,19 @@ def _epochs_done(checkpoint_path: Path) -> int:
         return 0
 
 
+def accelerator_of(config: TrainingConfig) -> str:
+    """Return Lightning's name of what a run is carried out on: GPUs if there are as many as processes, else cores."""
+    if config.devices == 1:
+        return "auto"
+    return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
+
+
 def precision_of(config: TrainingConfig) -> str:
     """Return Lightning's name of a precision: 16 bits where the device multiplies them faster, else `32-true`."""
     if config.precision != "auto":
         return config.precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    if torch.cuda.is_available() and accelerator_of(config) != "cpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     capabilities = torch.cpu.get_capabilities()
     is_faster = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16-mixed" if is_faster else "32-true"
@@ -306,7 +325,7 @@ def _trainer(
     )
     return pl.Trainer(
         max_epochs=config.epochs,
-        accelerator="auto",
+        accelerator=accelerator_of(config),
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
         use_distributed_sampler=False,  # our batches are shared out already

@@ -10,12 +10,13 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import optuna
 import pandas as pd
+from optuna.trial import TrialState
 
+from emotion_assets.core.files import locked
+from emotion_assets.steps.data.split import read_manifest
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.lightning_parts import EmotionModule
-from emotion_assets.steps.training.train import train
-
-STUDY_NAME: Final = "tuning"
+from emotion_assets.steps.training.train import discard_all_checkpoints, run_key, train
 
 _VALUE: Final = "val/loss"
 _WARMUP_EPOCHS: Final = 2
@@ -44,8 +45,8 @@ def tune(
 ) -> Tuned:
     """Try recipes until `num_trials` of them ended, and return all of them.
 
-    Trials are kept in `tuning_dir`: what an interrupted search has done counts in the next, the trial that was
-    interrupted as a failed one. Hopeless trials are pruned half-way.
+    Trials are kept in `tuning_dir`: what an interrupted search has done counts in the next one with the same faces,
+    preset, overrides and code, the trial that was interrupted as a failed one. Hopeless trials are pruned half-way.
 
     Args:
         splits_dir: written by `make_splits`; only train and val are read.
@@ -53,40 +54,48 @@ def tune(
         preset: what the recipes begin with.
         overrides: what all of them have in common, e.g. few epochs.
         num_trials: in all, those of an earlier search with it.
-        code_version: a checkpoint of other code is not used.
+        code_version: a search with other code begins anew.
         log: gets a line a trial.
 
     Raises:
         UnusableDataError: there are no splits, or no such preset.
     """
-    tuning_dir.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     base = training_config(preset, **overrides)
-    study = optuna.create_study(
-        study_name=STUDY_NAME,
-        storage=f"sqlite:///{tuning_dir / 'study.db'}",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=_WARMUP_EPOCHS),
-    )
-    # Seeded by how far the search is: a search that goes on would draw its first recipes again.
-    study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
+    name = run_key(str(read_manifest(splits_dir)["fingerprint"]), base, code_version)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A second search would take the first one's trial for an interrupted one.
+    with locked(tuning_dir / ".lock"):
+        study = optuna.create_study(
+            study_name=name,
+            storage=f"sqlite:///{tuning_dir / 'study.db'}",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_warmup_steps=_WARMUP_EPOCHS),
+        )
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+        # Seeded by how far the search is: a search that goes on would draw its first recipes again.
+        study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
 
-    def objective(trial: optuna.Trial) -> float:
-        config = training_config(preset, **{**overrides, **_drawn(trial)})
-        trained = train(splits_dir, tuning_dir / "runs", config, code_version=code_version, callbacks=[_Pruning(trial)])
-        loss = float(trained.history[-1][_VALUE])
-        log(f"Trial {trial.number}: {_VALUE} {loss:.4f} with {trial.params}")
-        return loss
+        def objective(trial: optuna.Trial) -> float:
+            config = training_config(preset, **{**overrides, **_drawn(trial)})
+            runs_dir = tuning_dir / "runs"
+            try:
+                trained = train(splits_dir, runs_dir, config, code_version=code_version, callbacks=[_Pruning(trial)])
+            finally:
+                discard_all_checkpoints(runs_dir)  # no later trial has the same recipe
+            loss = float(trained.history[-1][_VALUE])
+            log(f"Trial {trial.number}: {_VALUE} {loss:.4f} with {trial.params}")
+            return loss
 
-    num_left = num_trials - sum(trial.state.is_finished() for trial in study.trials)
-    if num_left > 0:
-        # A rate that makes the loss infinite is an answer, too.
-        study.optimize(objective, n_trials=num_left, catch=(FloatingPointError,))
-    ended = [trial for trial in study.trials if trial.state is optuna.trial.TrialState.COMPLETE]
+        num_left = num_trials - sum(trial.state.is_finished() for trial in study.trials)
+        if num_left > 0:
+            # A rate that makes the loss infinite is an answer, too.
+            study.optimize(objective, n_trials=num_left, catch=(FloatingPointError,))
+    has_ended = any(trial.state is TrialState.COMPLETE for trial in study.trials)
     return Tuned(
         _table(study),
-        dict(study.best_params) if ended else {},
-        float(study.best_value) if ended else None,
+        dict(study.best_params) if has_ended else {},
+        float(study.best_value) if has_ended else None,
     )
 
 
