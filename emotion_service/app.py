@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -42,6 +42,8 @@ _SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
 _WISHES: Final = {"heatmap": ("0", "1"), "face": ("whole", "find")}
 """Values that the query of `/predict` may have; the first is the default."""
+_MAX_LARGE_AT_ONCE: Final = 4
+"""Large pictures, batches and searches for faces that a worker does at a time: 40 megapixels take 160 MB."""
 _GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback", "/label_requests", "/label_picture"})
 
 
@@ -63,6 +65,7 @@ class EmotionApp:
         self._num_running = 0
         # Far more bodies may arrive at a time than are answered: senders are slow.
         self._budget = BodyBudget(8 * settings.max_concurrency)
+        self._large = CapacityLimiter(_MAX_LARGE_AT_ONCE)
 
     def load(self, bundle_dir: Path) -> None:
         """Load a bundle, test it on its known answer, and start answering.
@@ -90,8 +93,8 @@ class EmotionApp:
             metrics.records.labels(result).inc(number)
 
         self.log = PredictionLog(predictions_dir, count)
-        if self.settings.keep_images:
-            self._pictures = KeptPictures(predictions_dir, self.settings.keep_days, count)
+        # Also where none are kept any more: those of before must go in time.
+        self._pictures = KeptPictures(predictions_dir, self.settings.keep_days, count)
 
     def follow_champion(self) -> None:
         """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
@@ -136,16 +139,10 @@ class EmotionApp:
         allowed |= dict.fromkeys(_SERVER_ROUTES, "GET, HEAD")
 
         async def refuse(request: Request) -> Response:
-            # A request whose path exists came with another method: those with the right one matched before.
-            path = request.url.path
-            if path in allowed:
-                raise RequestError(
-                    405,
-                    "method_not_allowed",
-                    f"{path} does not take {request.method}. Use {allowed[path]}.",
-                    {"Allow": allowed[path]},
-                )
-            raise RequestError(404, "not_found", "There is no such route. GET /docs.json lists them.")
+            # Those with the right method matched before; paths that do not exist do not come here.
+            path = request.scope["path"]
+            message = f"{path} does not take {request.method}. Use {allowed[path]}."
+            raise RequestError(405, "method_not_allowed", message, {"Allow": allowed[path]})
 
         routes.append(Route("/{path:path}", refuse, methods=_ALL_METHODS))
         middleware = [
@@ -193,10 +190,10 @@ class EmotionApp:
     async def _predict(self, request: Request) -> Response:
         model = self._require_model()
         wishes = _wishes(request)
-        async with self._limits():
+        async with self._limits() as deadline:
             content = await read_picture(request, self._budget)
             with self._place():
-                (result,) = await self._answer(model, [content], wishes)
+                (result,) = await self._answer(model, [content], wishes, deadline)
             if isinstance(result, PictureError):
                 raise result
         self._note(result)
@@ -205,10 +202,10 @@ class EmotionApp:
     async def _predict_batch(self, request: Request) -> Response:
         model = self._require_model()
         wishes = _wishes(request)
-        async with self._limits():
+        async with self._limits() as deadline:
             contents = await read_pictures(request, self._budget)
             with self._place():
-                results = await self._answer(model, contents, wishes)
+                results = await self._answer(model, contents, wishes, deadline)
         items = []
         for result in results:
             if isinstance(result, Answered):
@@ -249,11 +246,12 @@ class EmotionApp:
             raise RequestError(403, "needs_token", message)
         return self._queue
 
-    async def _answer(self, model: Classifier, contents: list[bytes], wishes: Wishes) -> list[Answered | PictureError]:
+    async def _answer(
+        self, model: Classifier, contents: list[bytes], wishes: Wishes, deadline: float
+    ) -> list[Answered | PictureError]:
         assert self._answerer
         assert self._memory
         answer = self._answerer.answer
-        deadline = time.monotonic() + self.settings.timeout_seconds
         if len(contents) == 1 and not wishes.finds_face:
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
             with contextlib.suppress(SlowPictureError):
@@ -263,8 +261,10 @@ class EmotionApp:
                     self._memory.note()
                 return results
         self._memory.note()
-        # A thread, so that a large picture does not hold up the others.
-        return await to_thread.run_sync(lambda: answer(model, contents, wishes, deadline), abandon_on_cancel=True)
+        # A thread, so that a large picture does not hold up the others; few, because each may need much memory.
+        return await to_thread.run_sync(
+            lambda: answer(model, contents, wishes, deadline), abandon_on_cancel=True, limiter=self._large
+        )
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -280,11 +280,11 @@ class EmotionApp:
             self._num_running -= 1
 
     @contextlib.asynccontextmanager
-    async def _limits(self) -> AsyncIterator[None]:
-        """Keep the time limit, and count what is refused."""
+    async def _limits(self) -> AsyncIterator[float]:
+        """Keep the time limit, and count what is refused; yield when the time is up, by `time.monotonic`."""
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
-                yield
+                yield time.monotonic() + self.settings.timeout_seconds
         except (TimeoutError, TooLateError) as error:
             message = f"The answer took more than {self.settings.timeout_seconds:g} s. Send a smaller picture."
             raise RequestError(504, "timeout", message) from error
@@ -299,7 +299,8 @@ class EmotionApp:
         assert self.log
         assert self.metrics
         self.log.append(answered.record())
-        if self._pictures:
+        if self.settings.keep_images:
+            assert self._pictures
             self._pictures.append(answered.body["prediction_id"], answered.format, answered.content)
         body = answered.body
         self.metrics.predictions.labels(body["emotion"], body["model_version"]).inc()

@@ -55,13 +55,7 @@ async def answer_http_error(_: Request, error: Exception) -> Response:
     return error_response(error.status_code, "http_error", error.detail, error.headers)
 
 
-async def answer_bug(_: Request, __: Exception) -> Response:
-    """Answer what should never happen; the server's log has the traceback, the client never."""
-    return error_response(500, "internal_error", "The service failed on this request. Its log says more.")
-
-
 EXCEPTION_HANDLERS = {
-    Exception: answer_bug,
     PictureError: answer_picture_error,
     RequestError: answer_request_error,
     HTTPException: answer_http_error,

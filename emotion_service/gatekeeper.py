@@ -26,6 +26,7 @@ _MAX_CLIENTS: Final = 10_000
 _SECONDS_A_MINUTE: Final = 60
 _MAX_HEADERS: Final = 200
 _MAX_HEADER_BYTES: Final = 32 * 1024
+_BUG: Final = "The service failed on this request. Its log says more."
 
 _logger = logging.getLogger("emotion_service.access")
 
@@ -70,7 +71,7 @@ class Gatekeeper:
             app: the routes.
             settings: token, rate limit, whether to log.
             metrics: returns the counters once the worker has them.
-            routes: the paths that exist; all others are one label.
+            routes: the paths that exist; all others are answered 404, and are one label.
             guarded: the paths that need the token and count against the rate limit.
         """
         self._app, self._settings, self._metrics = app, settings, metrics
@@ -103,8 +104,12 @@ class Gatekeeper:
         if metrics:
             metrics.in_progress.inc()
         try:
-            refusal = _oversized(scope) or (self._refusal(scope, headers) if path in self._guarded else None)
-            await (refusal or self._app)(scope, receive, send_with_id)
+            await (_oversized(scope) or self._refusal(scope, headers) or self._app)(scope, receive, send_with_id)
+        except Exception:
+            # Answered here, so that a bug has an id and a count like any answer; the server logs what is raised.
+            if not status:
+                await error_response(500, "internal_error", _BUG)(scope, receive, send_with_id)
+            raise
         finally:
             seconds = time.perf_counter() - started
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
@@ -116,6 +121,12 @@ class Gatekeeper:
                 self._write_line(request_id, route, method, status, seconds)
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        # Routes are patterns, and a pattern's end also matches before a last newline: what is not exactly a route
+        # must not reach one, or it would pass by its guard.
+        if scope["path"] not in self._routes:
+            return error_response(404, "not_found", "There is no such route. GET /docs.json lists them.")
+        if scope["path"] not in self._guarded:
+            return None
         token = self._settings.token
         if token and not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {token}".encode()):
             message = "This service needs a token. Send the header 'Authorization: Bearer <token>'."

@@ -16,7 +16,7 @@ from emotion_service.settings import Settings
 def client_of(bundle_dir: Path, tmp_path: Path, **settings: Any) -> TestClient:
     app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, **settings))
     app.load(bundle_dir)
-    return TestClient(app.routes())
+    return TestClient(app.routes(), raise_server_exceptions=False)
 
 
 def test_without_the_token_nobody_is_answered(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
@@ -32,6 +32,23 @@ def test_without_the_token_nobody_is_answered(bundle_dir: Path, tmp_path: Path, 
 
     assert (wrong.status_code, right.status_code) == (401, 200)
     assert client.get("/").status_code == client.get("/model").status_code == 200
+
+
+def test_nothing_behind_a_guard_is_reached_by_a_spelling(bundle_dir: Path, tmp_path: Path) -> None:
+    """A route's pattern also ends before a last newline; without the token there must be no way round."""
+    client = client_of(bundle_dir, tmp_path, token="s3cret", keep_images=True)
+
+    for method, path in (
+        ("POST", "/predict"),
+        ("POST", "/predict_batch"),
+        ("POST", "/feedback"),
+        ("GET", "/label_requests"),
+        ("GET", "/label_picture"),
+    ):
+        assert client.request(method, path).status_code == 401
+        for spelling in ("%0A", "%0D", "%0A%0A", "/", "%2F", "%20", "%00", ";x"):
+            response = client.request(method, path + spelling)
+            assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found"), spelling
 
 
 def test_a_client_above_its_rate_waits(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
@@ -68,10 +85,15 @@ def test_every_answer_carries_a_request_id(bundle_dir: Path, tmp_path: Path, fac
     kept = client.post("/predict", files={"image": face}, headers={"X-Request-Id": "abc-1"})
     replaced = client.post("/predict", content=b"x", headers={"X-Request-Id": "a b\tc"})
     unknown = client.get("/nope")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion_service.answers.features_of", lambda _: 1 / 0)
+        broken = client.post("/predict", files={"image": face})
 
     assert kept.headers["X-Request-Id"] == "abc-1"
     assert len(replaced.headers["X-Request-Id"]) == 16
     assert unknown.headers["X-Request-Id"]
+    assert (broken.status_code, len(broken.headers["X-Request-Id"])) == (500, 16)
+    assert 'emotion_requests_total{method="POST",route="/predict",status="500"} 1.0' in client.get("/metrics").text
 
 
 def test_requests_leave_a_line_of_json_when_asked(
