@@ -19,6 +19,7 @@ from typing import Final
 PICTURES_NAME: Final = "pictures"
 
 _MAX_WAITING_BYTES: Final = 100 * 2**20
+_SECONDS_BETWEEN_LOOKS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class KeptPictures:
 
         Args:
             predictions_dir: gets the folder of pictures when the first one comes.
-            keep_days: after so many days a picture is removed.
+            keep_days: after so many days a picture is removed, also one of an earlier service.
             count: is told `picture_written` or `picture_lost`, and how many.
         """
         self._dir, self._keep_days, self._count = predictions_dir / PICTURES_NAME, keep_days, count
@@ -44,6 +45,7 @@ class KeptPictures:
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._day = ""
+        self._looked_on: date | None = None
         self._thread = threading.Thread(target=self._write_all, name="kept-pictures", daemon=True)
         self._thread.start()
 
@@ -64,7 +66,17 @@ class KeptPictures:
         self._thread.join(timeout=10)
 
     def _write_all(self) -> None:
-        while (picture := self._queue.get()) is not None:
+        while True:
+            today = datetime.now(UTC).date()
+            if today != self._looked_on:
+                self._looked_on = today
+                remove_old_pictures(self._dir, today, self._keep_days)
+            try:
+                picture = self._queue.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            except queue.Empty:
+                continue
+            if picture is None:
+                return
             try:
                 self._write(picture)
             except OSError:
@@ -75,12 +87,11 @@ class KeptPictures:
                 self._waiting_bytes -= len(picture.content)
 
     def _write(self, picture: _Picture) -> None:
-        today = datetime.now(UTC).date()
-        if today.isoformat() != self._day:
-            self._day = today.isoformat()
-            (self._dir / self._day).mkdir(parents=True, exist_ok=True)
-            remove_old_pictures(self._dir, today, self._keep_days)
-        path = self._dir / self._day / f"{picture.prediction_id}.{picture.format.lower()}"
+        day = datetime.now(UTC).date().isoformat()
+        if day != self._day:
+            (self._dir / day).mkdir(parents=True, exist_ok=True)
+            self._day = day  # only now: a disk that is well again later must get its folder
+        path = self._dir / day / f"{picture.prediction_id}.{picture.format.lower()}"
         draft = path.with_name(f".{path.name}.tmp")
         # Whole or not at all, but not synced: after a power cut a missing picture is one label less.
         try:

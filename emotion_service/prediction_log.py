@@ -7,6 +7,7 @@ that is killed loses what waits: about the last hundredth of a second's, more wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -85,7 +86,16 @@ class PredictionLog:
         else:
             # Disk full or read-only: these records are lost, and the next ones get a fresh segment.
             self._note_lost(len(records))
-            self._file, self._hour = None, ""
+            self._give_up_segment()
+
+    def _give_up_segment(self) -> None:
+        if self._file:
+            # A full disk still takes names: an empty file for each attempt would soon be thousands.
+            with contextlib.suppress(OSError):
+                if not os.fstat(self._file.fileno()).st_size:
+                    Path(self._file.name).unlink()
+            self._file.close()
+        self._file, self._hour = None, ""
 
     def _note_lost(self, number: int) -> None:
         self.num_lost += number

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,6 +162,17 @@ def test_pictures_are_removed_after_their_days(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"2026-01-09", "2026-01-10", "notes"}
 
 
+def test_a_service_that_keeps_no_more_pictures_removes_the_old_ones(bundle_dir: Path, tmp_path: Path) -> None:
+    """They were promised to go after so many days, whatever the service is started with later."""
+    old = tmp_path / "predictions" / "pictures" / "2020-01-01"
+    old.mkdir(parents=True)
+    emotion_app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, keep_images=False))
+    emotion_app.load(bundle_dir)
+    emotion_app.close()
+
+    assert not old.exists()
+
+
 def test_records_do_not_wait_for_pictures(app: EmotionApp, client: TestClient, face: bytes) -> None:
     """While no picture can be written yet, every answer's record is on disk: a kill would not lose it."""
     import threading
@@ -185,11 +197,16 @@ def test_records_do_not_wait_for_pictures(app: EmotionApp, client: TestClient, f
 
 
 def test_a_disk_that_takes_no_picture_costs_only_the_picture(app: EmotionApp, client: TestClient, face: bytes) -> None:
-    """The answer and its record are there; the lost picture is counted."""
+    """The answer and its record are there; the lost picture is counted, and a disk that is well again takes the next."""
     folder = app.settings.data_dir / "predictions" / "pictures"
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("in the way")
 
     assert client.post("/predict", files={"image": face}).status_code == 200
-    assert len(logged(app)) == 1
-    assert 'result="picture_lost"} 1.0' in client.get("/metrics").text
+    while 'result="picture_lost"} 1.0' not in client.get("/metrics").text:
+        time.sleep(0.01)
+    folder.unlink()
+    name = client.post("/predict", files={"image": face}).json()["prediction_id"]
+
+    assert len(logged(app)) == 2
+    assert [path.stem for path in folder.rglob("*.jpeg")] == [name]

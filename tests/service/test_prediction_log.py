@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -30,6 +33,40 @@ def test_records_from_many_threads_are_whole(tmp_path: Path) -> None:
 
     assert len({(record["worker"], record["number"]) for record in lines(tmp_path)}) == 1000
     assert (log.num_written, log.num_lost) == (1000, 0)
+
+
+class FullDisk(io.BytesIO):
+    """A file that has a name, but no room for a byte."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.name = file.name
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def write(self, _: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def test_a_full_disk_is_not_filled_with_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names still fit on it; a segment that took nothing goes again, and afterwards records are written."""
+    with monkeypatch.context() as patch:
+        opened = Path.open
+        patch.setattr(Path, "open", lambda path, *how, **more: FullDisk(opened(path, *how, **more)))
+        log = PredictionLog(tmp_path)
+        for number in range(3):
+            log.append({"number": number})
+            _wait(lambda expected=number + 1: log.num_lost == expected)
+        assert list(tmp_path.rglob("*.jsonl")) == []
+    log.append({"number": 3})
+    log.close()
+
+    assert [record["number"] for record in lines(tmp_path)] == [3]
 
 
 def test_an_unwritable_disk_is_counted_and_survived(tmp_path: Path) -> None:
