@@ -35,6 +35,8 @@ _image = (
     .python_packages(*pinned_packages())
     # What only the build needs; a builder that writes one layer gives the space back.
     .run("pip uninstall --yes uv; rm -rf ~/.cache; find /app/.venv -type d -name tests -prune -exec rm -rf {} +")
+    # A new volume takes over whose folder it lies on; without one it would be root's, and the log could not be written.
+    .run("mkdir -p /data && chown bentoml:bentoml /data")
 )
 
 _tracing = (
