@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -10,7 +11,10 @@ import pytest
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data.catalogue import TABLE_NAME, StockReport, folder_signature, take_stock
+from emotion_assets.steps.data.reading import SeenFile, _received, _sent, read_files
+from emotion_assets.steps.data.store import Store
 
 
 @pytest.fixture
@@ -223,6 +227,22 @@ def test_dead_readers_are_survived(raw: Path, monkeypatch: pytest.MonkeyPatch) -
     report = take_stock(raw, raw.parent / "catalogue", num_workers=2)
 
     assert report.num_decoded == 15
+
+
+def test_a_reader_killed_in_mid_answer_is_noticed(raw: Path) -> None:
+    """What is cut off is no answer, wherever the cut is."""
+    files = []
+    for path in sorted(raw.rglob("*.jpg"))[:2]:
+        status = path.stat()
+        place = bytes(path.relative_to(raw))
+        files.append(SeenFile(place, "angry", status.st_size, status.st_mtime_ns, status.st_ino))
+    with Store(raw.parent / "empty.sqlite"):
+        whole = _sent(read_files(str(raw), str(raw.parent / "empty.sqlite"), files))
+
+    assert len(_received(io.BytesIO(whole))) == 2
+    for cut in (1, IMAGE_SIZE_PX**2, IMAGE_SIZE_PX**2 + 1):
+        with pytest.raises(EOFError):
+            _received(io.BytesIO(whole[:-cut]))
 
 
 def test_take_stock_marks_label_conflicts(raw: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.steps.data.catalogue import take_stock
+from emotion_assets.core.files import locked
+from emotion_assets.steps.data.catalogue import LOCK_NAME, take_stock
 from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
 from emotion_assets.steps.data.split import (
     LEDGER_NAME,
@@ -159,6 +161,16 @@ def test_too_few_pictures_are_refused_with_counts(tmp_path: Path) -> None:
 
     with pytest.raises(UnusableDataError, match="fear 9"):
         make_splits(tmp_path / "catalogue", tmp_path / "splits")
+
+
+def test_splitting_waits_for_an_ingest(root: Path) -> None:
+    """Beside one, pictures would be dealt that nobody has compared yet, and for ever."""
+    with ThreadPoolExecutor(1) as pool:
+        with locked(root / "catalogue" / LOCK_NAME):
+            waiting = pool.submit(make_splits, root / "catalogue", root / "splits")
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+        waiting.result(60)
 
 
 def test_too_few_pictures_say_why_others_are_not_used(tmp_path: Path) -> None:

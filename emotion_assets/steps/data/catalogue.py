@@ -37,6 +37,7 @@ from emotion_assets.steps.data.reading import (
 )
 from emotion_assets.steps.data.store import Store
 
+LOCK_NAME: Final = ".lock"
 STORE_NAME: Final = "pictures.sqlite"
 TABLE_NAME: Final = "catalogue.parquet"
 
@@ -111,7 +112,7 @@ def take_stock(
             f"({', '.join(EMOTIONS)}), or draw demo faces with `make demo`."
         )
     started = time.monotonic()
-    with locked(catalogue_dir / ".lock"), Store(catalogue_dir / STORE_NAME) as store:
+    with locked(catalogue_dir / LOCK_NAME), Store(catalogue_dir / STORE_NAME) as store:
         ingest = _Ingest(raw_dir, catalogue_dir / STORE_NAME, store, num_workers or os.cpu_count() or 1, log)
         ingest.run()
         num_removed = store.drop_others(_paths(raw_dir)) if store.has_missed() else 0

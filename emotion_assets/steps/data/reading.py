@@ -166,7 +166,7 @@ class Readers:
             process.stdin.write(_line([[os.fsdecode(file.path), *file[1:]] for file in files]))
             process.stdin.flush()
             return _received(process.stdout)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ReaderDiedError from error
         finally:
             self._idle.put(process)
@@ -194,7 +194,9 @@ def _received(stream: BinaryIO | Any) -> list[Read]:
             results.append((os.fsencode(record[0]), record[1], record[2]))
         else:
             has_pixels = record.pop("has_pixels")
-            pixels = stream.read(_PIXEL_BYTES) if has_pixels else None
+            pixels: bytes | None = stream.read(_PIXEL_BYTES) if has_pixels else None
+            if pixels is not None and len(pixels) != _PIXEL_BYTES:
+                raise EOFError  # killed in mid-answer
             results.append(Content(**record, pixels=pixels))
     return results
 

@@ -25,6 +25,7 @@ from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, sha256_of, sync_folder, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+from emotion_assets.steps.data.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
 from emotion_assets.steps.data.catalogue import STORE_NAME, conflicts, publish
 from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, similar_pairs
 from emotion_assets.steps.data.store import Store
@@ -79,7 +80,12 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
         UnusableDataError: a class has too few usable pictures; the message has the counts.
     """
     ledger_path = splits_dir / LEDGER_NAME
-    with locked(splits_dir / LOCK_NAME), Store(catalogue_dir / STORE_NAME) as store:
+    # Beside an ingest, pictures would be dealt that nobody has compared, and a ledger's line is for ever.
+    with (
+        locked(splits_dir / LOCK_NAME),
+        locked(catalogue_dir / CATALOGUE_LOCK_NAME),
+        Store(catalogue_dir / STORE_NAME) as store,
+    ):
         # An ingest that was killed may have left pictures that nobody compared; a wrong deal would be for ever.
         compare_new_contents(store)
         deal = _deal(store, read_ledger(ledger_path))
