@@ -87,6 +87,7 @@ def test_an_alert_reaches_a_mail_server() -> None:
     [
         (AlertTargets(webhook_url="file:///etc/passwd"), "must begin with http"),
         (AlertTargets(webhook_url="http://127.0.0.1:9/"), "refused"),
+        (AlertTargets(webhook_url="http://127.0.0.1:abc/"), "nonnumeric port"),
         (AlertTargets(email_to="a@example.org"), "host:port"),
         (AlertTargets(email_to="a@example.org", smtp_server="127.0.0.1:9"), "refused"),
     ],

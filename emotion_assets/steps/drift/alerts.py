@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
+from http.client import HTTPException
 
 from emotion_assets.core.errors import UnusableDataError
 
@@ -57,7 +58,7 @@ def send_alert(alert: Alert, targets: AlertTargets, log: Callable[[str], None]) 
         if is_set:
             try:
                 send(alert, targets)
-            except (OSError, smtplib.SMTPException, UnusableDataError, ValueError) as error:
+            except (OSError, HTTPException, smtplib.SMTPException, UnusableDataError, ValueError) as error:
                 log(f"The alert was not delivered by {name}: {error}")
             else:
                 delivered.append(name)
