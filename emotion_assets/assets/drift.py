@@ -28,11 +28,12 @@ LOOKED_AT_DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26)
 def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Alerts) -> dg.MaterializeResult[None]:
     """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
 
-    Compares the predictions since the last window, or `unlabelled/` while there are fewer than 50. Two alarms in
-    a row open an incident: people are told, and asked for labels of the most telling pictures.
+    Compares the latest 500 of the predictions since the last window, or `unlabelled/` while there are fewer than 50.
+    Two alarms in a row open an incident: people are told, and asked for labels of the most telling pictures.
     """
     from emotion_assets.steps.drift.alerts import Alert, send_alert
-    from emotion_assets.steps.drift.check import REQUEST_NAME, DriftPlaces, check_drift
+    from emotion_assets.steps.drift.check import DriftPlaces, check_drift
+    from emotion_assets.steps.drift.feedback import REQUEST_NAME
 
     check = check_drift(
         places.registry.require_champion(),

@@ -33,6 +33,7 @@ def collected_feedback(places: Places) -> dg.MaterializeResult:  # type: ignore[
         "num_new_files": collected.num_new_files,
         "num_files": collected.num_files,
         "num_without_picture": collected.num_without_picture,
+        "num_set_aside": collected.num_set_aside,
     }
     check = dg.AssetCheckResult(
         passed=collected.num_without_picture * 2 <= collected.num_labels,

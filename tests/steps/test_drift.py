@@ -18,6 +18,7 @@ from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.split import read_split
 from emotion_assets.steps.drift.check import DriftPlaces, check_drift, newest_report
+from emotion_assets.steps.drift.feedback import REQUEST_NAME
 from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import DriftSource, Window, write_drift_report
@@ -144,8 +145,8 @@ def test_answer_folder_counts_what_is_no_picture(
     assert tuple(table.columns) == LOGGED_COLUMNS
 
 
-def test_evidently_agrees_with_the_verdict(tmp_path: Path) -> None:
-    """Told our tests and thresholds, Evidently's page is written, is whole, and needs no network."""
+def test_evidentlys_page_is_whole(tmp_path: Path) -> None:
+    """It is written, needs no network, and stands beside a record of the verdict."""
     current, reference = logged(200, seed=1, shift=-0.2), logged(1000, seed=0)
     verdict = judge(current, reference)
 
@@ -286,11 +287,17 @@ def test_two_alarms_in_a_row_make_an_incident(bundle_dir: Path, tmp_path: Path) 
 
 
 def test_labels_give_the_honest_verdict(bundle_dir: Path, tmp_path: Path) -> None:
-    """With labels for logged predictions the record has the share of right answers with its interval."""
+    """The record has the share of right answers among those drawn at random, with its interval, and no others."""
     bundle, _ = long_reference(bundle_dir, tmp_path)
     write_log(tmp_path / "predictions", reference_of(100, 1), version=bundle_dir.name)
     table = read_log(tmp_path / "predictions", bundle_dir.name, 100)
-    for number, row in enumerate(table.head(40).itertuples()):
+    request = table[["prediction_id", "emotion"]].assign(reason=["random"] * 40 + ["uncertain"] * 60)
+    report_dir = tmp_path / "reports" / "drift" / "20260101T000000000000"
+    report_dir.mkdir(parents=True)
+    request.to_csv(report_dir / REQUEST_NAME, index=False)
+    record = {"model_version": bundle_dir.name, "source": "unlabelled", "window": None}
+    (report_dir / "verdict.json").write_text(json.dumps(record))
+    for number, row in enumerate(table.itertuples()):
         path = tmp_path / "feedback" / str(row.prediction_id)[:2] / f"{row.prediction_id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         emotion = row.emotion if number < 30 else EMOTIONS[(EMOTIONS.index(str(row.emotion)) + 1) % 5]

@@ -52,16 +52,42 @@ def test_damaged_labels_are_passed_over(tmp_path: Path, content: str) -> None:
     assert list(read_labels(tmp_path)) == []
 
 
+def test_a_photograph_that_somebody_moved_or_deleted_does_not_come_back(
+    tmp_path: Path, faces: list[tuple[str, bytes]]
+) -> None:
+    """People are told to sort out wrong labels by hand; the next collection must not undo it."""
+    for number in range(3):
+        keep(tmp_path, f"aa{number}", faces[number][1])
+        give(tmp_path, f"aa{number}", "sad")
+    places = (tmp_path / "feedback", tmp_path / "predictions", tmp_path / "raw")
+    collect_feedback(*places)
+    moved, deleted, _ = sorted((tmp_path / "raw").rglob("*.jpeg"))
+    happy = tmp_path / "raw" / "Happy" / "feedback"
+    happy.mkdir(parents=True)
+    moved.rename(happy / moved.name)
+    deleted.unlink()
+
+    again = collect_feedback(*places)
+
+    assert (again.num_new_files, again.num_files, again.num_set_aside) == (0, 1, 2)
+    assert not moved.exists()
+    assert not deleted.exists()
+
+
 def test_performance_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
     """Fifteen of twenty labels agree: three quarters, with an interval around; fewer labels say nothing."""
     table = pd.DataFrame({"prediction_id": [f"aa{i}" for i in range(40)], "emotion": ["happy"] * 40})
+    table.assign(reason="random").to_csv(tmp_path / "random.csv")
+    table.assign(prediction_id=[f"bb{i}" for i in range(40)], reason="odd").to_csv(tmp_path / "odd.csv")
+    requests = [tmp_path / "random.csv", tmp_path / "odd.csv"]
     for number in range(19):
         give(tmp_path, f"aa{number}", "happy" if number < 15 else "sad")
-    few = labelled_performance(table, tmp_path / "feedback")
+        give(tmp_path, f"bb{number}", "sad")
+    few = labelled_performance(requests, tmp_path / "feedback")
     give(tmp_path, "aa19", "fear")
     give(tmp_path, "zz1", "fear")
 
-    enough = labelled_performance(table, tmp_path / "feedback")
+    enough = labelled_performance(requests, tmp_path / "feedback")
 
     assert (few.num_labels, few.accuracy) == (19, None)
     assert (enough.num_labels, enough.accuracy) == (20, 0.75)

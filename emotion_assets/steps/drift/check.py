@@ -15,7 +15,12 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
-from emotion_assets.steps.drift.feedback import atypical_pictures, label_request, labelled_performance
+from emotion_assets.steps.drift.feedback import (
+    REQUEST_NAME,
+    atypical_pictures,
+    label_request,
+    labelled_performance,
+)
 from emotion_assets.steps.drift.likeness import Rehearsal
 from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
@@ -25,7 +30,6 @@ from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, judge
 WINDOW_PICTURES: Final = 500
 """More rows would only find harmless differences."""
 ALARMS_OF_AN_INCIDENT: Final = 2
-REQUEST_NAME: Final = "label_request.csv"
 QUEUE_NAME: Final = "requested.json"
 
 
@@ -82,7 +86,8 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
     verdict = judge(current, reference, rehearsal)
     window = _window(verdict, source, current, before, is_new=is_new)
     if source.kind == "predictions":
-        window.performance = labelled_performance(logged, places.feedback_dir)
+        requests = _requests(places.reports_dir, classifier.version)
+        window.performance = labelled_performance(requests, places.feedback_dir)
     report_dir = places.reports_dir / "drift" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     if window.is_incident:
         requested = label_request(current, Oddness(reference).is_odd(current), places.predictions_dir)
@@ -132,6 +137,15 @@ def _last_window(reports_dir: Path, version: str) -> dict[str, Any] | None:
             found: dict[str, Any] = window
             return found
     return None
+
+
+def _requests(reports_dir: Path, version: str) -> list[Path]:
+    """Return what earlier checks of this model asked people to label."""
+    return [
+        path.with_name(REQUEST_NAME)
+        for path in sorted((reports_dir / "drift").glob(f"*/{VERDICT_NAME}"))
+        if path.with_name(REQUEST_NAME).exists() and json.loads(path.read_text())["model_version"] == version
+    ]
 
 
 def newest_report(reports_dir: Path) -> Path | None:

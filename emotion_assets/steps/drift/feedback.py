@@ -7,7 +7,7 @@ in `raw/<Emotion>/feedback/`, and the next run of the pipeline takes it in like 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,8 @@ from emotion_assets.core.files import write_atomically
 from emotion_assets.core.logged_values import PROBABILITY_COLUMNS
 
 FEEDBACK_NAME: Final = "feedback"
+COLLECTED_NAME: Final = "collected.txt"
+REQUEST_NAME: Final = "label_request.csv"
 PICTURES_NAME: Final = "pictures"
 NUM_REQUESTED: Final = 100
 MIN_LABELS: Final = 20
@@ -37,11 +39,17 @@ class Collected:
     num_files: int
     num_without_picture: int
     """Labels whose picture was not kept, or is gone."""
+    num_set_aside: int
+    """Labels whose photograph somebody moved or deleted; it does not come back."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPerformance:
-    """How often people agreed with the answers that they labelled; the honest verdict on recent traffic."""
+    """How often people agreed with answers that were drawn at random for labelling: the honest verdict.
+
+    Labels that people gave on their own are mostly corrections, and those of odd or uncertain pictures are of the hard
+    ones; neither says how often the model is right.
+    """
 
     num_labels: int
     accuracy: float | None
@@ -66,29 +74,37 @@ def read_labels(feedback_dir: Path) -> Iterator[tuple[str, str]]:
 
 
 def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -> Collected:
-    """Copy the kept pictures of labelled predictions to `raw/<Emotion>/feedback/`; those that are there stay.
+    """Copy the kept pictures of labelled predictions to `raw/<Emotion>/feedback/`, each once.
 
     Args:
-        feedback_dir: the service's labels.
+        feedback_dir: the service's labels; gets `collected.txt`, the ids of what was copied.
         predictions_dir: with the kept pictures.
         raw_dir: the labelled photographs' folder.
     """
     kept = {path.stem: path for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
     folders = {emotion: raw_dir / emotion.capitalize() / FEEDBACK_NAME for emotion in EMOTIONS}
     there = {emotion: {path.stem for path in folder.glob("*.*")} for emotion, folder in folders.items()}
-    num_labels = num_new = num_files = num_without = 0
+    collected_path = feedback_dir / COLLECTED_NAME
+    before = set(collected_path.read_text().split()) if collected_path.exists() else set()
+    collected = set(before)
+    num_labels = num_new = num_without = num_set_aside = 0
     for prediction_id, emotion in read_labels(feedback_dir):
         num_labels += 1
         if prediction_id in there[emotion]:
-            num_files += 1
+            collected.add(prediction_id)
+        elif prediction_id in before:
+            num_set_aside += 1
         elif prediction_id in kept:
             source = kept[prediction_id]
             write_atomically(folders[emotion] / source.name, source.read_bytes())
+            collected.add(prediction_id)
             num_new += 1
-            num_files += 1
         else:
             num_without += 1
-    return Collected(num_labels, num_new, num_files, num_without)
+    if collected != before:
+        write_atomically(collected_path, "".join(f"{name}\n" for name in sorted(collected)))
+    num_files = num_labels - num_set_aside - num_without
+    return Collected(num_labels, num_new, num_files, num_without, num_set_aside)
 
 
 def label_request(
@@ -134,18 +150,21 @@ def atypical_pictures(window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predi
     return [kept[names[i]] for i in order if names[i] in kept]
 
 
-def labelled_performance(predictions: pd.DataFrame, feedback_dir: Path) -> LabelledPerformance:
-    """Compare labels with the answers they belong to.
+def labelled_performance(requests: Sequence[Path], feedback_dir: Path) -> LabelledPerformance:
+    """Compare the labels of predictions that were drawn at random with the answers that they belong to.
 
     Args:
-        predictions: a window of the log, with `prediction_id` and `emotion`.
+        requests: what `label_request` returned, as CSV files.
         feedback_dir: the service's labels.
     """
-    labels = pd.Series(dict(read_labels(feedback_dir)), dtype=object)
-    joined = predictions[predictions["prediction_id"].isin(labels.index)]
-    num = len(joined)
-    if num < MIN_LABELS:
-        return LabelledPerformance(num, None, None, None)
-    num_right = int((labels[joined["prediction_id"]].to_numpy() == joined["emotion"].to_numpy()).sum())
-    interval = binomtest(num_right, num).proportion_ci(method="wilson")
-    return LabelledPerformance(num, num_right / num, float(interval.low), float(interval.high))
+    asked = {
+        str(row.prediction_id): str(row.emotion)
+        for path in requests
+        for row in pd.read_csv(path, dtype=str).itertuples()
+        if row.reason == "random"
+    }
+    is_right = [asked[name] == emotion for name, emotion in read_labels(feedback_dir) if name in asked]
+    if len(is_right) < MIN_LABELS:
+        return LabelledPerformance(len(is_right), None, None, None)
+    interval = binomtest(sum(is_right), len(is_right)).proportion_ci(method="wilson")
+    return LabelledPerformance(len(is_right), sum(is_right) / len(is_right), float(interval.low), float(interval.high))
