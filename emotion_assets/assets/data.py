@@ -7,7 +7,7 @@ which are the same photograph and which split they go to is decided in `steps.da
 import dagster as dg
 import pandas as pd
 
-from emotion_assets.assets.metadata import picture, table
+from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, picture, table
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
 from emotion_assets.steps.data.catalogue import TABLE_NAME, folder_signature, take_stock
@@ -67,7 +67,7 @@ def raw_images(context: dg.AssetExecutionContext, places: Places) -> dg.Material
                 for name, content in catalogue_pictures(places.catalogue_dir, catalogue).items()
             },
             "fingerprint": report.fingerprint,
-            "folder_signature": signature,
+            SIGNATURE_NAME: signature,
             "catalogue": dg.MetadataValue.path(places.catalogue_dir / TABLE_NAME),
         },
     )
@@ -102,12 +102,13 @@ def few_files_are_refused(places: Places) -> dg.AssetCheckResult:
 
 
 @dg.asset(group_name="emotions", kinds={"numpy", "dataset"}, code_version=_CODE_VERSION, deps=[raw_images])
-def greyscale_splits(places: Places) -> dg.MaterializeResult[None]:
+def greyscale_splits(context: dg.AssetExecutionContext, places: Places) -> dg.MaterializeResult[None]:
     """64×64 grey faces in train, val and test (80/10/10 of each emotion).
 
     A picture keeps its split for ever, near-duplicates share one, and a photograph that carries two labels is
     left out.
     """
+    ingest = ingested_as(context.instance, raw_images.key)
     report = make_splits(places.catalogue_dir, places.splits_dir)
     split = read_split(places.splits_dir, "train")
     order = split.class_indices.argsort(kind="stable")
@@ -123,6 +124,7 @@ def greyscale_splits(places: Places) -> dg.MaterializeResult[None]:
             "faces": picture(contact_sheet(split.pixels[order[::step][:_NUM_SHOWN]]), "faces of the train split"),
             "fingerprint": report.fingerprint,
             "splits": dg.MetadataValue.path(places.splits_dir),
+            **ingest,
         },
     )
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+SIGNATURE_NAME = "folder_signature"
+"""What `raw/` looked like, in the metadata of all that was made of it."""
+
 
 def picture(content: bytes, text: str) -> dg.MarkdownMetadataValue:
     """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log for ever."""
@@ -28,3 +31,15 @@ def _cell(value: str | float | bool) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value).replace("|", "\\|")
+
+
+def ingested_as(instance: dg.DagsterInstance, upstream: dg.AssetKey) -> dict[str, str]:
+    """Return the `folder_signature` of the ingest that `upstream` was made from, to be handed on; nothing if unknown.
+
+    So it can be told from any asset which state of `raw/` it goes back to.
+    """
+    event = instance.get_latest_materialization_event(upstream)
+    if event is None or event.asset_materialization is None:
+        return {}
+    found = event.asset_materialization.metadata.get(SIGNATURE_NAME)
+    return {SIGNATURE_NAME: str(found.value)} if found else {}

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from emotion_assets.assets.data import greyscale_splits
-from emotion_assets.assets.metadata import picture
+from emotion_assets.assets.metadata import ingested_as, picture
 from emotion_assets.core.bundle import arithmetic, read_manifest
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
@@ -82,6 +82,7 @@ def trained_cnn(
     from emotion_assets.steps.evaluation.figures import learning_curve_figure
     from emotion_assets.steps.training.run import train_bundle
 
+    ingest = ingested_as(context.instance, greyscale_splits.key)
     choices = config.model_dump()
     bundle_dir = train_bundle(
         places.splits_dir,
@@ -110,6 +111,7 @@ def trained_cnn(
             "configuration": dg.MetadataValue.json(manifest.configuration),
             "data_fingerprint": manifest.data_fingerprint,
             "bundle": dg.MetadataValue.path(bundle_dir),
+            **ingest,
         },
     )
 

@@ -8,8 +8,9 @@ import time
 
 import dagster as dg
 
-from emotion_assets.assets.data import raw_images
 from emotion_assets.assets.drift import drift_report
+from emotion_assets.assets.metadata import ingested_as
+from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
@@ -18,7 +19,7 @@ DRIFT_COOLDOWN_SECONDS = 6 * 3600
 """Between two runs that drift asked for; labels that trickle in must not start one each."""
 _INTERVAL_SECONDS = Automation.from_environment().interval_seconds
 RETRY_SECONDS = 3600
-"""A run that failed before it ingested the new files is requested again after so long, not every minute."""
+"""A run that failed before it had trained on the new files is requested again after so long, not every minute."""
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -29,8 +30,8 @@ def new_images_sensor(
     signature, num_files, newest = folder_signature(places.raw_dir)
     if num_files == 0:
         return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
-    if signature == _ingested_signature(context):
-        return dg.SkipReason(f"Nothing new: the {num_files:,} files are known.")
+    if _is_learnt(context, signature):
+        return dg.SkipReason(f"Nothing new: the newest model was trained on these {num_files:,} files.")
     if reason := _unquiet(num_files, newest, automation.quiet_seconds):
         return dg.SkipReason(reason)
     if _is_retraining(context):
@@ -53,10 +54,11 @@ def drift_sensor(
         suffix = in_a_row if state == "answers_changed" else ""
         return dg.SkipReason(f"The latest drift report says {state}{suffix}: {cause}")
     signature, num_files, newest = folder_signature(places.raw_dir)
-    if signature == _ingested_signature(context):
+    if _is_learnt(context, signature):
         return dg.SkipReason(
-            f"Answers changed: {cause} The {num_files:,} labelled photographs are the ones that the model was trained "
-            f"on, so training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
+            f"Answers changed: {cause} The {num_files:,} labelled photographs are the ones that the newest model was "
+            "trained on, so training again would teach nothing. Label recent pictures and put them into "
+            f"{places.raw_dir}."
         )
     if reason := _unquiet(num_files, newest, automation.quiet_seconds):
         return dg.SkipReason(f"Answers changed: {cause} {reason}")
@@ -84,12 +86,12 @@ def _request(
     tags: dict[str, str],
     cooldown_seconds: float = 0,
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one run; for the same files again only after a while, should that run fail before it took them in."""
+    """Ask for one run; for the same files again only after a while, should that run fail before it trained a model."""
     last = json.loads(context.cursor or "{}")
     waited_seconds = time.time() - last.get("at", 0)
     if last.get("signature") == signature and 0 <= waited_seconds < RETRY_SECONDS:
         return dg.SkipReason(
-            f"A run for these files was requested {waited_seconds / 60:.0f} minutes ago and did not take them in. "
+            f"A run for these files was requested {waited_seconds / 60:.0f} minutes ago and trained no model. "
             f"Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
         )
     if 0 <= waited_seconds < cooldown_seconds:
@@ -101,12 +103,9 @@ def _request(
     return dg.SensorResult([request], cursor=json.dumps({"signature": signature, "at": time.time()}))
 
 
-def _ingested_signature(context: dg.SensorEvaluationContext) -> str | None:
-    """Return what `raw/` looked like when it was ingested last."""
-    event = context.instance.get_latest_materialization_event(raw_images.key)
-    if event is None or event.asset_materialization is None:
-        return None
-    return str(event.asset_materialization.metadata["folder_signature"].value)
+def _is_learnt(context: dg.SensorEvaluationContext, signature: str) -> bool:
+    """Tell whether the newest model goes back to an ingest of `raw/` as it is now."""
+    return signature in ingested_as(context.instance, trained_cnn.key).values()
 
 
 def _is_retraining(context: dg.SensorEvaluationContext) -> bool:
@@ -117,5 +116,10 @@ def _is_retraining(context: dg.SensorEvaluationContext) -> bool:
         dg.DagsterRunStatus.STARTED,
         dg.DagsterRunStatus.CANCELING,
     ]
-    filters = dg.RunsFilter(job_name=retrain.name, statuses=statuses)
-    return bool(context.instance.get_run_records(filters, limit=1))
+    runs = context.instance.get_runs(dg.RunsFilter(statuses=statuses))
+    # From the UI assets are materialized in a job without a name of ours; without a selection it is all of them.
+    return any(
+        run.job_name == retrain.name
+        or (run.job_name.startswith("__ASSET_JOB") and trained_cnn.key in (run.asset_selection or {trained_cnn.key}))
+        for run in runs
+    )

@@ -89,24 +89,43 @@ def test_an_empty_folder_is_no_reason(places: Places, instance: dg.DagsterInstan
     assert "no photograph" in tick(new_images_sensor, places, instance).skip_message
 
 
-def test_what_was_ingested_by_hand_is_not_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_what_was_learnt_by_hand_is_not_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
     """After a run from the UI the sensor does not start another for the same files."""
     put(places, face)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
-    report_event(instance, "raw_images", {"folder_signature": signature})
+    report_event(instance, "trained_cnn", {"folder_signature": signature})
 
     assert "Nothing new" in tick(new_images_sensor, places, instance).skip_message
 
 
-def test_no_second_run_while_one_is_going_on(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
-    """The sensor waits for a retrain that is going on, and forgets nothing."""
+def test_what_was_only_ingested_is_still_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """A run that failed after the ingest has taught nothing."""
+    put(places, face)
+    signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
+    for key in ("raw_images", "greyscale_splits"):
+        report_event(instance, key, {"folder_signature": signature})
+
+    assert len(tick(new_images_sensor, places, instance).run_requests) == 1
+
+
+@pytest.mark.parametrize("job_name", ["retrain", "__ASSET_JOB"])
+def test_no_second_run_while_one_is_going_on(
+    places: Places, instance: dg.DagsterInstance, face: bytes, job_name: str
+) -> None:
+    """The sensor waits for a retrain that is going on, also one of the UI's button, and forgets nothing."""
     put(places, face)
     from emotion_assets.definitions import defs
 
-    run = instance.create_run_for_job(defs.resolve_job_def("retrain"), status=dg.DagsterRunStatus.STARTED)
+    run = instance.create_run_for_job(defs.resolve_job_def(job_name), status=dg.DagsterRunStatus.STARTED)
     assert "queued or running" in tick(new_images_sensor, places, instance).skip_message
 
     instance.delete_run(run.run_id)
+    other = instance.create_run_for_job(
+        defs.resolve_job_def("__ASSET_JOB"),
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset([dg.AssetKey("drift_report")]),
+    )
+    assert other.asset_selection
     assert len(tick(new_images_sensor, places, instance).run_requests) == 1
 
 
@@ -124,7 +143,7 @@ def test_one_alarm_is_no_incident(places: Places, instance: dg.DagsterInstance, 
 def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
     """After a run that drift asked for, other new files wait some hours before drift asks again."""
     put(places, face)
-    report_event(instance, "raw_images", {"folder_signature": "of yesterday"})
+    report_event(instance, "trained_cnn", {"folder_signature": "of yesterday"})
     report_event(instance, "drift_report", INCIDENT)
     cursor = json.loads(tick(drift_sensor, places, instance).cursor) | {"signature": "other files"}
 
@@ -147,7 +166,7 @@ def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.Dagster
 
     report_event(instance, "drift_report", INCIDENT)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
-    report_event(instance, "raw_images", {"folder_signature": signature})
+    report_event(instance, "trained_cnn", {"folder_signature": signature})
     assert "Label recent pictures" in tick(drift_sensor, places, instance).skip_message
 
 
@@ -156,7 +175,7 @@ def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
 ) -> None:
     """An alarm with new photographs starts one run; the same alarm starts no second one."""
     put(places, face)
-    report_event(instance, "raw_images", {"folder_signature": "of yesterday"})
+    report_event(instance, "trained_cnn", {"folder_signature": "of yesterday"})
     report_event(instance, "drift_report", INCIDENT)
 
     first = tick(drift_sensor, places, instance)
@@ -167,11 +186,11 @@ def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
 
 
 def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
-    """Files that no run took in are not forgotten, and not asked for every minute either."""
+    """Files that no run learnt from are not forgotten, and not asked for every minute either."""
     put(places, face)
     cursor = json.loads(tick(new_images_sensor, places, instance).cursor)
 
-    assert "did not take them in" in tick(new_images_sensor, places, instance, json.dumps(cursor)).skip_message
+    assert "trained no model" in tick(new_images_sensor, places, instance, json.dumps(cursor)).skip_message
     cursor["at"] -= RETRY_SECONDS + 1
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
@@ -182,7 +201,7 @@ def test_a_delivery_that_was_undone_and_redone_is_taken_in(
     """Signatures that were seen before count again when they are not the ingested one."""
     put(places, face)
     first = tick(new_images_sensor, places, instance)
-    report_event(instance, "raw_images", {"folder_signature": "with one more file"})
+    report_event(instance, "trained_cnn", {"folder_signature": "with one more file"})
     cursor = json.loads(first.cursor) | {"signature": "with one more file"}
 
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
