@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -150,14 +151,26 @@ def _stage(staging: Path, version: str) -> None:
 
 
 def _is_built(bento_dir: Path, staging: Path) -> bool:
-    """Tell whether the bento is whole and holds exactly the code that would be packed now."""
-    if not (bento_dir / "bento.yaml").exists() or not (bento_dir / "env" / "python" / "requirements.txt").exists():
+    """Tell whether the bento is whole and holds exactly the code and packages that would be packed now."""
+    requirements_path = bento_dir / "env" / "python" / "requirements.txt"
+    if not (bento_dir / "bento.yaml").exists() or not requirements_path.exists():
+        return False
+    # The image gets the versions that were installed here; an update for safety's sake must reach it.
+    if not all(_is_installed(requirement) for requirement in requirements_path.read_text().split()):
         return False
     files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
     return all(
         (bento_dir / "src" / name).is_file() and sha256_of(bento_dir / "src" / name) == sha256_of(staging / name)
         for name in files
     )
+
+
+def _is_installed(requirement: str) -> bool:
+    name, _, pinned = requirement.partition("==")
+    try:
+        return version(name) == pinned
+    except PackageNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -182,24 +195,26 @@ def _imported_anew(package: str) -> Iterator[None]:
 
 def _build(staging: Path, bento_dir: Path, labels: dict[str, str]) -> None:
     """Build in a store of its own, then move the whole bento into place: what is served now stays until then."""
-    version = bento_dir.name
-    workshop = bento_dir.parent.parent / ".building"
+    name = f"{BENTO_NAME}:{bento_dir.name}"
+    # Beside BentoML's store, on the same file system: in it, every folder must be named like a bento.
+    workshop = bento_dir.parents[2] / ".emotion_building"
     shutil.rmtree(workshop, ignore_errors=True)
     (workshop / BENTO_NAME).mkdir(parents=True)
-    with contextlib.chdir(staging), _imported_anew("emotion_service"):
-        try:
+    try:
+        with contextlib.chdir(staging), _imported_anew("emotion_service"):
             bentoml.bentos.build(
                 SERVICE,
                 build_ctx=str(staging),
                 include=["**/*"],
                 labels=labels,
-                version=version,
+                version=bento_dir.name,
                 name=BENTO_NAME,
                 _bento_store=BentoStore(workshop),
             )
-        except BentoMLException as error:
-            raise BundleMismatchError(f"BentoML could not build {BENTO_NAME}:{version} ({error}).") from error
-    bento_dir.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(bento_dir, ignore_errors=True)
-    (workshop / BENTO_NAME / version).rename(bento_dir)
-    shutil.rmtree(workshop)
+        bento_dir.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(bento_dir, ignore_errors=True)
+        (workshop / BENTO_NAME / bento_dir.name).rename(bento_dir)
+    except BentoMLException as error:
+        raise BundleMismatchError(f"BentoML could not build {name} ({error}).") from error
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
