@@ -235,6 +235,27 @@ def test_judging_the_champion_again_records_nothing(bundle_dir: Path, drawn_root
     assert len(registry.history()) == 1
 
 
+def test_a_forced_champion_keeps_its_reason_when_it_is_evaluated_again(
+    bundle_dir: Path, drawn_root: Path, tmp_path: Path
+) -> None:
+    """Held against itself it would be equal, or refused: neither is what happened."""
+    import shutil
+
+    shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
+    registry = Registry(tmp_path / "models")
+    strict = replace(LENIENT, min_accuracy=1.1)
+    places = where(drawn_root, tmp_path)
+
+    first = judge_candidate(places, registry, strict, force_reason="the only one there is")
+    predictions = places.reports_dir / "evaluation" / bundle_dir.name / "predictions.parquet"
+    pd.read_parquet(predictions).head(3).to_parquet(predictions)
+    again = [judge_candidate(places, registry, gate) for gate in (strict, LENIENT)]
+
+    assert [judgement.decision for judgement in again] == [first.decision] * 2
+    assert "the only one there is" in (tmp_path / "models" / bundle_dir.name / "model_card.md").read_text()
+    assert len(pd.read_parquet(predictions)) == 3
+
+
 def test_the_champion_is_judged_on_new_faces_too(tmp_path: Path) -> None:
     """Faces that came since it was accepted are told apart from those it was judged on."""
     from emotion_assets.steps.evaluation.judge import _growth

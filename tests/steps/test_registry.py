@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.errors import MissingModelError, UnusableDataError
+from emotion_assets.core.errors import BundleMismatchError, MissingModelError, UnusableDataError
 from emotion_assets.steps.evaluation.compare import GateConfig
 from emotion_assets.steps.evaluation.decision import Decision
 from emotion_assets.steps.evaluation.judge import Where, judge_candidate
@@ -71,6 +71,31 @@ def test_roll_back_to_a_named_version(root: Path) -> None:
     assert registry.history()[-1]["reason"] == "complaints about surprise"
     assert registry.roll_back(version(4)) == version(4)
     assert registry.rolled_back() == {version(1)}
+
+
+def test_roll_back_never_goes_forward(root: Path, bundle_dir: Path) -> None:
+    """After a step back to a named version, one step more goes to what served before that."""
+    registry = Registry(root / "models")
+    registry.roll_back(version(1))
+    with pytest.raises(MissingModelError, match="no accepted model to go back to"):
+        registry.roll_back()
+    decide(registry, add_bundle(root / "models", bundle_dir, 6))
+
+    assert registry.line() == [version(1), version(6)]
+    assert registry.roll_back() == version(1)
+
+
+def test_roll_back_to_a_damaged_model_changes_nothing(root: Path) -> None:
+    """The model that serves stays the champion, and can be judged against."""
+    registry = Registry(root / "models")
+    (root / "models" / version(2) / "model.onnx").write_bytes(b"torn")
+    entries = len(registry.history())
+
+    with pytest.raises(BundleMismatchError):
+        roll_back(root / "models", root / "reports")
+
+    assert registry.champion() == version(4)
+    assert len(registry.history()) == entries
 
 
 def test_roll_back_packs_the_earlier_model(root: Path) -> None:

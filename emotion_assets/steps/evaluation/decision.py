@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class Decision:
     """Median time of one face on one thread."""
     force_reason: str | None = None
     """Why a person accepted it although the gate refused; `reasons` keeps what the gate said."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `as_record` returned, whatever was added to it."""
+        return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
 
     def as_record(self) -> dict[str, Any]:
         """Return the decision for JSON."""

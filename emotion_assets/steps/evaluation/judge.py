@@ -112,7 +112,11 @@ def _judge(
         growth = _growth(where.reports_dir / "evaluation" / champion_version, split, champion)
     latency_ms = latency_of(candidate_dir)
     decision = decide(answers, scores, champion, champion_scores, gate, latency_ms=latency_ms)
-    if answers.version in registry.rolled_back():
+    accepted = registry.acceptance(answers.version) if answers.version == champion_version else None
+    if accepted is not None:
+        # It serves: held against itself it could only be refused, or lose the reason for which a person accepted it.
+        decision = accepted
+    elif answers.version in registry.rolled_back():
         refusal = f"{answers.version} was rolled back by a person. Train anew, or force it with a reason."
         decision = dataclasses.replace(decision, is_accepted=False, reasons=[refusal, *decision.reasons])
     if not decision.is_accepted and force_reason is not None:
@@ -133,7 +137,7 @@ def _judge(
     )
     report_dir = where.reports_dir / "evaluation" / answers.version
     log("Writing the report")
-    pictures = write_report(report_dir, evaluation, split, answers)
+    pictures = write_report(report_dir, evaluation, split, answers, keeps_predictions=accepted is not None)
     write_card(candidate_dir, evaluation, where.reports_dir)
     if champion_version != answers.version:
         registry.record(decision)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.core.bundle import MANIFEST_NAME, is_version
+from emotion_assets.core.bundle import MANIFEST_NAME, check_files, is_version, read_manifest
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.files import locked, write_json
 from emotion_assets.steps.evaluation.decision import Decision
@@ -90,6 +90,13 @@ class Registry:
         )
         return list(reversed(order))
 
+    def acceptance(self, version: str) -> Decision | None:
+        """Return the gate's latest decision that accepted a version, or None if there is none."""
+        for entry in reversed(self.history()):
+            if entry.get("candidate") == version and entry.get("is_accepted"):
+                return Decision.from_record(entry)
+        return None
+
     def rolled_back(self) -> set[str]:
         """Return the versions that a person stepped back from, and that were not accepted since."""
         found: set[str] = set()
@@ -101,24 +108,39 @@ class Registry:
                 found.discard(entry["candidate"])
         return found
 
+    def line(self) -> list[str]:
+        """Return the champions that led to the present one, oldest first, as if steps back had undone what they undid.
+
+        An acceptance comes on top; a step back ends at its target, or puts it on top if it is none of the line.
+        """
+        found: list[str] = []
+        for entry in self.history():
+            if "rolled_back_to" in entry:
+                target = entry["rolled_back_to"]
+                found = found[: found.index(target) + 1] if target in found else [*found, target]
+            elif entry.get("is_accepted"):
+                found = [name for name in found if name != entry["candidate"]] + [entry["candidate"]]
+        return found
+
     def record(self, decision: Decision) -> None:
         """Append a decision to the history, and move the pointer if the candidate was accepted."""
         self._append(decision.as_record(), decision.candidate if decision.is_accepted else None)
 
     def roll_back(self, version: str | None = None, reason: str = "") -> str:
-        """Move the pointer back to `version`, or to the one accepted before the present champion.
+        """Move the pointer back to `version`, or to the champion before the present one.
 
         Returns:
             The version that is accepted now.
 
         Raises:
             MissingModelError: there is no such version, it was never accepted, or there is none to go back to.
+            BundleMismatchError: its bundle is damaged; the pointer stays.
         """
         champion = self.champion()
         complete = set(self.versions())
         choices = [name for name in self.accepted() if name in complete and name != champion]
         if version is None:
-            earlier = [name for name in choices if name not in self.rolled_back()]
+            earlier = [name for name in self.line() if name in choices]
             if not earlier:
                 raise MissingModelError(
                     f"There is no accepted model to go back to from {champion}. `make models` lists all of them."
@@ -129,6 +151,7 @@ class Registry:
                 f"{version} is the champion itself, was never accepted, or is gone. "
                 f"One can go back to: {', '.join(choices) or 'none'}."
             )
+        check_files(self.models_dir / version, read_manifest(self.models_dir / version))
         self._append({"rolled_back_from": champion, "rolled_back_to": version, "reason": reason}, version)
         return version
 

@@ -89,8 +89,18 @@ class Evaluation:
         }
 
 
-def write_report(report_dir: Path, evaluation: Evaluation, split: Split, answers: Answers) -> dict[str, bytes]:
+def write_report(
+    report_dir: Path, evaluation: Evaluation, split: Split, answers: Answers, *, keeps_predictions: bool = False
+) -> dict[str, bytes]:
     """Write `report.html`, `predictions.parquet` and `scores.json` (last) into `report_dir`.
+
+    Args:
+        report_dir: of this model.
+        evaluation: what is told.
+        split: the test faces.
+        answers: of the model for these.
+        keeps_predictions: whether an earlier `predictions.parquet` stays: it says on which faces the model was
+            accepted.
 
     Returns:
         The pictures of the report by name, for the asset's metadata.
@@ -103,7 +113,8 @@ def write_report(report_dir: Path, evaluation: Evaluation, split: Split, answers
     table.insert(1, "true_emotion", [EMOTIONS[index] for index in answers.class_indices])
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
-    write_atomically(report_dir / PREDICTIONS_NAME, buffer.getvalue())
+    if not (keeps_predictions and (report_dir / PREDICTIONS_NAME).exists()):
+        write_atomically(report_dir / PREDICTIONS_NAME, buffer.getvalue())
     write_json(report_dir / SCORES_NAME, {**evaluation.as_record(), "risk_coverage": curve})
     return pictures
 

@@ -67,7 +67,7 @@ def roll_back(models_dir: Path, reports_dir: Path, version: str | None = None, r
 
     Raises:
         MissingModelError: there is none to go back to.
-        BundleMismatchError: its bundle is damaged.
+        BundleMismatchError: its bundle is damaged; the champion stays.
     """
     from emotion_assets.steps.packing.pack import pack, read_labels
 
@@ -89,17 +89,19 @@ def clean_models(
 ) -> list[str]:
     """Remove old judged models with their reports, bentos and stored copies; return their versions.
 
-    The champion, the accepted models before it and the newest refused ones stay, as many as are asked for;
-    so does everything that no gate has judged yet. The history keeps every decision.
+    The champion, the champions before it and the newest refused ones stay, as many as are asked for; so does
+    everything that no gate has judged yet. Where fewer were champions before it, those that were rolled back stay,
+    too. The history keeps every decision.
     """
     from emotion_assets.steps.packing.pack import forget
 
     registry = Registry(models_dir)
     with registry.locked():
-        champion, accepted = registry.champion(), registry.accepted()
+        champion, accepted, line = registry.champion(), registry.accepted(), registry.line()
         judged = {entry["candidate"] for entry in registry.history() if "candidate" in entry}
         complete = [version for version in registry.versions() if version in judged]
-        earlier = [version for version in accepted if version in complete and version != champion]
+        in_order = [version for version in accepted if version not in line] + line
+        earlier = [version for version in in_order if version in complete and version != champion]
         refused = [version for version in complete if version not in accepted]
         stay = {champion, *_last(earlier, kept_accepted), *_last(refused, kept_refused)}
         removed = [version for version in complete if version not in stay]
