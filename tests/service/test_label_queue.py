@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from emotion_service.app import EmotionApp
 from emotion_service.label_queue import REQUEST_NAME
 from emotion_service.settings import Settings
 from tests.service.conftest import logged
+from tests.service.test_abuse import Served
 
 HEADERS = {"Authorization": "Bearer secret"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -88,3 +92,59 @@ def test_without_a_request_the_queue_is_empty(app: EmotionApp) -> None:
                 (folder / REQUEST_NAME).write_text(text)
             assert client.get("/label_requests").json() == []
     app.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+def test_a_label_is_for_the_face_on_the_screen(app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
+    """Keys between two faces, held keys and shortcuts label nothing; a label that was not kept can be given again."""
+    from playwright.sync_api import Route, expect, sync_playwright
+
+    ids = answered(app, faces, 3)
+    given: list[dict[str, str]] = []
+    answers = [429, 200, 200]
+
+    def late(route: Route) -> None:
+        time.sleep(0.5)
+        route.continue_()
+
+    def feedback(route: Route) -> None:
+        given.append(route.request.post_data_json)
+        status = answers.pop(0)
+        body = {"error": {"code": "rate_limited", "message": "Too many."}} if status != 200 else {}
+        route.fulfill(status=status, json=body)
+
+    with Served(app) as served, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.route("**/label_picture*", late)
+        page.route("**/feedback", feedback)
+        page.goto(f"{served.address}/label")
+        page.get_by_label("Token of the service").fill("secret")
+        page.get_by_role("button", name="Begin").click()
+        page.keyboard.press("3")
+        expect(page.get_by_role("img")).to_be_visible()
+        page.keyboard.press("Control+3")
+        assert given == []
+        page.keyboard.press("3")
+        expect(page.get_by_role("status")).to_contain_text("Not kept: Too many.")
+        page.keyboard.press("3")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_role("status")).to_contain_text("3 to go")
+        page.keyboard.down("3")
+        page.keyboard.down("3")
+        expect(page.get_by_role("status")).to_contain_text("2 to go")
+        page.keyboard.down("3")
+        page.keyboard.up("3")
+        page.get_by_role("button", name="skip").click()
+        expect(page.get_by_role("status")).to_contain_text("1 to go")
+        page.get_by_role("button", name="fear").click()
+        expect(page.get_by_role("status")).to_contain_text("Nothing is waiting")
+        expect(page.get_by_role("img")).to_be_hidden()
+        browser.close()
+    app.close()
+
+    assert given == [
+        {"prediction_id": ids[0], "emotion": "happy"},
+        {"prediction_id": ids[0], "emotion": "happy"},
+        {"prediction_id": ids[2], "emotion": "fear"},
+    ]
