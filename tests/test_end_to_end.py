@@ -350,4 +350,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def count_records(site: Site) -> int:
     paths = (site.data / "predictions").rglob("*.jsonl")
-    return sum(len({json.loads(line)["prediction_id"] for line in path.read_text().splitlines()}) for path in paths)
+    ids = [json.loads(line)["prediction_id"] for path in paths for line in path.read_text().splitlines()]
+    assert len(set(ids)) == len(ids)
+    return len(ids)
