@@ -32,6 +32,7 @@ BASE = "docker.io/library/python:3.11-slim"
 HEALTH = "/home/bentoml/bento/src/emotion_service/health.py"
 MAX_MEGABYTES, MAX_START_SECONDS = 450, 10
 UNWANTED = ("torch", "dagster", "lightning", "pandas", "evidently")
+LIMITS = [f"--ulimit={kind}=8192:8192" for kind in ("nofile", "nproc")]
 COMPILERS = ("gcc", "cc", "g++", "clang", "ld", "make", "uv")
 
 
@@ -74,12 +75,11 @@ class Container:
             "EMOTION_WORKERS": "2",
             "EMOTION_DATA_DIR": "/data",
         }
-        limits = [f"--ulimit={kind}=8192:8192" for kind in ("nofile", "nproc")]
         hardening = ["--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges"]
         variables = [f"--env={key}={value}" for key, value in settings.items()]
         serve = ["serve", "--host", "127.0.0.1", "--port", str(port)]
         self.id = output_of(
-            *("podman", "--runtime=runc", "run", "--detach", "--network=host", *limits, *hardening, *variables),
+            *("podman", "--runtime=runc", "run", "--detach", "--network=host", *LIMITS, *hardening, *variables),
             *(f"--volume={data_dir}:/data", *more, image, *serve),
         )
 
@@ -153,8 +153,8 @@ def main() -> None:
     image = build(tag)
     size = megabytes(image)
     check(f"the image has {size:.0f} MB unpacked, at most {MAX_MEGABYTES}", size <= MAX_MEGABYTES)
-    look = ("podman", "--runtime=runc", "run", "--rm", "--network=host", "--entrypoint=stat")
-    owner = output_of(*look, image, "-c", "%U", "/data")
+    look = ("podman", "--runtime=runc", "run", "--rm", "--network=host", *LIMITS, "--entrypoint=stat", image)
+    owner = output_of(*look, "-c", "%U", "/data")
     check("a new volume will be the plain user's, as /data is", owner == "bentoml")
 
     with tempfile.TemporaryDirectory() as folder:
