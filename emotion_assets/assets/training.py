@@ -17,7 +17,7 @@ from emotion_assets.resources import Places, code_version
 class TrainingRunConfig(dg.Config):
     """A preset, and what to change in it; a field left empty keeps the preset's value."""
 
-    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 75).")
+    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 80).")
     epochs: int | None = Field(None, ge=1, description="Passes over the train split.")
     max_minutes: float | None = Field(
         None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
