@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import dagster as dg
 import pytest
@@ -22,6 +24,17 @@ from emotion_assets.steps.training.run import train_bundle
 
 CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2}
 CHOICES |= {"num_teachers": 1, "rights_faces": True}
+
+
+def train_together(
+    splits_dir: Path,
+    root: Path,
+    changes: Mapping[str, object] = MappingProxyType({}),
+    log: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Train in two processes with models and work below `root`."""
+    places = (splits_dir, root / "models", root / "work")
+    return train_bundle(*places, preset="quick", overrides=CHOICES | dict(changes), code_version="x", log=log)
 
 
 def test_processes_share_each_batch() -> None:
@@ -64,23 +77,9 @@ def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> N
 def test_an_error_of_a_process_is_raised_here(drawn_root: Path, tmp_path: Path) -> None:
     """The kind and the sentence are those of a run in one process."""
     with pytest.raises(FloatingPointError, match="Lower learning_rate"):
-        train_bundle(
-            drawn_root / "splits",
-            tmp_path / "models",
-            tmp_path / "work",
-            preset="quick",
-            overrides=CHOICES | {"adam_learning_rate": 1e30, "learning_rate": 1e30},
-            code_version="test",
-        )
+        train_together(drawn_root / "splits", tmp_path, {"adam_learning_rate": 1e30, "learning_rate": 1e30})
     with pytest.raises(UnusableDataError):
-        train_bundle(
-            tmp_path / "none",
-            tmp_path / "models",
-            tmp_path / "work",
-            preset="quick",
-            overrides=CHOICES,
-            code_version="test",
-        )
+        train_together(tmp_path / "none", tmp_path)
 
 
 class Cancelled(BaseException):
@@ -97,15 +96,7 @@ def test_a_cancelled_run_leaves_no_model(drawn_root: Path, tmp_path: Path) -> No
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        train_bundle(
-            drawn_root / "splits",
-            tmp_path / "models",
-            tmp_path / "work",
-            preset="quick",
-            overrides=CHOICES | {"num_teachers": 0, "rights_faces": False},
-            code_version="test",
-            log=cancel,
-        )
+        train_together(drawn_root / "splits", tmp_path, {"num_teachers": 0, "rights_faces": False}, log=cancel)
 
     assert workers
     wait_until_gone(workers)
@@ -131,15 +122,7 @@ def test_a_killed_run_leaves_no_process_behind_and_goes_on_later(drawn_root: Pat
     assert len(workers) == 3  # the launcher, too
     wait_until_gone(workers)
     lines: list[str] = []
-    train_bundle(
-        drawn_root / "splits",
-        tmp_path / "models",
-        tmp_path / "work",
-        preset="quick",
-        overrides=CHOICES | {"epochs": 4},
-        code_version="x",
-        log=lines.append,
-    )
+    train_together(drawn_root / "splits", tmp_path, {"epochs": 4}, log=lines.append)
     assert lines[0] == "Teacher 1 of 1 is finished already"
     assert lines[1].startswith("Going on after epoch")
 
