@@ -51,7 +51,7 @@ class TrainingRunConfig(dg.Config):
         None, ge=0, lt=1, description="Share of the steps over which the kept weights are averaged; 0.02 by default."
     )
     num_teachers: int | None = Field(
-        None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 1 for long."
+        None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 2 for long."
     )
     rights_faces: bool | None = Field(
         None, description="Whether faces on their side, upside down or negative are put right first; true for long."

@@ -49,7 +49,7 @@ class TrainingConfig:
 PRESETS: Final = {
     "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
     "standard": TrainingConfig(epochs=55, width=64, dropout=0.3),
-    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_blocks=3, num_teachers=1, rights_faces=True),
+    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_blocks=3, num_teachers=2, rights_faces=True),
 }
 
 
