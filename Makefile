@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# DEMO=1 points `ui` and `serve` at what `make demo` left behind.
+# DEMO=1 points every target below, `ui` and `serve` above all, at what `make demo` left behind.
 ifdef DEMO
 EMOTION_DATA_DIR := $(CURDIR)/data/demo
 export BENTOML_HOME := $(CURDIR)/data/demo/bentoml
@@ -70,7 +70,7 @@ clean-models: $(READY) ## remove old models: 5 accepted and 3 refused ones stay
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" clean
 
 bench: $(READY) ## measure the data path
-	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.data_path "$(EMOTION_DATA_DIR)/raw"
 
 clean: ## remove the environment; data and models stay
 	rm -rf .venv

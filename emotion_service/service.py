@@ -1,11 +1,12 @@
 """The BentoML service: one class that mounts our routes and holds one model.
 
-BentoML brings packaging, workers, health and metrics. The routes are our own, because its image inputs
+BentoML brings packaging, workers, health and traces. The routes are our own, because its image inputs
 answer damaged pictures with 500 and have no size limit.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from emotion_service.settings import Settings
 _PINNED_VERSION = Path(__file__).with_name("MODEL_VERSION")
 _model_version = _PINNED_VERSION.read_text().strip() if _PINNED_VERSION.exists() else "latest"
 
+_logger = logging.getLogger("emotion_service")
 _settings = Settings.from_environment()
 _app = EmotionApp(_settings)
 
@@ -66,6 +68,9 @@ class EmotionService:
 
     def __init__(self) -> None:
         """Load the model that this bento was built with (from a checkout, the latest packed one), and follow."""
+        if "EMOTION_DATA_DIR" not in os.environ:
+            # BentoML has changed into the bento's own folder by now, where nobody looks for a log.
+            _logger.warning("EMOTION_DATA_DIR is not set: predictions are logged below %s", _settings.data_dir)
         _app.load(Path(self.model_ref.path))
         _app.follow_champion()
 

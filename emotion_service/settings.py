@@ -59,7 +59,7 @@ class Settings:
             keep_days=_whole_number("EMOTION_KEEP_DAYS", 30),
             token=os.environ.get("EMOTION_TOKEN", ""),
             rate_per_minute=_number("EMOTION_RATE_PER_MINUTE", 0, low=0),
-            cors_origins=tuple(origin for origin in os.environ.get("EMOTION_CORS_ORIGINS", "").split(",") if origin),
+            cors_origins=tuple(filter(None, map(str.strip, os.environ.get("EMOTION_CORS_ORIGINS", "").split(",")))),
             has_access_log=_is_on("EMOTION_ACCESS_LOG", default=False),
             traces_url=os.environ.get("EMOTION_TRACES_URL", ""),
         )

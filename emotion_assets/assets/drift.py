@@ -1,7 +1,7 @@
 """The drift asset: recent pictures and answers beside those of the validation faces.
 
-Reads the prediction log, or `unlabelled/` while there is none, and the accepted model's reference; leaves
-a report. The rule of the verdict is in `steps.drift.verdict`, what follows from it in `automation`.
+Reads the prediction log, or `unlabelled/` while that has fewer than 50 answers, and the accepted model's
+reference; leaves a report. The rule of the verdict is in `steps.drift.verdict`, what follows from it in `automation`.
 """
 
 import json
@@ -29,7 +29,8 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
     """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
 
     Compares the latest 500 of the predictions since the last window, or `unlabelled/` while there are fewer than 50.
-    Two alarms in a row open an incident: people are told, and asked for labels of the most telling pictures.
+    Two alarms in a row, or one beyond doubt, open an incident: people are told, and asked for labels of the most
+    telling pictures.
     """
     from emotion_assets.steps.drift.alerts import Alert, send_alert
     from emotion_assets.steps.drift.check import DriftPlaces, check_drift

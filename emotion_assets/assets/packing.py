@@ -36,8 +36,8 @@ def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.Mater
             "tag": f"emotion_service:{packed.version}",
             "was_built": packed.was_built,
             "size_bytes": packed.size_bytes,
-            "num_packages": len(packed.requirements),
-            "serve": dg.MetadataValue.md("`make serve`, or `bentoml serve emotion_service:latest --port 3001`"),
+            "num_packages": len(set(packed.requirements)),
+            "serve": dg.MetadataValue.md("`make serve`"),
             "bento": dg.MetadataValue.path(packed.bento_dir),
         },
     )

@@ -58,10 +58,10 @@ class TrainingRunConfig(dg.Config):
     )
     is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
     precision: str | None = Field(
-        None, description="auto, 32-true or bf16-mixed; auto takes what the device does well."
+        None, description="auto, 32-true, bf16-mixed or 16-mixed; auto takes what the device does well."
     )
     is_quantised: bool | None = Field(
-        None, description="Whether 8-bit convolutions run where they answer as well: about twice as fast."
+        None, description="Whether 8-bit convolutions run if their answers are as good: up to three times as fast."
     )
     tracker: str = Field("none", description="none, wandb or mlflow: where curves go beside CSV and TensorBoard.")
 

@@ -26,7 +26,7 @@ RETRY_SECONDS = 3600
 def new_images_sensor(
     context: dg.SensorEvaluationContext, places: Places, automation: Automation
 ) -> dg.SensorResult | dg.SkipReason:
-    """Retrains when photographs came, went or changed in `raw/` and the folder has been quiet for a minute."""
+    """Retrains when photographs came, went or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
     signature, num_files, newest = folder_signature(places.raw_dir)
     if num_files == 0:
         return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
