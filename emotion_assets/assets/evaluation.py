@@ -7,7 +7,7 @@ accepted. The rules of the gate are in `steps.evaluation.compare`.
 import dagster as dg
 from pydantic import Field
 
-from emotion_assets.assets.metadata import picture, table
+from emotion_assets.assets.metadata import picture, table, version_of
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
@@ -93,11 +93,12 @@ def evaluation_report(
     blocking=True,
     description="The candidate is not worse than the accepted model, or above the floors if it is the first.",
 )
-def candidate_is_not_worse(places: Places) -> dg.AssetCheckResult:
+def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, places: Places) -> dg.AssetCheckResult:
     """Stop the run when the gate refused the candidate; the champion goes on serving."""
     from emotion_assets.steps.evaluation.report import read_decision
 
-    gate = read_decision(places.reports_dir / "evaluation" / places.registry.candidate())
+    version = version_of(context.instance, evaluation_report.key) or places.registry.candidate()
+    gate = read_decision(places.reports_dir / "evaluation" / version)
     return dg.AssetCheckResult(
         passed=bool(gate["is_accepted"]),
         metadata={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -38,8 +39,19 @@ def ingested_as(instance: dg.DagsterInstance, upstream: dg.AssetKey) -> dict[str
 
     So it can be told from any asset which state of `raw/` it goes back to.
     """
-    event = instance.get_latest_materialization_event(upstream)
+    found = latest_metadata(instance, upstream).get(SIGNATURE_NAME)
+    return {SIGNATURE_NAME: str(found.value)} if found else {}
+
+
+def version_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
+    """Return the model version that the latest materialization of `asset` names; None if it names none."""
+    found = latest_metadata(instance, asset).get("version")
+    return str(found.value) if found else None
+
+
+def latest_metadata(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, dg.MetadataValue[Any]]:
+    """Return the metadata of the latest materialization; nothing if there is none, or if it was reported by hand."""
+    event = instance.get_latest_materialization_event(asset)
     if event is None or event.asset_materialization is None:
         return {}
-    found = event.asset_materialization.metadata.get(SIGNATURE_NAME)
-    return {SIGNATURE_NAME: str(found.value)} if found else {}
+    return event.asset_materialization.metadata

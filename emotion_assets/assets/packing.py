@@ -20,15 +20,13 @@ def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.Mater
     """The bento `emotion_service` with the accepted model, ready for `bentoml serve` and `bentoml containerize`."""
     from emotion_assets.steps.packing.pack import pack, read_labels
 
-    bundle_dir = places.registry.require_champion()
-    manifest = read_manifest(bundle_dir)
-    labels = {
-        "run_id": context.run.run_id,
-        "data_fingerprint": manifest.data_fingerprint[:12],
-        "git_commit": git_commit(),
-        **read_labels(places.reports_dir / "evaluation" / manifest.version),
-    }
-    packed = pack(bundle_dir, labels)
+    labels = {"run_id": context.run.run_id, "git_commit": git_commit()}
+    # Nobody rolls back between the choice and the end of the pack, which makes it the latest.
+    with places.registry.locked():
+        bundle_dir = places.registry.require_champion()
+        manifest = read_manifest(bundle_dir)
+        labels |= {"data_fingerprint": manifest.data_fingerprint[:12]}
+        packed = pack(bundle_dir, labels | read_labels(places.reports_dir / "evaluation" / manifest.version))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(packed.version),
         metadata={

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import dagster as dg
@@ -141,3 +143,41 @@ def test_a_person_may_force_a_candidate(places: Places) -> None:
     assert bentoml.bentos.get("emotion_service:latest").tag.version == candidate
     assert entry["force_reason"] == "a demonstration"
     assert "Worse than" in entry["reasons"][0] or "fell" in entry["reasons"][0] or "below" in entry["reasons"][0]
+
+
+def test_the_gate_speaks_of_the_model_that_was_judged(places: Places, good_dir: Path) -> None:
+    """A model that another run has trained meanwhile, and nobody has judged, is none of its business."""
+    judged = add(places, good_dir)
+    assert materialize(places, "evaluation_report").success
+    add(places, good_dir)
+    instance = dg.DagsterInstance.ephemeral()
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("evaluation_report", metadata={"version": judged, "champion": judged})
+    )
+
+    result = candidate_is_not_worse(dg.build_asset_check_context(instance=instance), places=places)
+
+    assert isinstance(result, dg.AssetCheckResult)
+    assert result.passed
+    assert result.metadata["candidate"].value == judged
+
+
+def test_nobody_rolls_back_while_the_champion_is_packed(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pack that ends last makes the latest bento, so it must be that of the champion."""
+    from emotion_assets.steps.packing import pack as packing
+
+    pack, is_free = packing.pack, []
+
+    def look(*given: Any) -> packing.Packed:
+        with (places.models_dir / ".registry.lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_free.append(True)
+            except BlockingIOError:
+                is_free.append(False)
+        return pack(*given)
+
+    monkeypatch.setattr(packing, "pack", look)
+
+    assert materialize(places, "emotion_bento").success
+    assert is_free == [False]

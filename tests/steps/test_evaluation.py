@@ -149,6 +149,19 @@ def test_two_faces_in_all_are_chance(num_lost: int, is_accepted: bool) -> None:
     assert decision.is_accepted == is_accepted, decision.reasons
 
 
+@pytest.mark.parametrize(("num_lost", "is_accepted"), [(3, True), (4, False)])
+def test_the_loss_that_is_allowed_is_allowed(num_lost: int, is_accepted: bool) -> None:
+    """One point of 300 faces is three of them; as a difference of fractions it is a little more than a point."""
+    champion = answers_with(0.71, version="old", count=300, sure=0.7)
+    candidate = replace(champion, version="new", probabilities=champion.probabilities.copy())
+    faces = np.flatnonzero(champion.is_right)[:num_lost]
+    candidate.probabilities[faces] = np.eye(len(EMOTIONS))[(candidate.class_indices[faces] + 1) % len(EMOTIONS)]
+
+    decision = gate(candidate, champion)
+
+    assert decision.is_accepted == is_accepted, decision.reasons
+
+
 def test_gate_refuses_bad_calibration() -> None:
     """Right answers with wrong certainty do not pass."""
     decision = gate(answers_with(0.6, sure=0.99))
@@ -254,6 +267,46 @@ def test_a_forced_champion_keeps_its_reason_when_it_is_evaluated_again(
     assert [judgement.decision for judgement in again] == [first.decision] * 2
     assert "the only one there is" in (tmp_path / "models" / bundle_dir.name / "model_card.md").read_text()
     assert len(pd.read_parquet(predictions)) == 3
+
+
+def test_a_champion_judged_again_is_not_compared_with_itself(
+    bundle_dir: Path, drawn_root: Path, tmp_path: Path
+) -> None:
+    """Its own scores beside it, under the name of the champion before, would be taken for a comparison."""
+    import shutil
+
+    shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
+    registry = Registry(tmp_path / "models")
+    judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
+
+    again = judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
+
+    assert again.evaluation.champion_scores is None
+    assert "<td>champion" not in (again.report_dir / "report.html").read_text()
+
+
+def test_a_damaged_champion_gives_way_to_a_person_only(bundle_dir: Path, drawn_root: Path, tmp_path: Path) -> None:
+    """Nothing can be compared with it, and it must not block every model after it for ever."""
+    import shutil
+
+    registry, places = Registry(tmp_path / "models"), where(drawn_root, tmp_path)
+    shutil.copytree(bundle_dir, registry.models_dir / bundle_dir.name)
+    judge_candidate(places, registry, LENIENT)
+    newer = registry.models_dir / "20990101-000000-00000000"
+    shutil.copytree(bundle_dir, newer)
+    manifest = json.loads((newer / "manifest.json").read_text()) | {"version": newer.name}
+    (newer / "manifest.json").write_text(json.dumps(manifest))
+    (registry.models_dir / bundle_dir.name / "model.onnx").write_bytes(b"x")
+
+    with pytest.raises(BundleMismatchError, match="force_reason"):
+        judge_candidate(places, registry, LENIENT)
+    assert registry.champion() == bundle_dir.name
+    decision = judge_candidate(places, registry, LENIENT, force_reason="the disk failed").decision
+
+    assert registry.champion() == newer.name
+    assert decision.force_reason == "the disk failed"
+    assert decision.champion == bundle_dir.name
+    assert "damaged" in decision.reasons[0]
 
 
 def test_the_champion_is_judged_on_new_faces_too(tmp_path: Path) -> None:

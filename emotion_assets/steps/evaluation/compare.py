@@ -10,6 +10,7 @@ simulated by benchmarks/gate_errors.py; docs/evaluation.md has the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy.stats import binomtest
@@ -17,6 +18,9 @@ from scipy.stats import binomtest
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.steps.evaluation.decision import Decision
 from emotion_assets.steps.evaluation.evaluate import Answers, Scores
+
+_ROUNDING: Final = 1e-9
+"""A loss of just what may be lost is none, however its difference was rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,14 @@ def decide(
             f"Worse than the champion: {only_champion} faces only the champion gets right, {only_candidate} only "
             f"the candidate (McNemar p = {p_value:.4f} < {config.significance})."
         )
-    if difference < -config.max_accuracy_loss and only_champion - only_candidate >= config.min_faces_lost:
+    if difference < -config.max_accuracy_loss - _ROUNDING and only_champion - only_candidate >= config.min_faces_lost:
         refusals.append(
             f"Accuracy fell from {champion_scores.accuracy:.3f} to {scores.accuracy:.3f}, "
             f"by more than {config.max_accuracy_loss}."
         )
     for emotion in EMOTIONS:
         fall = champion_scores.recall[emotion] - scores.recall[emotion]
-        if fall > config.max_recall_loss and round(fall * scores.support[emotion]) >= config.min_faces_lost:
+        if fall > config.max_recall_loss + _ROUNDING and round(fall * scores.support[emotion]) >= config.min_faces_lost:
             refusals.append(
                 f"Recall of {emotion} fell from {champion_scores.recall[emotion]:.3f} to {scores.recall[emotion]:.3f}, "
                 f"by more than {config.max_recall_loss}."

@@ -15,7 +15,7 @@ import pandas as pd
 
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classifier import Classifier, known_pattern
-from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.steps.data.split import Split, read_split
 from emotion_assets.steps.evaluation.card import write_card
 from emotion_assets.steps.evaluation.compare import GateConfig, decide
@@ -107,9 +107,9 @@ def _judge(
     champion_version = registry.champion()
     if champion_version is not None:
         log(f"Scoring the champion {champion_version} on the same faces")
-        champion = answer(Classifier(registry.models_dir / champion_version, _NUM_THREADS), split)
-        champion_scores = score(champion)
-        growth = _growth(where.reports_dir / "evaluation" / champion_version, split, champion)
+        champion = _champion(registry.models_dir / champion_version, split, force_reason, log)
+        champion_scores = score(champion) if champion else None
+        growth = _growth(where.reports_dir / "evaluation" / champion_version, split, champion) if champion else None
     latency_ms = latency_of(candidate_dir)
     decision = decide(answers, scores, champion, champion_scores, gate, latency_ms=latency_ms)
     accepted = registry.acceptance(answers.version) if answers.version == champion_version else None
@@ -119,16 +119,23 @@ def _judge(
     elif answers.version in registry.rolled_back():
         refusal = f"{answers.version} was rolled back by a person. Train anew, or force it with a reason."
         decision = dataclasses.replace(decision, is_accepted=False, reasons=[refusal, *decision.reasons])
+    if champion is None and champion_version is not None:
+        # Only a person brings it this far, so the reason is kept whatever the floors say.
+        nothing = f"The champion {champion_version} is damaged, so nothing was compared with it."
+        reasons = [nothing, *([] if decision.is_accepted else decision.reasons)]
+        decision = dataclasses.replace(decision, champion=champion_version, is_accepted=False, reasons=reasons)
     if not decision.is_accepted and force_reason is not None:
         decision = dataclasses.replace(decision, is_accepted=True, force_reason=force_reason.strip())
     other = read_labelled(where.unlabelled_dir)
+    # Its own scores are no comparison, and the decision that let it in names the champion of that day.
+    is_compared = champion is not None and accepted is None
     evaluation = Evaluation(
         manifest=read_manifest(candidate_dir),
         scores=scores,
         intervals=intervals(answers),
         decision=decision,
-        champion_scores=champion_scores,
-        champion_intervals=intervals(champion) if champion else None,
+        champion_scores=champion_scores if is_compared else None,
+        champion_intervals=intervals(champion) if champion and is_compared else None,
         growth=growth,
         majority_scores=score(majority(answers)),
         student=read_student(where.reports_dir, split),
@@ -142,6 +149,20 @@ def _judge(
     if champion_version != answers.version:
         registry.record(decision)
     return Judgement(evaluation, report_dir, pictures)
+
+
+def _champion(bundle_dir: Path, split: Split, force_reason: str | None, log: Callable[[str], None]) -> Answers | None:
+    """Let the champion answer; None if its bundle cannot be used and a person wants the candidate whatever it says."""
+    try:
+        return answer(Classifier(bundle_dir, _NUM_THREADS), split)
+    except BundleMismatchError as error:
+        if force_reason is None:
+            raise BundleMismatchError(
+                f"The champion cannot be compared with: {error} Or accept the newest model without a comparison: give "
+                "evaluation_report a force_reason."
+            ) from error
+        log(f"The champion cannot be compared with: {error}")
+        return None
 
 
 def latency_of(bundle_dir: Path) -> float:

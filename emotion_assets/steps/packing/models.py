@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
-from emotion_assets.core.errors import EmotionError
+from emotion_assets.core.errors import BundleMismatchError, EmotionError
 from emotion_assets.steps.evaluation.registry import SCORES_NAME, Registry
 
 KEPT_ACCEPTED: Final = 5
@@ -47,11 +47,18 @@ def list_models(models_dir: Path, reports_dir: Path) -> list[dict[str, str]]:
                 "version": version,
                 "state": state,
                 **{name: f"{scores[name]:.4f}" if scores else "" for name in _COLUMNS[2:5]},
-                "data": read_manifest(models_dir / version).data_fingerprint[:12],
+                "data": _data(models_dir / version),
                 "reason": str(entry.get("force_reason") or entry.get("reason") or (entry.get("reasons") or [""])[0]),
             }
         )
     return rows
+
+
+def _data(bundle_dir: Path) -> str:
+    try:
+        return read_manifest(bundle_dir).data_fingerprint[:12]
+    except BundleMismatchError:
+        return "unreadable"
 
 
 def _scores(path: Path) -> dict[str, Any] | None:
@@ -74,8 +81,9 @@ def roll_back(models_dir: Path, reports_dir: Path, version: str | None = None, r
     registry = Registry(models_dir)
     with registry.locked():
         version = registry.roll_back(version, reason)
-    fingerprint = read_manifest(models_dir / version).data_fingerprint[:12]
-    pack(models_dir / version, {"data_fingerprint": fingerprint, **read_labels(reports_dir / "evaluation" / version)})
+        labels = {"data_fingerprint": _data(models_dir / version)}
+        # Under the same lock, or a pack that began before could end after this one and leave its own as the latest.
+        pack(models_dir / version, labels | read_labels(reports_dir / "evaluation" / version))
     return version
 
 
