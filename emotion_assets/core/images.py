@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageChops
 
 from emotion_assets.core.errors import (
     EmptyPictureError,
@@ -67,10 +67,19 @@ _STRIP_PIXELS: Final = 1_000_000
 _QUICK_BYTES: Final = 128 * 1024
 _QUICK_PIXELS: Final = 250_000
 
-# Two bytes begin a segment, unless they are stuffing, a restart inside a scan's data, or padding.
-_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Two bytes begin a segment, unless they are stuffing, a restart inside a scan's data, padding, or a mark of arithmetic
+# coding that stands alone.
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_SCAN: Final = b"\xff\xda"
 _JPEG_END: Final = b"\xff\xd9"
+
+_TIFF_BITS: Final = 258
+_TIFF_PHOTOMETRIC: Final = 262
+_TIFF_STRIPS: Final = 273
+_TIFF_SAMPLES: Final = 277
+_TIFF_TILE_SIDES: Final = (322, 323)
+_WHITE_IS_ZERO: Final = 0
+_USUAL_TILE_PIXELS: Final = 1024 * 1024
 
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSITIONS: Final = {
@@ -154,6 +163,7 @@ def decode_grey(content: bytes, working_side_px: int, *, is_hurried: bool = Fals
         UnsupportedFormatError: not JPEG, PNG, WebP, GIF, BMP or TIFF.
         UnreadablePictureError: damaged, truncated, under 8 pixels a side, or slow to decode on purpose.
         SlowPictureError: it takes longer than a millisecond or so, and `is_hurried`.
+        MemoryError: there is no memory for it now.
     """
     if not content:
         raise EmptyPictureError("The picture is empty (0 bytes). Send the bytes of a photograph.")
@@ -171,6 +181,8 @@ def decode_grey(content: bytes, working_side_px: int, *, is_hurried: bool = Fals
         raise PictureTooLargeError(
             f"The {signature} picture announces far more than {MAX_PICTURE_PIXELS:,} pixels. Send a smaller copy."
         ) from error
+    except MemoryError:
+        raise  # says nothing about the picture
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, ValueError,
         # IndexError, KeyError, struct.error, …); all of it means the same to the sender.
@@ -197,6 +209,8 @@ def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
         _check_header(image, signature)
+        if signature == "TIFF":
+            _check_tiff(image)
         if is_hurried and (width_px * height_px > _QUICK_PIXELS or image.info.get("progressive")):
             raise SlowPictureError
         if signature == "PNG":
@@ -232,6 +246,25 @@ def _check_png(content: bytes) -> None:
     # Pillow's normal loading ignores the checksums of the pixel data; `verify` reads them all.
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         image.verify()
+
+
+def _check_tiff(image: Image.Image) -> None:
+    """Refuse what costs far more than the picture is large: the file itself says how large its parts are, and how many.
+
+    The decoder takes memory for a whole tile, whatever part of it is picture.
+    """
+    tags, num_pixels = getattr(image, "tag_v2", {}), image.width * image.height
+    across, down = (int(tags.get(tag, 0)) for tag in _TIFF_TILE_SIDES)
+    if across * down > max(2 * num_pixels, _USUAL_TILE_PIXELS):
+        raise UnreadablePictureError(
+            f"The TIFF picture of {num_pixels:,} pixels lies in tiles of {across:,} × {down:,}. "
+            "Save it anew without tiles."
+        )
+    num_strips = len(tags.get(_TIFF_STRIPS, ()))
+    if num_strips > image.height * int(tags.get(_TIFF_SAMPLES, 1)):
+        raise UnreadablePictureError(
+            f"The TIFF picture of {image.height:,} rows lies in {num_strips:,} strips. Save it anew."
+        )
 
 
 def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
@@ -281,12 +314,16 @@ def _shrunk_grey(image: Image.Image, working_side_px: int) -> Image.Image:
     if image.mode == "L" and "transparency" not in image.info:
         return image.reduce(factor) if factor > 1 else image
     scale = _brightness_scale(image)
+    # Pillow turns 8-bit ones the right way round itself.
+    is_negative = scale != 1 and getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
     strip_rows = factor * max(1, _STRIP_PIXELS // (width_px * factor))
     grey = Image.new("L", (-(-width_px // factor), -(-height_px // factor)))
     for top in range(0, height_px, strip_rows):
         strip = image.crop((0, top, width_px, min(top + strip_rows, height_px)))
         strip.info = image.info
         flat = _to_grey(strip, scale)
+        if is_negative:
+            flat = ImageChops.invert(flat)
         grey.paste(flat.reduce(factor) if factor > 1 else flat, (0, top // factor))
     return grey
 
@@ -296,7 +333,9 @@ def _brightness_scale(image: Image.Image) -> float:
     if not image.mode.startswith(("I", "F")):
         return 1.0
     if image.mode.startswith("I;16"):
-        return 255 / 65535
+        # TIFF has 12 bits as well.
+        (num_bits, *_) = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))
+        return 255 / (2**num_bits - 1)
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
         raise UnreadablePictureError(

@@ -57,6 +57,63 @@ def test_decode_scales_sixteen_bits(name: str) -> None:
     assert difference(picture.pixels, REFERENCE) < 1.5
 
 
+def tiff(tags: dict[int, int], data: bytes, num_strips: int = 1) -> bytes:
+    """Write a TIFF of 64×64 grey pixels with these tags; `data` is its only tile or strip, whatever it is said to be."""
+    place, count = (324, 325) if 322 in tags else (273, 279)
+    start = 8 + 2 + 12 * (len(tags) + 7) + 4
+    tags = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1} | tags | {place: start, count: len(data)}
+    lines = []
+    for tag, value in sorted(tags.items()):
+        number = num_strips if tag in (273, 279) else 1
+        lines.append(struct.pack("<HHII", tag, 4, number, start + len(data) if number > 1 else value))
+    head = b"II*\0" + struct.pack("<IH", 8, len(lines)) + b"".join(lines) + bytes(4)
+    return head.ljust(start, b"\0") + data + struct.pack("<I", start) * num_strips * (num_strips > 1)
+
+
+@pytest.mark.parametrize(("bits", "white_is"), [(16, 1), (16, 0), (12, 1)])
+def test_decode_reads_deep_tiffs_the_right_way_round(bits: int, white_is: int) -> None:
+    """What is white is said by one tag, how many steps lead there by another."""
+    grey = np.tile(np.arange(64) / 63, (64, 1))
+    values = np.rint((grey if white_is else 1 - grey) * (2**bits - 1)).astype(np.uint16).ravel()
+    if bits == 16:
+        data = values.astype("<u2").tobytes()
+    else:
+        first, second = values[::2], values[1::2]
+        packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1)
+        data = packed.astype(np.uint8).tobytes()
+
+    pixels = decode_picture(tiff({258: bits, 262: white_is}, data)).pixels
+
+    assert difference(pixels, np.rint(255 * grey).astype(np.uint8)) < 1
+
+
+def test_decode_refuses_tiles_that_are_far_larger_than_the_picture() -> None:
+    """A tile of 20,000 pixels a side takes 400 MB, of which 64×64 pixels would be seen."""
+    small = decode_picture(tiff({322: 64, 323: 64}, bytes(64 * 64)))
+
+    assert small.width_px == 64
+    with pytest.raises(UnreadablePictureError, match="20,000 × 20,000"):
+        decode_picture(tiff({259: 8, 322: 20_000, 323: 20_000}, zlib.compress(bytes(1000))))
+
+
+def test_decode_refuses_more_strips_than_rows() -> None:
+    """A quarter of a million strips of nothing cost a second."""
+    with pytest.raises(UnreadablePictureError, match="500 strips"):
+        decode_picture(tiff({278: 64}, bytes(64 * 64), num_strips=500))
+
+
+def test_decode_keeps_no_memory_out_of_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That there is no memory now says nothing about the picture, which must not be refused for ever."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_shrunk_grey", fail)
+
+    with pytest.raises(MemoryError):
+        decode_picture(encode(gradient(), "PNG"))
+
+
 def test_decode_reads_other_modes() -> None:
     """Palette, 1-bit, CMYK, float and 32-bit pictures become grey of the right brightness."""
     grey = gradient()
@@ -181,6 +238,15 @@ def test_decode_refuses_progressive_bombs() -> None:
 
     with pytest.raises(UnreadablePictureError, match="scans"):
         decode_picture(bomb)
+
+
+def test_decode_counts_scans_behind_marks_that_stand_alone() -> None:
+    """A mark without a length must not hide what follows."""
+    content = encode(gradient(), "JPEG")
+    hidden = b"\xff\x01\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00" * 200
+
+    with pytest.raises(UnreadablePictureError, match="scans"):
+        decode_picture(content[:-2] + hidden + content[-2:])
 
 
 def test_decode_counts_the_scans_of_the_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
