@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -191,6 +192,19 @@ def decode_grey(content: bytes, working_side_px: int, *, is_hurried: bool = Fals
         ) from error
 
 
+def read_picture(path: Path) -> DecodedPicture:
+    """Return `decode_picture` of a file, which is not read if it is too large.
+
+    Raises:
+        OSError: it cannot be read.
+        PictureError: as `decode_picture`.
+    """
+    size_bytes = path.stat().st_size
+    if size_bytes > MAX_PICTURE_BYTES:
+        raise PictureTooLargeError(f"{path} has {size_bytes:,} bytes; at most {MAX_PICTURE_BYTES:,} are read.")
+    return decode_picture(path.read_bytes())
+
+
 def _format_by_content(content: bytes) -> str:
     for magic, name in _SIGNATURES:
         if content.startswith(magic):
@@ -334,8 +348,8 @@ def _brightness_scale(image: Image.Image) -> float:
         return 1.0
     if image.mode.startswith("I;16"):
         # TIFF has 12 bits as well.
-        (num_bits, *_) = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))
-        return 255 / (2**num_bits - 1)
+        num_bits = int(getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))[0])
+        return 255 / ((1 << num_bits) - 1)
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
         raise UnreadablePictureError(

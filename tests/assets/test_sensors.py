@@ -4,11 +4,13 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from emotion_assets.automation import sensors
 from emotion_assets.automation.sensors import (
     DRIFT_COOLDOWN_SECONDS,
     RETRY_SECONDS,
@@ -16,6 +18,7 @@ from emotion_assets.automation.sensors import (
     new_images_sensor,
 )
 from emotion_assets.resources import Automation, Places
+from emotion_assets.steps.data.catalogue import folder_signature
 
 QUIET_SECONDS = Automation().quiet_seconds
 
@@ -31,7 +34,17 @@ def instance() -> dg.DagsterInstance:
         yield ephemeral
 
 
-def put(places: Places, face: bytes, name: str = "a.jpg", age_seconds: float = 2 * QUIET_SECONDS) -> None:
+@pytest.fixture(autouse=True)
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sensors look when every file has been there for two minutes."""
+    set_clock(monkeypatch, 2 * QUIET_SECONDS)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, seconds_ahead: float) -> None:
+    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: time.time() + seconds_ahead))
+
+
+def put(places: Places, face: bytes, name: str = "a.jpg", age_seconds: float = 0) -> None:
     path = places.raw_dir / "Happy" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(face)
@@ -69,19 +82,26 @@ def test_new_images_start_one_run(places: Places, instance: dg.DagsterInstance, 
     assert "was requested 0 minutes ago" in second.skip_message
 
 
-def test_arriving_images_wait(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
-    """While files arrive nothing starts, and the reason has the numbers."""
-    put(places, face)
-    put(places, face, "b.jpg", age_seconds=1)
-
+@pytest.mark.parametrize("age_seconds", [0, 10**8, -(10**8)])
+def test_arriving_images_wait(
+    places: Places, instance: dg.DagsterInstance, face: bytes, age_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While files arrive nothing starts, whatever time they bring along: an archive's, or that of a wrong clock."""
+    set_clock(monkeypatch, 0)
+    put(places, face, age_seconds=age_seconds)
     assert "waiting for 60 s" in tick(new_images_sensor, places, instance).skip_message
 
-
-def test_a_file_from_the_future_does_not_block(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
-    """A camera with a wrong clock cannot hold up training for years."""
-    put(places, face, age_seconds=-(10**8))
-
+    set_clock(monkeypatch, QUIET_SECONDS + 1)
     assert len(tick(new_images_sensor, places, instance).run_requests) == 1
+
+
+def test_a_file_that_became_readable_is_new(places: Places, face: bytes) -> None:
+    """The ingest had refused it; nothing but its permissions has changed."""
+    put(places, face)
+    before = folder_signature(places.raw_dir)[0]
+    (places.raw_dir / "Happy" / "a.jpg").chmod(0o604)
+
+    assert folder_signature(places.raw_dir)[0] != before
 
 
 def test_an_empty_folder_is_no_reason(places: Places, instance: dg.DagsterInstance) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from emotion_assets.core.errors import (
     UnreadablePictureError,
     UnsupportedFormatError,
 )
-from emotion_assets.core.images import decode_picture
+from emotion_assets.core.images import decode_picture, read_picture
 from tests.odd_pictures import FORMATS, encode, gradient, turned
 
 
@@ -112,6 +113,16 @@ def test_decode_keeps_no_memory_out_of_its_verdict(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(MemoryError):
         decode_picture(encode(gradient(), "PNG"))
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """A film among the photographs must not fill the memory."""
+    path = tmp_path / "film.jpg"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+    with pytest.raises(PictureTooLargeError, match="1,099,511,627,776 bytes"):
+        read_picture(path)
 
 
 def test_decode_reads_other_modes() -> None:

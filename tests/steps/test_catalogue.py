@@ -12,6 +12,7 @@ import pytest
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX
+from emotion_assets.steps.data import reading
 from emotion_assets.steps.data.catalogue import TABLE_NAME, StockReport, folder_signature, take_stock
 from emotion_assets.steps.data.reading import SeenFile, _received, _sent, read_files
 from emotion_assets.steps.data.store import Store
@@ -286,3 +287,34 @@ def test_take_stock_takes_a_removed_and_a_new_file_apart(raw: Path, face: bytes)
 
     assert (report.num_new, report.num_removed, report.num_cached) == (1, 1, 14)
     assert len(table) == 15
+
+
+def test_a_place_may_have_any_name(raw: Path) -> None:
+    """What means something in an address is part of a name here."""
+    report = take_stock(raw, raw.parent / "50%25 a#b? c" / "catalogue")
+
+    assert report.num_decoded == 15
+
+
+def test_a_table_that_cannot_be_read_is_written_again(raw: Path) -> None:
+    """A power cut may leave an empty file under its name."""
+    stock(raw)
+    (raw.parent / "catalogue" / TABLE_NAME).write_bytes(b"")
+
+    _, table = stock(raw)
+
+    assert len(table) == 15
+
+
+def test_a_picture_for_which_there_was_no_memory_is_tried_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused by its hash it would be gone for ever."""
+
+    def fail(_: bytes) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "decode_picture", fail)
+        _, table = stock(raw)
+    assert set(table["reason_code"]) == {"out_of_memory"}
+
+    assert stock(raw)[0].num_decoded == 15

@@ -36,6 +36,17 @@ def test_download_puts_pictures_where_the_catalogue_finds_them(stand_in: Path, t
     assert take_stock(tmp_path / "raw", tmp_path / "catalogue").num_files == 15
 
 
+def test_download_keeps_pictures_of_one_name_apart(stand_in: Path, tmp_path: Path, face: bytes) -> None:
+    """A set that is split already numbers each part from one."""
+    for number, part in enumerate(("train", "test")):
+        path = stand_in / part / "Happy" / "0.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(face + bytes(number))
+
+    assert download_faces(tmp_path / "raw", lambda _: str(stand_in)) == 17
+    assert len(list((tmp_path / "raw" / "Happy").rglob("0.jpg"))) == 2
+
+
 def test_download_without_a_network_says_what_to_do(tmp_path: Path) -> None:
     """One sentence names the failure and the ways out."""
 

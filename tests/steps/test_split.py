@@ -128,6 +128,20 @@ def test_damaged_arrays_are_refused_and_healed(root: Path) -> None:
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 1'])
+def test_a_damaged_manifest_is_refused_and_healed(root: Path, content: str) -> None:
+    """It says nothing that could not be written again."""
+    path = root / "splits" / "manifest.json"
+    whole = path.read_text()
+    path.write_text(content)
+    with pytest.raises(UnusableDataError, match="Materialize greyscale_splits anew"):
+        read_split(root / "splits", "val")
+
+    make_splits(root / "catalogue", root / "splits")
+
+    assert path.read_text() == whole
+
+
 def test_a_torn_ledger_line_is_passed_over(root: Path) -> None:
     """A kill in the middle of an append loses at most that line, and the next append starts a new one."""
     ledger = root / "splits" / LEDGER_NAME

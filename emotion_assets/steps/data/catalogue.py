@@ -46,6 +46,7 @@ _LOOKED_AT_ONCE: Final = 500
 # Starting worker processes pays off from about this many new files.
 _PARALLEL_FROM_FILES: Final = 1000
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
+_Looked = tuple[SeenFile, os.stat_result]
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
 
 
@@ -118,7 +119,7 @@ def take_stock(
         num_removed = store.drop_others(_paths(raw_dir)) if store.has_missed() else 0
         log("Comparing new pictures with all others")
         num_new_pairs = compare_new_contents(store)
-        if not store.is_published() or not (catalogue_dir / TABLE_NAME).exists():
+        if not store.is_published() or not _is_whole(catalogue_dir / TABLE_NAME):
             store.sync()
             publish(store, catalogue_dir, splits or {})
             store.note_published(_fingerprint(store))
@@ -134,6 +135,15 @@ def take_stock(
         seconds=time.monotonic() - started,
         fingerprint=fingerprint,
     )
+
+
+def _is_whole(table_path: Path) -> bool:
+    """Tell whether there is a table that can be read; its last bytes say so."""
+    try:
+        pq.read_metadata(table_path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def _paths(raw_dir: Path) -> Iterator[list[bytes]]:
@@ -244,6 +254,11 @@ def _batched(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
 
 def walk(raw_dir: Path) -> Iterator[SeenFile | Oddity]:
     """Yield every file below `raw_dir`: labelled regular files, and (path, code, reason) for all else."""
+    for entry in _walk(raw_dir):
+        yield entry[0] if len(entry) == 2 else entry
+
+
+def _walk(raw_dir: Path) -> Iterator[_Looked | Oddity]:
     root = os.fsencode(raw_dir)
     for top in sorted(os.scandir(root), key=lambda entry: entry.name):
         if not top.is_dir(follow_symlinks=False):
@@ -260,7 +275,7 @@ def walk(raw_dir: Path) -> Iterator[SeenFile | Oddity]:
         yield from _walk_folder(root, top.name, label)
 
 
-def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[SeenFile | Oddity]:
+def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[_Looked | Oddity]:
     try:
         entries = os.scandir(os.path.join(root, folder))
     except OSError as error:
@@ -276,7 +291,7 @@ def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[SeenFile | 
                     yield path, "unfinished_copy", "The name says that it is still being copied. It waits."
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
-                    yield SeenFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino)
+                    yield SeenFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino), status
                 else:
                     yield path, *_why_odd(entry)
             except FileNotFoundError:
@@ -302,12 +317,19 @@ def publish(store: Store, catalogue_dir: Path, splits: Mapping[str, str]) -> Pat
     """
     table_path = catalogue_dir / TABLE_NAME
     temporary = table_path.with_name(f".{TABLE_NAME}.{os.getpid()}.tmp")
-    with pq.ParquetWriter(temporary, _TABLE_SCHEMA) as writer:
-        # In portions, so that memory does not grow with the number of files.
-        for rows in _batched(_table_rows(store, splits), _ROWS_A_GROUP):
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
-    temporary.replace(table_path)
+    try:
+        with temporary.open("wb") as file:
+            with pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
+                # In portions, so that memory does not grow with the number of files.
+                for rows in _batched(_table_rows(store, splits), _ROWS_A_GROUP):
+                    columns = [list(column) for column in zip(*rows, strict=True)]
+                    writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(table_path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(catalogue_dir)
     return table_path
 
@@ -332,17 +354,19 @@ def folder_signature(raw_dir: Path) -> tuple[str, int, float]:
     """Look at names, sizes and times only, for a sensor that must be quick.
 
     Returns:
-        A signature that changes when a labelled file comes, goes or changes; the number of such files; and
-        the newest modification time in seconds since the epoch (0 when there is none).
+        A signature that changes when a labelled file comes, goes, changes or becomes readable; the number of such
+        files; and when the newest one came or changed, in seconds since the epoch (0 when there is none). That is
+        the file system's own record: copies keep the modification times of their originals, and cameras' clocks err.
     """
     total, count, newest = 0, 0, 0
-    for entry in walk(raw_dir) if raw_dir.is_dir() else ():
-        if isinstance(entry, SeenFile):
-            described = b"%b\0%d\0%d" % (entry.path, entry.size_bytes, entry.mtime_ns)
+    for entry in _walk(raw_dir) if raw_dir.is_dir() else ():
+        if len(entry) == 2:
+            file, status = entry
+            described = b"%b\0%d\0%d\0%d" % (file.path, file.size_bytes, file.mtime_ns, status.st_mode)
             # A sum does not depend on the order in which the file system lists a folder.
             total += int.from_bytes(hashlib.blake2b(described, digest_size=16).digest())
             count += 1
-            newest = max(newest, entry.mtime_ns)
+            newest = max(newest, status.st_ctime_ns)
     return f"{total % 2**128:032x}", count, newest / 1e9
 
 

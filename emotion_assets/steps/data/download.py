@@ -41,7 +41,7 @@ def download_faces(raw_dir: Path, fetch: Callable[[str], str] | None = None) -> 
     folders = [path for path in source.rglob("*") if path.is_dir() and emotion_of_folder(path.name)]
     if not folders:
         raise UnusableDataError(f"{DATASET} was downloaded to {source}, but no folder there is named after an emotion.")
-    return sum(_copy_folder(folder, raw_dir) for folder in sorted(folders))
+    return sum(_copy_folder(folder, raw_dir, folder.parent.relative_to(source)) for folder in sorted(folders))
 
 
 def _fetch_by_kagglehub(name: str) -> str:
@@ -50,19 +50,20 @@ def _fetch_by_kagglehub(name: str) -> str:
     return str(kagglehub.dataset_download(name))
 
 
-def _copy_folder(folder: Path, raw_dir: Path) -> int:
+def _copy_folder(folder: Path, raw_dir: Path, part: Path) -> int:
+    """Copy a folder of pictures; `part` is where it lies in the data set, which may use a name twice."""
     emotion = emotion_of_folder(folder.name)
     assert emotion
-    target = raw_dir / emotion.capitalize() / _FOLDER
+    target = raw_dir / emotion.capitalize() / _FOLDER / part
     target.mkdir(parents=True, exist_ok=True)
     num_copied = 0
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         copy = target / path.name
         if not copy.exists():
             # The name becomes visible with the last byte, so that no half-copied picture is ingested.
-            part = copy.with_name(f".{copy.name}.part")
-            shutil.copyfile(path, part)
-            part.replace(copy)
+            draft = copy.with_name(f".{copy.name}.part")
+            shutil.copyfile(path, draft)
+            draft.replace(copy)
             num_copied += 1
     return num_copied
 

@@ -71,11 +71,11 @@ def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list
     Returns:
         For each file its content (the bare hash if it is known), or an oddity if it could not be read.
     """
-    root = os.fsencode(raw_dir)
+    root, files = os.fsencode(raw_dir), list(files)
     contents = [_read_file(root, file) for file in files]
     known = _known_hashes(store_path, (digest for digest, *_ in contents if isinstance(digest, str)))
     results: list[Read] = []
-    for digest, read in contents:
+    for file, (digest, read) in zip(files, contents, strict=True):
         if digest is None:
             assert not isinstance(read, bytes)
             results.append(read)
@@ -83,13 +83,20 @@ def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list
             results.append(Content(digest))
         else:
             assert isinstance(read, bytes)
-            results.append(_decoded(digest, read))
+            try:
+                results.append(_decoded(digest, read))
+            except MemoryError:
+                reason = "There was no memory to decode it. The next run tries again."
+                results.append((file.path, "out_of_memory", reason))
+                continue
             known.add(digest)
     return results
 
 
 def _known_hashes(store_path: str, hashes: Iterable[str]) -> set[str]:
-    with closing(sqlite3.connect(f"file:{store_path}?mode=ro", uri=True, timeout=60)) as connection:
+    # As an address, because a name may hold `?`, `#` or `%`.
+    address = Path(store_path).absolute().as_uri() + "?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
         wanted = list(hashes)
         places = ",".join("?" * len(wanted))
         rows = connection.execute(f"SELECT content_hash FROM contents WHERE content_hash IN ({places})", wanted)  # noqa: S608 -- only question marks

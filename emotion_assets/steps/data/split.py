@@ -301,7 +301,7 @@ def _is_written(splits_dir: Path, fingerprint: str) -> bool:
         return manifest["fingerprint"] == fingerprint and all(
             sha256_of(splits_dir / name) == digest for name, digest in manifest["files"].items()
         )
-    except (UnusableDataError, OSError):
+    except (UnusableDataError, OSError, KeyError, AttributeError):
         return False
 
 
@@ -333,7 +333,10 @@ def read_manifest(splits_dir: Path) -> dict[str, Any]:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text())
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise UnusableDataError(f"{path} is damaged ({error}). Materialize greyscale_splits anew.") from error
     if not isinstance(value, dict):
         raise UnusableDataError(f"{path} holds no JSON object. Materialize greyscale_splits anew.")
     return value

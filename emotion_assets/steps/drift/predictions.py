@@ -13,7 +13,7 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
 from emotion_assets.core.image_stats import STATISTICS
-from emotion_assets.core.images import decode_picture
+from emotion_assets.core.images import read_picture
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
 from emotion_assets.steps.training.reference import logged_table
 
@@ -108,7 +108,7 @@ def answer_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, i
     num_refused = 0
     for path in paths:
         try:
-            pictures.append(decode_picture(path.read_bytes()).pixels)
+            pictures.append(read_picture(path).pixels)
         except (PictureError, OSError):
             num_refused += 1
     if not pictures:

@@ -9,7 +9,7 @@ import numpy as np
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.core.errors import PictureError
-from emotion_assets.core.images import IMAGE_SIZE_PX, decode_picture
+from emotion_assets.core.images import IMAGE_SIZE_PX, read_picture
 from emotion_assets.steps.data.split import Split
 
 _MAX_PICTURES: Final = 3000
@@ -31,7 +31,7 @@ def read_labelled(folder: Path) -> Split:
     pixels, class_indices, names = [], [], []
     for path, class_index in found:
         try:
-            pixels.append(decode_picture(path.read_bytes()).pixels)
+            pixels.append(read_picture(path).pixels)
         except (PictureError, OSError):
             continue
         class_indices.append(class_index)
