@@ -1,5 +1,6 @@
-"""The places: where data is read and left. The only module on the Dagster side that reads the environment."""
+"""The places: where data is read and left. The only module on the Dagster side that reads our settings."""
 
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Self
 import dagster as dg
 import yaml
 
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import source_version
 from emotion_assets.steps.drift.alerts import AlertTargets
 from emotion_assets.steps.evaluation.registry import Registry
@@ -117,11 +119,19 @@ class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its para
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read `EMOTION_QUIET_SECONDS` (default 60) and `EMOTION_RUN_CONFIG` (default none)."""
-        return cls(
-            quiet_seconds=float(os.environ.get("EMOTION_QUIET_SECONDS", "60")),
-            run_config_path=os.environ.get("EMOTION_RUN_CONFIG", ""),
-        )
+        """Read `EMOTION_QUIET_SECONDS` (default 60) and `EMOTION_RUN_CONFIG` (default none).
+
+        Raises:
+            UnusableDataError: the first is no number of seconds.
+        """
+        text = os.environ.get("EMOTION_QUIET_SECONDS", "60")
+        try:
+            quiet_seconds = float(text)
+        except ValueError:
+            quiet_seconds = math.nan
+        if not 0 <= quiet_seconds < math.inf:
+            raise UnusableDataError(f"EMOTION_QUIET_SECONDS is {text!r}. Set a number of seconds, or unset it.")
+        return cls(quiet_seconds=quiet_seconds, run_config_path=os.environ.get("EMOTION_RUN_CONFIG", ""))
 
     @property
     def interval_seconds(self) -> int:

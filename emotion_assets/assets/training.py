@@ -17,7 +17,7 @@ from emotion_assets.resources import Places, code_version
 class TrainingRunConfig(dg.Config):
     """A preset, and what to change in it; a field left empty keeps the preset's value."""
 
-    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 80).")
+    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 2 hours).")
     epochs: int | None = Field(None, ge=1, description="Passes over the train split.")
     max_minutes: float | None = Field(
         None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
@@ -35,7 +35,10 @@ class TrainingRunConfig(dg.Config):
         None, ge=1, le=8, description="Convolutional blocks of the second and of the third stage; 2, 3 for long."
     )
     seed: int | None = Field(
-        None, ge=0, description="Same data, configuration, seed and processor: same weights, unless max_minutes is set."
+        None,
+        ge=0,
+        le=2_000_000_000,
+        description="Same data, configuration, seed and processor: same weights, unless max_minutes is set.",
     )
     devices: int | None = Field(
         None, ge=1, description="Processes that share each batch, on as many GPUs, or on cores if there are fewer."

@@ -17,6 +17,7 @@ from emotion_assets.automation.sensors import (
     drift_sensor,
     new_images_sensor,
 )
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
 
@@ -244,3 +245,12 @@ def test_a_sensor_gives_its_runs_the_chosen_configuration(
     (request,) = tick(new_images_sensor, places, instance, automation=automation).run_requests
 
     assert request.run_config == {"ops": {"trained_cnn": {"config": {"preset": "quick"}}}}
+
+
+@pytest.mark.parametrize("text", ["1m", "-1", "nan", "inf"])
+def test_a_wrong_number_of_quiet_seconds_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read when the definitions load, so the message is all that there is."""
+    monkeypatch.setenv("EMOTION_QUIET_SECONDS", text)
+
+    with pytest.raises(UnusableDataError, match=f"EMOTION_QUIET_SECONDS is '{text}'"):
+        Automation.from_environment()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,7 @@ from scipy.special import softmax
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
-from emotion_assets.steps.training.lightning_parts import EmotionModule, one_cycle, side_at
+from emotion_assets.steps.training.lightning_parts import EmotionModule, WholeCheckpoints, one_cycle, side_at
 from emotion_assets.steps.training.network import EmotionNet
 from emotion_assets.steps.training.train import (
     TrainedNetwork,
@@ -64,6 +65,43 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(drawn_root: Path, tmp_pa
     assert "interrupted run" in lines[0]
     assert [record["epoch"] for record in resumed.history] == [1, 2, 3]
     assert torch.allclose(weights(resumed), weights(unbroken), atol=1e-6)
+
+
+def test_what_an_interrupted_run_had_cost_and_shown_is_kept(drawn_root: Path, tmp_path: Path) -> None:
+    """A run taken up again does not look cheap, and its curves begin where it began."""
+
+    def stop_in_second_epoch(line: str) -> None:
+        if line.startswith("Epoch 2"):
+            raise KeyboardInterrupt
+
+    config = training_config("quick", **_fields(epochs=3, num_teachers=1))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(drawn_root / "splits", tmp_path, config, log=stop_in_second_epoch)
+    (cost,) = tmp_path.glob("*/cost.json")
+    cost.write_text("[1000, 2000]")
+    resumed = train(drawn_root / "splits", tmp_path, config)
+
+    assert 1000 < resumed.seconds < 1100
+    assert 2000 < resumed.cpu_seconds < 2200
+    tables = [pd.read_csv(path) for path in cost.parent.glob("csv/*/metrics.csv")]
+    assert set(pd.concat(tables)["epoch"]) == {0, 1, 2}
+    discard_checkpoint(tmp_path, resumed, "")
+    assert not cost.exists()
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill in the middle leaves the one before."""
+    path = tmp_path / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        WholeCheckpoints().save_checkpoint({"epoch": 2}, path)
+
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
 
 
 def test_teachers_are_trained_first_and_only_once(drawn_root: Path, tmp_path: Path) -> None:
@@ -246,6 +284,8 @@ def test_presets_take_overrides() -> None:
     assert training_config("standard") == PRESETS["standard"]
     with pytest.raises(UnusableDataError, match="quick, standard, long"):
         training_config("fast")
+    with pytest.raises(UnusableDataError, match="2 pictures cannot be shared by 2 processes"):
+        training_config("quick", batch_size=2, devices=2)
 
 
 def test_one_cycle_rises_and_falls() -> None:

@@ -104,6 +104,7 @@ def test_unknown_and_missing_trackers_are_said(tmp_path: Path, monkeypatch: pyte
     """A wrong name lists the right ones; a missing package names the command that brings it."""
     with pytest.raises(UnusableDataError, match="none, wandb, mlflow"):
         tracker_of("paper", tmp_path, TINY)
-    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UnusableDataError, match="pip install"):
-        tracker_of("mlflow", tmp_path, TINY)
+        # Before anything else is looked at: not even the splits are there.
+        train(tmp_path, tmp_path, TINY, tracker="mlflow")

@@ -57,9 +57,15 @@ def training_config(preset: str, **overrides: Any) -> TrainingConfig:
     """Return the configuration of `preset` with `overrides`; those that are None keep the preset's value.
 
     Raises:
-        UnusableDataError: there is no such preset.
+        UnusableDataError: there is no such preset, or a batch has too few pictures for its processes.
     """
     if preset not in PRESETS:
         raise UnusableDataError(f"There is no preset {preset!r}. Use one of {', '.join(PRESETS)}.")
     given = {name: value for name, value in overrides.items() if value is not None}
-    return dataclasses.replace(PRESETS[preset], **given)
+    config = dataclasses.replace(PRESETS[preset], **given)
+    if config.devices > 1 and config.batch_size < 2 * config.devices:
+        raise UnusableDataError(
+            f"A batch of {config.batch_size} pictures cannot be shared by {config.devices} processes, which need two "
+            "each. Raise batch_size or lower devices."
+        )
+    return config

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.files import write_atomically
 from emotion_assets.steps.data.split import Split
 from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.config import TrainingConfig
@@ -29,6 +33,21 @@ _EVALUATION_BATCH: int = 512
 _SIDES_PX: Final = ((0.3, 32), (0.6, 40))
 _TEACHERS_SHARE: Final = 0.7
 """The part of the loss that comes from teachers; the rest comes from the labels."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all.
+
+    Lightning's own goes through the folder for temporary files; where that is another file system, the last step is a
+    copy onto the checkpoint that is there, and a kill in between leaves neither.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Save `checkpoint` at `path`; there are no storage options."""
+        del storage_options
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
 
 
 class PictureBatches(Dataset[Batch]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,19 @@ TRACKERS: Final = ("none", "wandb", "mlflow")
 _PROJECT: Final = "emotion_cnn"
 
 
+def check_tracker(name: str) -> None:
+    """Say at once, and not after hours of training, that a tracker cannot be had.
+
+    Raises:
+        UnusableDataError: there is no such tracker, or its package is missing.
+    """
+    if name not in TRACKERS:
+        raise UnusableDataError(f"There is no tracker {name!r}. Use one of {', '.join(TRACKERS)}.")
+    if name != "none" and importlib.util.find_spec(name) is None:
+        message = f"The tracker {name} is not installed. Run: pip install '.[{name}]' -c constraints.txt"
+        raise UnusableDataError(message)
+
+
 def tracker_of(name: str, run_dir: Path, config: TrainingConfig) -> list[Logger]:
     """Return the logger of a tracker, or none; it begins with the run's configuration.
 
@@ -29,28 +43,23 @@ def tracker_of(name: str, run_dir: Path, config: TrainingConfig) -> list[Logger]
         config: the choices of the run.
 
     Raises:
-        UnusableDataError: there is no such tracker, or its package is missing.
+        UnusableDataError: as `check_tracker`.
     """
-    if name not in TRACKERS:
-        raise UnusableDataError(f"There is no tracker {name!r}. Use one of {', '.join(TRACKERS)}.")
+    check_tracker(name)
     if name == "none":
         return []
     logger: Logger
     run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        if name == "wandb":
-            from lightning.pytorch.loggers import WandbLogger
+    if name == "wandb":
+        from lightning.pytorch.loggers import WandbLogger
 
-            is_offline = os.environ.get("WANDB_MODE", "offline") != "online"
-            logger = WandbLogger(project=_PROJECT, save_dir=run_dir, offline=is_offline)
-        else:
-            from lightning.pytorch.loggers import MLFlowLogger
+        is_offline = os.environ.get("WANDB_MODE", "offline") != "online"
+        logger = WandbLogger(project=_PROJECT, save_dir=run_dir, offline=is_offline)
+    else:
+        from lightning.pytorch.loggers import MLFlowLogger
 
-            address = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir / 'mlflow.db'}")
-            logger = MLFlowLogger(_PROJECT, tracking_uri=address, artifact_location=str(run_dir / "mlflow"))
-    except ModuleNotFoundError as error:
-        message = f"The tracker {name} is not installed. Run: pip install '.[{name}]' -c constraints.txt"
-        raise UnusableDataError(message) from error
+        address = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir / 'mlflow.db'}")
+        logger = MLFlowLogger(_PROJECT, tracking_uri=address, artifact_location=str(run_dir / "mlflow"))
     logger.log_hyperparams(dataclasses.asdict(config))
     return [logger]
 

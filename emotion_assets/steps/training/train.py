@@ -27,7 +27,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import locked, write_atomically
+from emotion_assets.core.files import locked, write_atomically, write_json
 from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.lightning_parts import (
@@ -36,14 +36,16 @@ from emotion_assets.steps.training.lightning_parts import (
     EpochLines,
     PictureData,
     Teacher,
+    WholeCheckpoints,
 )
 from emotion_assets.steps.training.network import EmotionNet, PoseNet, prepare
 from emotion_assets.steps.training.pose import POSE_EPOCHS, PoseModule
-from emotion_assets.steps.training.trackers import finish, tracker_of
+from emotion_assets.steps.training.trackers import check_tracker, finish, tracker_of
 
 _EVALUATION_BATCH: Final = 512
 _CHECKPOINT_NAME: Final = "last.ckpt"
 _TEACHER_NAME: Final = "teacher_{}.safetensors"
+_COST_NAME: Final = "cost.json"
 _POSE_DIR: Final = "poses"
 _POSE_SHARE: Final = 0.1
 """Of a limited time, what the network of poses gets."""
@@ -72,7 +74,7 @@ class TrainedNetwork:
     val: Split
     """The validation faces that it was calibrated on."""
     seconds: float
-    """Since the run was begun, or last taken up again."""
+    """Of all networks, teachers included; of an interrupted run also what led up to its last finished epoch."""
     cpu_seconds: float
     """In that time, of all processes: the first one's times their number."""
 
@@ -118,6 +120,7 @@ def train(
         UnusableDataError: there are no splits, their files are damaged, or there is no such tracker.
         FloatingPointError: the loss became infinite or not a number.
     """
+    check_tracker(tracker)
     # Under the lock of make_splits, so that both splits and the fingerprint belong together.
     with locked(splits_dir / LOCK_NAME):
         fingerprint = str(read_manifest(splits_dir)["fingerprint"])
@@ -128,30 +131,57 @@ def train(
         )
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
-    started, cpu_started = time.monotonic(), time.process_time()
     run = _Run(train_split, val_split, fingerprint, work_dir, code_version, tracker, callbacks)
-    teachers = [_teacher(number, run, config, log) for number in range(config.num_teachers)]
-    trained = _fit(run, config, teachers, log)
-    pose = _pose(run, config, log) if config.rights_faces else None
-    return dataclasses.replace(
-        trained,
-        pose=pose,
-        seconds=time.monotonic() - started,
-        cpu_seconds=(time.process_time() - cpu_started) * config.devices,
-    )
+    cost = _Cost(run.run_dir(config) / _COST_NAME, config.devices)
+
+    def log_and_note(line: str) -> None:
+        log(line)
+        cost.note()
+
+    teachers = [_teacher(number, run, config, log_and_note) for number in range(config.num_teachers)]
+    trained = _fit(run, config, teachers, log_and_note)
+    pose = _pose(run, config, log_and_note) if config.rights_faces else None
+    seconds, cpu_seconds = cost.so_far()
+    return dataclasses.replace(trained, pose=pose, seconds=seconds, cpu_seconds=cpu_seconds)
+
+
+class _Cost:
+    """What a run has cost so far, kept in a file, so that an interrupted one does not look cheap."""
+
+    def __init__(self, path: Path, num_processes: int) -> None:
+        self._path, self._num_processes = path, num_processes
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
+        try:
+            self._seconds, self._cpu_seconds = map(float, json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            self._seconds = self._cpu_seconds = 0.0
+
+    def so_far(self) -> tuple[float, float]:
+        """Return seconds and CPU-seconds, those before an interruption included."""
+        cpu_seconds = (time.process_time() - self._cpu_started) * self._num_processes
+        return self._seconds + time.monotonic() - self._started, self._cpu_seconds + cpu_seconds
+
+    def note(self) -> None:
+        """Write down what it is now."""
+        if _is_first_process():
+            write_json(self._path, self.so_far())
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
-    """Remove checkpoint and teachers of a finished run, once its bundle is written; its logs stay."""
+    """Remove checkpoint, teachers and cost of a finished run, once its bundle is written; its logs stay."""
     run_dir = work_dir / run_key(trained.data_fingerprint, trained.config, code_version)
     checkpoints = (run_dir / _CHECKPOINT_NAME, run_dir / _POSE_DIR / _CHECKPOINT_NAME)
-    for path in (*checkpoints, *run_dir.glob(_TEACHER_NAME.format("*"))):
+    for path in (*checkpoints, run_dir / _COST_NAME, *run_dir.glob(_TEACHER_NAME.format("*"))):
         path.unlink(missing_ok=True)
 
 
 def discard_all_checkpoints(work_dir: Path) -> None:
-    """Remove checkpoints and teachers of all runs in `work_dir`; their logs stay."""
-    for name in (_CHECKPOINT_NAME, _TEACHER_NAME.format("*")):
+    """Remove checkpoints, teachers and costs of all runs in `work_dir`; their logs stay."""
+    for name in (_CHECKPOINT_NAME, _COST_NAME, _TEACHER_NAME.format("*")):
         for path in work_dir.rglob(name):
             path.unlink(missing_ok=True)
 
@@ -170,18 +200,23 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
     )
     if path.exists():
         log(f"{title} is finished already")
-        weights = load_tensors(path.read_bytes())
-        temperature = float(weights.pop(_TEMPERATURE))
-        network = EmotionNet(own.width, own.dropout, own.num_blocks)
-        network.load_state_dict(weights)
     else:
         its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
         trained = _fit(its_run, own, (), lambda line: log(f"{title}: {line}"), num_sharing=config.num_teachers + 1)
-        network, temperature = trained.network, trained.temperature
-        if os.environ.get("RANK", "0") == "0":
-            weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-            write_atomically(path, save_tensors(weights | {_TEMPERATURE: torch.tensor(temperature)}))
+        if _is_first_process():
+            weights = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
+            write_atomically(
+                path, save_tensors(weights | {_TEMPERATURE: torch.tensor(trained.temperature, dtype=torch.float64)})
+            )
             discard_checkpoint(run_dir, trained, run.code_version)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+    # All processes take the same one, as they do when the run is taken up again: averages of statistics differ by
+    # process.
+    weights = load_tensors(path.read_bytes())
+    temperature = float(weights.pop(_TEMPERATURE))
+    network = EmotionNet(own.width, own.dropout, own.num_blocks)
+    network.load_state_dict(weights)
     network.eval().requires_grad_(requires_grad=False)
     return Teacher(network.to(memory_format=torch.channels_last), temperature)  # type: ignore[call-overload]
 
@@ -247,7 +282,7 @@ def _carry_out(
     if num_averaged >= 1:
         all_callbacks.append(AveragedWeights(round(num_averaged)))
     loggers = tracker_of(run.tracker, run_dir, config)
-    trainer = _trainer(run_dir, config, precision, all_callbacks, loggers)
+    trainer = _trainer(run_dir, config, precision, all_callbacks, loggers, resumed_from_epoch)
     with warnings.catch_warnings():
         # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -311,7 +346,12 @@ def precision_of(config: TrainingConfig) -> str:
 
 
 def _trainer(
-    run_dir: Path, config: TrainingConfig, precision: str, callbacks: list[pl.Callback], loggers: list[Logger]
+    run_dir: Path,
+    config: TrainingConfig,
+    precision: str,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+    resumed_from_epoch: int,
 ) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -331,8 +371,10 @@ def _trainer(
         use_distributed_sampler=False,  # our batches are shared out already
         precision=precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, checkpoints],
+        plugins=[WholeCheckpoints()],
         logger=[
-            CSVLogger(run_dir, name="csv", version=0),
+            # It removes what it finds, so a run that is taken up again writes beside the earlier lines.
+            CSVLogger(run_dir, name="csv", version=resumed_from_epoch),
             TensorBoardLogger(run_dir, name="tensorboard", version=0),
             *loggers,
         ],
