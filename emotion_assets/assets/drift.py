@@ -33,7 +33,7 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
     telling pictures.
     """
     from emotion_assets.steps.drift.alerts import Alert, send_alert
-    from emotion_assets.steps.drift.check import DriftPlaces, check_drift
+    from emotion_assets.steps.drift.check import DriftPlaces, check_drift, note_told
     from emotion_assets.steps.drift.feedback import REQUEST_NAME
 
     check = check_drift(
@@ -68,7 +68,7 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
             metadata["labelled_accuracy_interval"] = f"{window.performance.low:.3f} to {window.performance.high:.3f}"
     if window.is_incident:
         metadata["label_request"] = dg.MetadataValue.url(places.link(check.report_dir / REQUEST_NAME))
-    if window.is_opened:
+    if window.is_incident:
         alert = Alert(
             f"Answers of {check.source.model_version} have changed ({verdict.severity}).",
             f"{verdict.cause} Please label the pictures of the request.",
@@ -76,7 +76,10 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
             check.source.model_version,
             verdict.severity,
         )
-        metadata["alert_sent_by"] = ", ".join(send_alert(alert, alerts.targets(), context.log.warning))
+        told_by = send_alert(alert, alerts.targets(), context.log.warning, check.told_by)
+        if told_by:
+            note_told(check, told_by)
+            metadata["alert_sent_by"] = ", ".join(told_by)
     if check.html_path:
         metadata |= {
             "smallest_p_value": min(verdict.p_values.values()),

@@ -9,14 +9,16 @@ import time
 import dagster as dg
 
 from emotion_assets.assets.drift import drift_report
-from emotion_assets.assets.metadata import ingested_as
+from emotion_assets.assets.metadata import ingested_as, latest_metadata
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
+from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
 
-DRIFT_COOLDOWN_SECONDS = 6 * 3600
-"""Between two runs that drift asked for; labels that trickle in must not start one each."""
+COOLDOWN_SECONDS = 6 * 3600
+"""Between two runs that drift asked for, or that only labels gave a reason for; labels that trickle in must not start
+one each."""
 _INTERVAL_SECONDS = Automation.from_environment().interval_seconds
 RETRY_SECONDS = 3600
 """A run that failed before it had trained on the new files is requested again after so long, not every minute."""
@@ -36,7 +38,12 @@ def new_images_sensor(
         return dg.SkipReason(reason)
     if _is_retraining(context):
         return dg.SkipReason("A retrain run is queued or running; what is new is taken after it.")
-    return _request(context, automation, signature, {"trigger": "new_images"})
+    own = folder_signature(places.raw_dir, without=FEEDBACK_NAME)[0]
+    last = json.loads(context.cursor or "{}")
+    # What people label comes one by one, and each would be a training.
+    are_labels = last.get("own") == own and last.get("signature") != signature
+    cooldown_seconds = COOLDOWN_SECONDS if are_labels else 0
+    return _request(context, automation, signature, {"trigger": "new_images"}, cooldown_seconds, own)
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -44,10 +51,9 @@ def drift_sensor(
     context: dg.SensorEvaluationContext, places: Places, automation: Automation
 ) -> dg.SensorResult | dg.SkipReason:
     """Answers to an incident: asks for labels, and retrains once there is something new to learn from."""
-    event = context.instance.get_latest_materialization_event(drift_report.key)
-    if event is None or event.asset_materialization is None:
+    metadata = latest_metadata(context.instance, drift_report.key)
+    if "state" not in metadata:
         return dg.SkipReason("There is no drift report yet. Run the job check_drift.")
-    metadata = event.asset_materialization.metadata
     state, cause = str(metadata["state"].value), str(metadata["cause"].value)
     if not metadata["is_incident"].value:
         in_a_row = f" ({metadata['alarms_in_a_row'].value} alarm in a row; two make an incident)"
@@ -64,7 +70,7 @@ def drift_sensor(
         return dg.SkipReason(f"Answers changed: {cause} {reason}")
     if _is_retraining(context):
         return dg.SkipReason(f"Answers changed: {cause} A retrain run is queued or running already.")
-    return _request(context, automation, signature, {"trigger": "drift"}, DRIFT_COOLDOWN_SECONDS)
+    return _request(context, automation, signature, {"trigger": "drift"}, COOLDOWN_SECONDS)
 
 
 def _unquiet(num_files: int, newest: float, needed_seconds: float) -> str | None:
@@ -84,9 +90,13 @@ def _request(
     automation: Automation,
     signature: str,
     tags: dict[str, str],
-    cooldown_seconds: float = 0,
+    cooldown_seconds: float,
+    own: str = "",
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one run; for the same files again only after a while, should that run fail before it trained a model."""
+    """Ask for one run; for the same files again only after a while, should that run fail before it trained a model.
+
+    `own` stands for the files that are no labels of the service's pictures, for the next look.
+    """
     last = json.loads(context.cursor or "{}")
     waited_seconds = time.time() - last.get("at", 0)
     if last.get("signature") == signature and 0 <= waited_seconds < RETRY_SECONDS:
@@ -100,7 +110,7 @@ def _request(
             f"{cooldown_seconds / 3600:.0f} hours have passed."
         )
     request = dg.RunRequest(tags=tags, run_config=automation.run_config())
-    return dg.SensorResult([request], cursor=json.dumps({"signature": signature, "at": time.time()}))
+    return dg.SensorResult([request], cursor=json.dumps({"signature": signature, "at": time.time(), "own": own}))
 
 
 def _is_learnt(context: dg.SensorEvaluationContext, signature: str) -> bool:

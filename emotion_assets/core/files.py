@@ -42,6 +42,19 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def listed(root: Path, folders: str, files: str) -> list[Path]:
+    """Return the files below `root` whose folder's name and own name match two patterns.
+
+    A folder that vanishes meanwhile, as those of old days do, has none; `Path.glob` would raise.
+    """
+    found: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):
+        for folder in [path for path in root.iterdir() if path.match(folders)]:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found += [path for path in folder.iterdir() if path.match(files)]
+    return found
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` alone, waiting for another process to finish; a kill releases it."""

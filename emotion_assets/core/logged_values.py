@@ -12,9 +12,9 @@ PROBABILITY_COLUMNS: Final = tuple(f"p_{emotion}" for emotion in EMOTIONS)
 EMOTION_COLUMN: Final = "emotion"
 LOGGED_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS, EMOTION_COLUMN)
 
-_DIGITS: Final = 6
+LOGGED_DIGITS: Final = 6
 
 
 def features_of(pixels: Pixels) -> dict[str, float]:
     """Return the thirteen statistics of one picture, uint8 (64, 64), rounded for the log and the HTTP answer."""
-    return {name: round(float(values[0]), _DIGITS) for name, values in image_statistics(pixels[None]).items()}
+    return {name: round(float(values[0]), LOGGED_DIGITS) for name, values in image_statistics(pixels[None]).items()}

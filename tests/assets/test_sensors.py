@@ -12,7 +12,7 @@ import pytest
 
 from emotion_assets.automation import sensors
 from emotion_assets.automation.sensors import (
-    DRIFT_COOLDOWN_SECONDS,
+    COOLDOWN_SECONDS,
     RETRY_SECONDS,
     drift_sensor,
     new_images_sensor,
@@ -169,7 +169,7 @@ def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, f
     cursor = json.loads(tick(drift_sensor, places, instance).cursor) | {"signature": "other files"}
 
     assert "until 6 hours have passed" in tick(drift_sensor, places, instance, json.dumps(cursor)).skip_message
-    cursor["at"] -= DRIFT_COOLDOWN_SECONDS + 1
+    cursor["at"] -= COOLDOWN_SECONDS + 1
     assert len(tick(drift_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
 
@@ -216,6 +216,24 @@ def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
 
+def test_labels_that_trickle_in_start_no_run_each(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+    """They wait some hours for each other; a photograph of somebody's own waits for nothing."""
+    put(places, face)
+    cursor = tick(new_images_sensor, places, instance).cursor
+    put(places, face, "feedback/1.jpg")
+    assert "until 6 hours have passed" in tick(new_images_sensor, places, instance, cursor).skip_message
+
+    put(places, face, "b.jpg")
+    assert len(tick(new_images_sensor, places, instance, cursor).run_requests) == 1
+
+
+def test_a_report_noted_by_hand_is_none(places: Places, instance: dg.DagsterInstance) -> None:
+    """The UI lets people report a materialization, without any of what ours says."""
+    report_event(instance, "drift_report", {})
+
+    assert "no drift report" in tick(drift_sensor, places, instance).skip_message
+
+
 def test_a_delivery_that_was_undone_and_redone_is_taken_in(
     places: Places, instance: dg.DagsterInstance, face: bytes
 ) -> None:
@@ -223,7 +241,7 @@ def test_a_delivery_that_was_undone_and_redone_is_taken_in(
     put(places, face)
     first = tick(new_images_sensor, places, instance)
     report_event(instance, "trained_cnn", {"folder_signature": "with one more file"})
-    cursor = json.loads(first.cursor) | {"signature": "with one more file"}
+    cursor = json.loads(first.cursor) | {"signature": "with one more file", "own": "with one more file"}
 
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 

@@ -17,7 +17,7 @@ from emotion_assets.core.files import sha256_of
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.demo_faces import draw_face
-from emotion_assets.steps.drift.check import DriftPlaces, check_drift, newest_report
+from emotion_assets.steps.drift.check import DriftPlaces, check_drift, newest_report, note_told
 from emotion_assets.steps.drift.feedback import REQUEST_NAME
 from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
@@ -88,14 +88,19 @@ def test_constant_columns_and_missing_emotions_break_nothing() -> None:
 
 
 def write_log(
-    folder: Path, rows: pd.DataFrame, version: str = "v1", name: str = "20260101T000000-a-1.jsonl", start: int = 0
+    folder: Path,
+    rows: pd.DataFrame,
+    version: str = "v1",
+    name: str = "20260101T000000-a-1.jsonl",
+    start: int = 0,
+    year: int = 2026,
 ) -> Path:
     path = folder / "2026-01-01" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, row in enumerate(rows.to_dict("records")):
         record = {
-            "time": f"2026-01-01T{start + number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}.000+00:00",
+            "time": f"{year}-01-01T{start + number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}.000+00:00",
             "prediction_id": f"{version}-{number}-{name}",
             "model_version": version,
             "emotion": row["emotion"],
@@ -295,6 +300,73 @@ def test_two_alarms_in_a_row_make_an_incident(bundle_dir: Path, tmp_path: Path) 
     assert seen[1].window.alarms_in_a_row == 1
 
 
+def test_a_clock_that_is_ahead_ends_no_window_in_the_future(bundle_dir: Path, tmp_path: Path) -> None:
+    """One record of another year must not hide everything that comes until then, nor may a mark that it left."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where, log, version = places(tmp_path, tmp_path / "none"), tmp_path / "predictions", bundle_dir.name
+    write_log(log, reference_of(1, 9), version=version, name="20990101T000000-a-1.jsonl", year=2099)
+    write_log(log, reference_of(120, 1), version=version)
+    first = check_drift(bundle, where)
+    record = json.loads((first.report_dir / "verdict.json").read_text())
+    record["window"]["until"] = "2099-01-01T00:00:00.000+00:00"
+    (first.report_dir / "verdict.json").write_text(json.dumps(record))
+    write_log(log, slightly_off(120, 2), version=version, name="20260101T010000-a-1.jsonl", start=1)
+
+    second = check_drift(bundle, where)
+
+    assert (first.verdict.num_current, first.window.until[:4]) == (120, "2026")
+    assert second.window.is_new
+    assert second.window.until.startswith("2026-01-01T01")
+
+
+def test_a_window_that_is_looked_at_again_is_the_same_one(bundle_dir: Path, tmp_path: Path) -> None:
+    """Neither earlier windows nor the few pictures since belong to it, or to what people are asked to label."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    tables = [reference_of(300, 3), slightly_off(120, 1), slightly_off(120, 2), reference_of(20, 4)]
+    for hour, table in enumerate(tables):
+        name = f"20260101T{hour:02}0000-a-1.jsonl"
+        write_log(tmp_path / "predictions", table, version=bundle_dir.name, name=name, start=hour)
+        check = check_drift(bundle, where)
+
+    assert (check.window.is_new, check.window.is_incident, check.verdict.num_current) == (False, True, 120)
+    assert check.window.since.startswith("2026-01-01T02")
+    assert check.verdict.state == "answers_changed"
+    request = pd.read_csv(check.report_dir / REQUEST_NAME)
+    assert request["prediction_id"].str.endswith("20260101T020000-a-1.jsonl").all()
+
+
+def test_a_torn_file_of_evidently_holds_up_nothing(bundle_dir: Path, tmp_path: Path) -> None:
+    """A kill may leave one in its workspace, and it reads all of them each time."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    write_log(tmp_path / "predictions", reference_of(120, 1), version=bundle_dir.name)
+    check_drift(bundle, where)
+    for path in (tmp_path / "reports" / "evidently").rglob("*.json"):
+        path.write_text("{")
+
+    check = check_drift(bundle, where)
+
+    assert (check.report_dir / "verdict.json").exists()
+    assert any(path.read_text() != "{" for path in (tmp_path / "reports" / "evidently").rglob("*.json"))
+
+
+def test_people_are_told_again_until_it_was_delivered(bundle_dir: Path, tmp_path: Path) -> None:
+    """A run that dies before it has told them leaves an incident of which nobody knows."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    told = []
+    for hour in range(4):
+        name = f"20260101T{hour:02}0000-a-1.jsonl"
+        write_log(tmp_path / "predictions", slightly_off(120, hour), version=bundle_dir.name, name=name, start=hour)
+        check = check_drift(bundle, where)
+        told.append((check.window.is_incident, set(check.told_by)))
+        if hour == 2:
+            note_told(check, ["log", "webhook"])
+
+    assert told == [(False, set()), (True, set()), (True, set()), (True, {"log", "webhook"})]
+
+
 def test_labels_give_the_honest_verdict(bundle_dir: Path, tmp_path: Path) -> None:
     """The record has the share of right answers among those drawn at random, with its interval, and no others."""
     bundle, _ = long_reference(bundle_dir, tmp_path)
@@ -310,7 +382,8 @@ def test_labels_give_the_honest_verdict(bundle_dir: Path, tmp_path: Path) -> Non
         path = tmp_path / "feedback" / str(row.prediction_id)[:2] / f"{row.prediction_id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         emotion = row.emotion if number < 30 else EMOTIONS[(EMOTIONS.index(str(row.emotion)) + 1) % 5]
-        path.write_text(json.dumps({"prediction_id": row.prediction_id, "emotion": emotion}))
+        label = {"prediction_id": row.prediction_id, "emotion": emotion, "time": "2026-01-02T00:00:00.000+00:00"}
+        path.write_text(json.dumps(label))
 
     check = check_drift(bundle, places(tmp_path, tmp_path / "none"))
 

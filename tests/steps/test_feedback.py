@@ -94,3 +94,26 @@ def test_performance_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
     assert enough.low is not None
     assert enough.high is not None
     assert 0.5 < enough.low < 0.75 < enough.high < 0.95
+
+
+def test_corrections_are_no_random_sample(tmp_path: Path) -> None:
+    """Who corrects unasked corrects mistakes; of the others, those who were asked tell how many there are."""
+    ids = [f"{number:02x}" for number in range(100)]
+    request = tmp_path / "20260102T000000000000" / "request.csv"
+    request.parent.mkdir()
+    pd.DataFrame({"prediction_id": ids, "emotion": "happy", "reason": "random"}).to_csv(request)
+    for number in range(60):
+        is_correction = number < 10
+        path = tmp_path / "feedback" / ids[number] / f"{ids[number]}.json"
+        path.parent.mkdir(parents=True)
+        emotion = "sad" if is_correction or number % 5 == 0 else "happy"
+        moment = f"2026-01-0{1 if is_correction else 3}T12:00:00.000+00:00"
+        path.write_text(json.dumps({"prediction_id": ids[number], "emotion": emotion, "time": moment}))
+
+    performance = labelled_performance([request], tmp_path / "feedback")
+
+    assert performance.num_labels == 60
+    assert performance.accuracy == pytest.approx(0.9 * 0.8)
+    assert performance.low is not None
+    assert performance.high is not None
+    assert performance.low < 0.72 < performance.high <= 0.9

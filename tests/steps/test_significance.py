@@ -106,3 +106,12 @@ def test_equal_tests_count_as_one() -> None:
     assert num_independent(values) == pytest.approx(4, abs=0.05)
     assert num_independent(np.vstack([values[:2], values[:2]])) == pytest.approx(2, abs=0.05)
     assert num_independent(values[:1]) == pytest.approx(1)
+
+
+def test_a_rare_emotion_is_no_proof() -> None:
+    """Two pictures of what came once in a thousand are chance in one window of ten, not beyond doubt."""
+    reference = pd.Series(["happy"] * 1200 + ["sad"] * 797 + ["fear"] * 2 + ["angry"])
+    current = pd.Series(["happy"] * 30 + ["sad"] * 18 + ["fear"] + ["angry"])
+
+    assert p_of_emotions(current, reference) > 0.001
+    assert p_of_emotions(pd.Series(["happy"] * 20 + ["sad"] * 20 + ["fear"] * 10), reference) < 1e-6

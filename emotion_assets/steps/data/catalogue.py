@@ -350,8 +350,8 @@ def _table_rows(store: Store, splits: Mapping[str, str]) -> Iterator[tuple[objec
         yield (_readable(path), *[None] * num_unknown, False, code, reason, None, False, None)
 
 
-def folder_signature(raw_dir: Path) -> tuple[str, int, float]:
-    """Look at names, sizes and times only, for a sensor that must be quick.
+def folder_signature(raw_dir: Path, without: str = "") -> tuple[str, int, float]:
+    """Look at names, sizes and times only, for a sensor that must be quick; pass over `<Emotion>/<without>/`.
 
     Returns:
         A signature that changes when a labelled file comes, goes, changes or becomes readable; the number of such
@@ -360,7 +360,7 @@ def folder_signature(raw_dir: Path) -> tuple[str, int, float]:
     """
     total, count, newest = 0, 0, 0
     for entry in _walk(raw_dir) if raw_dir.is_dir() else ():
-        if len(entry) == 2:
+        if len(entry) == 2 and entry[0].path.split(b"/")[1] != os.fsencode(without):
             file, status = entry
             described = b"%b\0%d\0%d\0%d" % (file.path, file.size_bytes, file.mtime_ns, status.st_mode)
             # A sum does not depend on the order in which the file system lists a folder.

@@ -9,7 +9,7 @@ import json
 import smtplib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
 from http.client import HTTPException
@@ -41,21 +41,26 @@ class AlertTargets:
     """As host:port; needed for e-mail."""
 
 
-def send_alert(alert: Alert, targets: AlertTargets, log: Callable[[str], None]) -> list[str]:
-    """Send an alert to every target, and return the names of those that took it.
+def send_alert(
+    alert: Alert, targets: AlertTargets, log: Callable[[str], None], told_by: Collection[str] = ()
+) -> list[str]:
+    """Send an alert to every target that did not take it before, and return the names of those that take it now.
 
     Args:
         alert: the message.
         targets: where to.
         log: gets the message, and a line for each target that failed.
+        told_by: the names of those that took it before.
     """
-    log(f"{alert.title} {alert.text} {alert.link}")
-    delivered = ["log"]
+    delivered = []
+    if "log" not in told_by:
+        log(f"{alert.title} {alert.text} {alert.link}")
+        delivered.append("log")
     for name, is_set, send in (
         ("webhook", bool(targets.webhook_url), _post),
         ("e-mail", bool(targets.email_to), _mail),
     ):
-        if is_set:
+        if is_set and name not in told_by:
             try:
                 send(alert, targets)
             except (OSError, HTTPException, smtplib.SMTPException, UnusableDataError, ValueError) as error:

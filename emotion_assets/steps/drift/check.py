@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,11 +28,15 @@ from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
 from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
 from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, judge
+from emotion_assets.steps.training.reference import rounded
 
 WINDOW_PICTURES: Final = 500
 """More rows would only find harmless differences."""
 ALARMS_OF_AN_INCIDENT: Final = 2
 QUEUE_NAME: Final = "requested.json"
+
+_TOLD_NAME: Final = "told.json"
+_CLOCKS_DIFFER: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class DriftCheck:
     window: Window
     report_dir: Path
     html_path: Path | None
+    told_by: frozenset[str]
+    """By what people were told of the incident that goes on, such as `webhook`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         UnusableDataError: the model's reference lacks what is logged now.
     """
     classifier = Classifier(bundle_dir)
-    reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
+    reference = rounded(pd.read_parquet(bundle_dir / REFERENCE_NAME))
     if missing := sorted(set(LOGGED_COLUMNS) - set(reference.columns)):
         raise UnusableDataError(
             f"The reference of model {classifier.version} has no {', '.join(missing)}: it was made by older code. "
@@ -75,10 +83,14 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
     rehearsal_path = bundle_dir / REHEARSAL_NAME
     rehearsal = Rehearsal(reference, pd.read_parquet(rehearsal_path)) if rehearsal_path.exists() else None
     before = _last_window(places.reports_dir, classifier.version)
-    logged = read_log(places.predictions_dir, classifier.version, WINDOW_PICTURES)
-    fresh = logged[logged["time"] > before["until"]] if before else logged
+    # A host whose clock is ahead would end every window in the future, and none could begin after it.
+    now = (datetime.now(UTC) + _CLOCKS_DIFFER).isoformat(timespec="milliseconds")
+    # With the few that may have come since, all of the last window is still among them.
+    logged = read_log(places.predictions_dir, classifier.version, WINDOW_PICTURES + MIN_PICTURES, now)
+    mark = before["until"] if before and before["until"] <= now else ""
+    fresh = logged[logged["time"] > mark].tail(WINDOW_PICTURES)
     is_new = len(fresh) >= MIN_PICTURES
-    current = fresh if is_new else logged
+    current = logged[logged["time"].between(before["since"], mark)] if before and mark and not is_new else fresh
     source = DriftSource("predictions", classifier.version)
     if len(logged) < MIN_PICTURES and places.unlabelled_dir.is_dir():
         current, num_refused = answer_folder(places.unlabelled_dir, classifier)
@@ -102,7 +114,26 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         else []
     )
     html_path = write_drift_report(report_dir, current, reference, verdict, source, window, atypical)
-    return DriftCheck(verdict, source, window, report_dir, html_path)
+    told_by = _told_by(places.reports_dir, classifier.version) if window.is_incident and not window.is_opened else ()
+    return DriftCheck(verdict, source, window, report_dir, html_path, frozenset(told_by))
+
+
+def note_told(check: DriftCheck, names: Collection[str]) -> None:
+    """Keep by what people were told of an incident, so that whatever failed is tried again with the next check."""
+    write_json(check.report_dir / _TOLD_NAME, sorted(names))
+
+
+def _told_by(reports_dir: Path, version: str) -> set[str]:
+    """Return by what people were told since the incident was opened."""
+    told: set[str] = set()
+    for path in sorted((reports_dir / "drift").glob(f"*/{VERDICT_NAME}"), reverse=True):
+        record = json.loads(path.read_text())
+        if record["source"] == "predictions" and record["model_version"] == version and record.get("window"):
+            if not record["window"]["is_incident"]:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                told |= set(json.loads(path.with_name(_TOLD_NAME).read_text()))
+    return told
 
 
 def _window(
@@ -115,7 +146,7 @@ def _window(
     if not is_new:
         # Seen before: the same window must not count twice, nor move the mark.
         return Window(
-            since,
+            before["since"] if before else since,
             before["until"] if before else "",
             is_new=False,
             alarms_in_a_row=earlier,

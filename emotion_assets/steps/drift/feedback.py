@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.files import write_atomically
+from emotion_assets.core.files import listed, write_atomically
 from emotion_assets.core.logged_values import PROBABILITY_COLUMNS
 
 FEEDBACK_NAME: Final = "feedback"
@@ -55,22 +56,30 @@ class LabelledPerformance:
     accuracy: float | None
     low: float | None
     high: float | None
-    """Wilson's 95 % interval; None below 20 labels."""
+    """Wilson's 95 % interval; None below 20 labels that were given on request."""
 
     def as_record(self) -> dict[str, Any]:
         """Return it for JSON."""
         return asdict(self)
 
 
-def read_labels(feedback_dir: Path) -> Iterator[tuple[str, str]]:
-    """Yield (prediction id, emotion) of every whole label file; anything else is passed over."""
+class Label(NamedTuple):
+    """What a person said of a prediction, and when: ISO 8601, UTC."""
+
+    prediction_id: str
+    emotion: str
+    time: str
+
+
+def read_labels(feedback_dir: Path) -> Iterator[Label]:
+    """Yield the label of every whole label file; anything else is passed over."""
     for path in sorted(feedback_dir.glob("??/*.json")):
         try:
             record = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
         if isinstance(record, dict) and record.get("emotion") in EMOTIONS and record.get("prediction_id") == path.stem:
-            yield path.stem, str(record["emotion"])
+            yield Label(path.stem, str(record["emotion"]), str(record.get("time", "")))
 
 
 def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -> Collected:
@@ -81,14 +90,14 @@ def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -
         predictions_dir: with the kept pictures.
         raw_dir: the labelled photographs' folder.
     """
-    kept = {path.stem: path for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    kept = {path.stem: path for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
     folders = {emotion: raw_dir / emotion.capitalize() / FEEDBACK_NAME for emotion in EMOTIONS}
     there = {emotion: {path.stem for path in folder.glob("*.*")} for emotion, folder in folders.items()}
     collected_path = feedback_dir / COLLECTED_NAME
     before = set(collected_path.read_text().split()) if collected_path.exists() else set()
     collected = set(before)
     num_labels = num_new = num_without = num_set_aside = 0
-    for prediction_id, emotion in read_labels(feedback_dir):
+    for prediction_id, emotion, _ in read_labels(feedback_dir):
         num_labels += 1
         if prediction_id in there[emotion]:
             collected.add(prediction_id)
@@ -96,7 +105,12 @@ def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -
             num_set_aside += 1
         elif prediction_id in kept:
             source = kept[prediction_id]
-            write_atomically(folders[emotion] / source.name, source.read_bytes())
+            try:
+                content = source.read_bytes()
+            except FileNotFoundError:
+                num_without += 1  # its days were over in this moment
+                continue
+            write_atomically(folders[emotion] / source.name, content)
             collected.add(prediction_id)
             num_new += 1
         else:
@@ -119,7 +133,7 @@ def label_request(
         `prediction_id`, `reason` (`random`, `odd` or `uncertain`), `emotion`, `confidence`, and `picture`: the
         kept file, or nothing.
     """
-    kept = {path.stem: str(path) for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    kept = {path.stem: str(path) for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
     confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
     order = np.random.default_rng(seed).permutation(len(window))
     chosen = dict.fromkeys(order[: NUM_REQUESTED // 2].tolist(), "random")
@@ -143,7 +157,7 @@ def label_request(
 
 def atypical_pictures(window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predictions_dir: Path) -> list[Path]:
     """Return the kept pictures of a window: odd ones first, then those with the least certain answers."""
-    kept = {path.stem: path for path in (predictions_dir / PICTURES_NAME).glob("????-??-??/*.*")}
+    kept = {path.stem: path for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
     confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
     names = window["prediction_id"].to_numpy()
     order = sorted(range(len(window)), key=lambda i: (not is_odd[i], confidence[i]))
@@ -157,14 +171,34 @@ def labelled_performance(requests: Sequence[Path], feedback_dir: Path) -> Labell
         requests: what `label_request` returned, as CSV files.
         feedback_dir: the service's labels.
     """
-    asked = {
-        str(row.prediction_id): str(row.emotion)
-        for path in requests
-        for row in pd.read_csv(path, dtype=str).itertuples()
-        if row.reason == "random"
-    }
-    is_right = [asked[name] == emotion for name, emotion in read_labels(feedback_dir) if name in asked]
-    if len(is_right) < MIN_LABELS:
-        return LabelledPerformance(len(is_right), None, None, None)
-    interval = binomtest(sum(is_right), len(is_right)).proportion_ci(method="wilson")
-    return LabelledPerformance(len(is_right), sum(is_right) / len(is_right), float(interval.low), float(interval.high))
+    asked: dict[str, tuple[str, str]] = {}
+    for path in sorted(requests):
+        for row in pd.read_csv(path, dtype=str).itertuples():
+            if row.reason == "random":
+                asked.setdefault(str(row.prediction_id), (str(row.emotion), _asked_at(path)))
+    before: list[bool] = []
+    on_request: list[bool] = []
+    for label in read_labels(feedback_dir):
+        if label.prediction_id in asked:
+            answer, asked_at = asked[label.prediction_id]
+            (on_request if label.time >= asked_at else before).append(answer == label.emotion)
+    num_labels = len(before) + len(on_request)
+    if len(on_request) < MIN_LABELS:
+        return LabelledPerformance(num_labels, None, None, None)
+    # What was labelled before anybody asked is known, and mostly corrections; of the others those on request tell.
+    share = 1 - len(before) / len(asked)
+    interval = binomtest(sum(on_request), len(on_request)).proportion_ci(method="wilson")
+    accuracy, low, high = (
+        sum(before) / len(asked) + share * rate
+        for rate in (sum(on_request) / len(on_request), float(interval.low), float(interval.high))
+    )
+    return LabelledPerformance(num_labels, accuracy, low, high)
+
+
+def _asked_at(path: Path) -> str:
+    """Return when a request was written, by the name of its report's folder; labels have times of the same form."""
+    try:
+        moment = datetime.strptime(path.parent.name, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+    except ValueError:
+        return ""
+    return moment.isoformat(timespec="milliseconds")

@@ -12,6 +12,7 @@ import pandas as pd
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
+from emotion_assets.core.files import listed
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import read_picture
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
@@ -19,16 +20,16 @@ from emotion_assets.steps.training.reference import logged_table
 
 _MAX_FOLDER_PICTURES: Final = 500
 
-
 HISTORY_NAME: Final = "history"
 COLUMNS: Final = ("time", "prediction_id", "model_version", *LOGGED_COLUMNS, "picture_sha256")
 """What is known of an answered picture; `time` as ISO 8601, UTC."""
 
 
-def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
+def read_log(predictions_dir: Path, version: str, limit: int, until: str = "9") -> pd.DataFrame:
     """Return the latest predictions of one model version, from segments and from their Parquet history.
 
-    A line torn by a kill is passed over; so is any line without the expected values, such as older code's.
+    A line torn by a kill is passed over; so is any line without the expected values, such as older code's, and any
+    later than `until`, a time as in the log.
 
     Returns:
         At most `limit` rows in the order of their time, with `time`, `prediction_id` and LOGGED_COLUMNS.
@@ -37,10 +38,10 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=columns)]
     num_rows = 0
     # An hour is a few files at most, so those of the newest hours hold the latest rows.
-    sources = [(path.name[:11], path) for path in predictions_dir.glob("????-??-??/*.jsonl")]
+    sources = [(path.name[:11], path) for path in listed(predictions_dir, "????-??-??", "*.jsonl")]
     sources += [
         (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
-        for path in (predictions_dir / HISTORY_NAME).glob("*/*.parquet")
+        for path in listed(predictions_dir / HISTORY_NAME, "*", "*.parquet")
     ]
     last_hour = ""
     for hour, path in sorted(sources, reverse=True):
@@ -54,7 +55,7 @@ def read_log(predictions_dir: Path, version: str, limit: int) -> pd.DataFrame:
             )
         except FileNotFoundError:
             continue  # compacted in this moment; its hour's history follows, or is read next time
-        table = table[table["model_version"] == version][columns].dropna()
+        table = table[(table["model_version"] == version) & (table["time"] <= until)][columns].dropna()
         num_rows += len(table)
         if len(table):
             tables.append(table)

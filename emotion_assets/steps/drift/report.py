@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftVerdict
 VERDICT_NAME: Final = "verdict.json"
 REPORT_NAME: Final = "report.html"
 WORKSPACE_NAME: Final = "evidently"
+
+_logger = logging.getLogger("emotion_assets.drift")
 PROJECT_NAME: Final = "emotions"
 
 _TEMPLATE: Final = Path(__file__).with_name("verdict.html.jinja")
@@ -98,13 +102,15 @@ def write_drift_report(
         **verdict.as_record(),
         "window": asdict(window),
     }
-    path = None
+    path = snapshot = None
     if verdict.state != "too_few":
         path = report_dir / REPORT_NAME
         columns = list(LOGGED_COLUMNS)
         top = _top(record, history_of(report_dir.parent, source), atypical)
-        _write_evidently(path, top, current[columns], reference[columns], report_dir.parents[1] / WORKSPACE_NAME)
+        snapshot = _write_evidently(path, top, current[columns], reference[columns])
     write_json(report_dir / VERDICT_NAME, record)
+    if snapshot is not None:
+        _keep_snapshot(report_dir.parents[1] / WORKSPACE_NAME, snapshot)
     return path
 
 
@@ -113,7 +119,8 @@ def history_of(drift_dir: Path, source: DriftSource) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in sorted(drift_dir.glob(f"*/{VERDICT_NAME}"), reverse=True):
         record = json.loads(path.read_text())
-        if (record["source"], record["model_version"]) == (source.kind, source.model_version):
+        is_same_kind = (record["source"], record["model_version"]) == (source.kind, source.model_version)
+        if is_same_kind and record["window"].get("is_new", True):
             rows.append(
                 {
                     "until": record["window"]["until"] or path.parent.name,
@@ -146,7 +153,8 @@ def _thumbnail(path: Path) -> str | None:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _write_evidently(path: Path, top: str, current: pd.DataFrame, reference: pd.DataFrame, workspace_dir: Path) -> None:
+def _write_evidently(path: Path, top: str, current: pd.DataFrame, reference: pd.DataFrame) -> Any:
+    """Write the page, and return Evidently's snapshot of the run."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
@@ -175,7 +183,23 @@ def _write_evidently(path: Path, top: str, current: pd.DataFrame, reference: pd.
     temporary.write_text(page[:place] + top + page[place:], encoding="utf-8")
     temporary.replace(path)
     sync_folder(path.parent)
-    _add_to_workspace(workspace_dir, snapshot)
+    return snapshot
+
+
+def _keep_snapshot(workspace_dir: Path, snapshot: Any) -> None:
+    """Add a run to the workspace, or to a new one: a kill may leave a torn file there, and Evidently reads all of them.
+
+    The verdict stands without it, so no failure holds up the check.
+    """
+    try:
+        _add_to_workspace(workspace_dir, snapshot)
+    except Exception:
+        _logger.exception("Evidently's workspace %s cannot be used; it is set aside for a new one", workspace_dir)
+        try:
+            workspace_dir.replace(workspace_dir.with_name(f"{workspace_dir.name}-{time.time_ns()}"))
+            _add_to_workspace(workspace_dir, snapshot)
+        except Exception:
+            _logger.exception("`make drift-ui` will not show this window")
 
 
 def _add_to_workspace(workspace_dir: Path, snapshot: Any) -> None:

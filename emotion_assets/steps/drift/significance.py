@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, kstwo, norm, pearson3
+from scipy.stats.contingency import expected_freq
 
 from emotion_assets.core.emotions import EMOTIONS
 
 Weights = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float64]
 
+_LEAST_EXPECTED: Final = 5
 _UNLUCKY: Final = 0.02
 """The share of references of which more is said than they can know: one minus the confidence of their bounds."""
 
@@ -34,14 +36,30 @@ def p_of_numbers(current: pd.Series[float], reference: pd.Series[float], weights
 
 
 def p_of_emotions(current: pd.Series[str], reference: pd.Series[str], weights: Weights | None = None) -> float:
-    """Return the p-value of a chi-squared test for equal shares of the emotions."""
+    """Return the p-value of a test for equal shares of the emotions.
+
+    Chi-squared, where at least five of each are expected (Cochran 1954, "Some methods for strengthening the common χ²
+    tests"); it would take a single picture of what nearly never comes for beyond doubt. Rarer emotions are counted
+    together there, and each is held against all others by Fisher's exact test.
+    """
     each = np.ones(len(reference)) if weights is None else weights * worth(weights) / weights.sum()
     expected = [each[(reference == emotion).to_numpy()].sum() for emotion in EMOTIONS]
     counts = np.array([[(current == emotion).sum() for emotion in EMOTIONS], expected])
     counts = counts[:, counts.sum(axis=0) > 0]
     if counts.shape[1] < 2:
         return 1.0
-    return float(chi2_contingency(counts).pvalue)
+    is_rare = expected_freq(counts).min(axis=0) < _LEAST_EXPECTED
+    others = counts.sum(axis=1, keepdims=True) - counts
+    exact = [fisher_exact(np.rint([counts[:, i], others[:, i]]).astype(int)).pvalue for i in np.flatnonzero(is_rare)]
+    if not exact:
+        return float(chi2_contingency(counts).pvalue)
+    together = np.column_stack([counts[:, ~is_rare], counts[:, is_rare].sum(axis=1)])
+    if expected_freq(together).min() < _LEAST_EXPECTED or together.shape[1] < 2:
+        together = together[:, :-1]
+    smallest = [len(exact) * min(exact)]
+    if together.shape[1] >= 2:
+        smallest.append(chi2_contingency(together).pvalue)
+    return float(min(1.0, len(smallest) * min(smallest)))
 
 
 def p_of_more(number: int, of: int, number_before: int, of_before: int) -> float:

@@ -92,14 +92,22 @@ class DriftVerdict:
     """Rehearsed changes that the pictures look like, the likeliest first."""
     expected_loss: float | None = None
     """Accuracy that such pictures cost, as a fraction, where something changed and changes were rehearsed."""
+    unexplained_p_value: float | None = None
+    """Of the answers against those of the cheap rehearsed change that the pictures look like; None if they do not."""
     part: Part | None = None
     """Some pictures that look like a change which costs much, where most do not and chance does not explain them."""
 
     @property
     def is_sure(self) -> bool:
         """Whether this window alone is beyond doubt."""
-        # Only what acts may be sure: not answers that a mix of emotions explains, nor a part that costs little.
-        evidence = [] if self.is_explained_by_shares else [self.p_values.get(name, 1.0) for name in ANSWER_COLUMNS]
+        # Only what acts may be sure: not answers that a mix of emotions or a cheap change explains, nor a part that
+        # costs little.
+        if self.is_explained_by_shares:
+            evidence = []
+        elif self.unexplained_p_value is not None:
+            evidence = [self.unexplained_p_value]
+        else:
+            evidence = [self.p_values.get(name, 1.0) for name in ANSWER_COLUMNS]
         if self.part and self.part.loss >= HARMFUL_LOSS:
             evidence.append(self.part.p_value)
         return self.state == "answers_changed" and min(evidence, default=1.0) < SURE_P_VALUE
@@ -168,6 +176,7 @@ def judge(
         is_explained_by_shares=why.is_explained_by_shares,
         looks_like=why.looks.changes if why.looks else (),
         expected_loss=why.looks.loss if why.looks and why.looks.changes else None,
+        unexplained_p_value=why.unexplained_p,
         part=why.part,
         shares=None if why.shares is None else dict(zip(EMOTIONS, why.shares.tolist(), strict=True)),
     )
@@ -182,6 +191,8 @@ class _Explanation:
     looks: Likeness | None = None
     leaves_answers: bool = False
     """Whether answers changed more than the likeliest rehearsed change explains."""
+    unexplained_p: float | None = None
+    """The smallest p-value of the answers against those of that change, if it is one that costs little."""
     part: Part | None = None
 
 
@@ -200,14 +211,16 @@ def _explanation(
         is_explained = _explains(current, reference, weights, false_alarm_rate)
     if rehearsal is None:
         return _Explanation(shares, is_explained, leaves_answers=has_answer_change)
-    looks, leaves_answers, part = None, False, None
+    looks, leaves_answers, unexplained_p, part = None, False, None, None
     if (has_input_change or has_answer_change) and not is_explained:
         looks = rehearsal.likeness(current)
-        leaves_answers = has_answer_change and not _explains_answers(current, looks.rehearsed, false_alarm_rate)
+        smallest_p = min(_p_of_answers(current, looks.rehearsed))
+        leaves_answers = has_answer_change and smallest_p < false_alarm_rate / len(ANSWER_COLUMNS)
+        unexplained_p = smallest_p if looks.is_a_change and not looks.is_dear else None
     if not (looks and looks.is_a_change):
         part = rehearsal.part(current, weights if is_explained else None)
     is_sure = part is not None and part.p_value < false_alarm_rate
-    return _Explanation(shares, is_explained, looks, leaves_answers, part if is_sure else None)
+    return _Explanation(shares, is_explained, looks, leaves_answers, unexplained_p, part if is_sure else None)
 
 
 def _state(why: _Explanation, has_input_change: bool, has_answer_change: bool, has_odd_pictures: bool) -> str:
@@ -253,20 +266,17 @@ def _explains(
 ) -> bool:
     """Tell whether nothing is left to see against a reference of the same mix: happy faces look different, too."""
     inputs = [p_of_numbers(current[name], reference[name], weights) for name in INPUT_COLUMNS]
-    are_same = min(inputs) >= false_alarm_rate / len(inputs)
-    return are_same and _explains_answers(current, reference, false_alarm_rate, weights)
+    if min(inputs) < false_alarm_rate / len(inputs):
+        return False
+    return min(_p_of_answers(current, reference, weights)) >= false_alarm_rate / len(ANSWER_COLUMNS)
 
 
-def _explains_answers(
-    current: pd.DataFrame,
-    expected: pd.DataFrame,
-    false_alarm_rate: float,
-    weights: npt.NDArray[np.float64] | None = None,
-) -> bool:
-    """Tell whether the answers are those that were expected, by the test of their tier."""
+def _p_of_answers(
+    current: pd.DataFrame, expected: pd.DataFrame, weights: npt.NDArray[np.float64] | None = None
+) -> list[float]:
+    """Return the p-values of the answers against those that were expected, one for each of ANSWER_COLUMNS."""
     answers = [p_of_numbers(current[name], expected[name], weights) for name in PROBABILITY_COLUMNS]
-    answers.append(p_of_emotions(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights))
-    return min(answers) >= false_alarm_rate / len(answers)
+    return [*answers, p_of_emotions(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights)]
 
 
 def _severity(current: pd.DataFrame, reference: pd.DataFrame) -> str:

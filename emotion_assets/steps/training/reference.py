@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.image_stats import image_statistics
+from emotion_assets.core.image_stats import STATISTICS, image_statistics
 from emotion_assets.core.images import Pixels
-from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
+from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, LOGGED_DIGITS, PROBABILITY_COLUMNS
 from emotion_assets.steps.data.split import Split
 
 TRUTH_COLUMN = "true_emotion"
@@ -43,4 +43,10 @@ def logged_table(pixels: Pixels, probabilities: npt.NDArray[np.float32]) -> pd.D
     columns |= {name: probabilities[:, index] for index, name in enumerate(PROBABILITY_COLUMNS)}
     table = pd.DataFrame(columns)
     table[EMOTION_COLUMN] = [EMOTIONS[index] for index in probabilities.argmax(axis=1)]
-    return table[list(LOGGED_COLUMNS)]
+    return rounded(table[list(LOGGED_COLUMNS)])
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its statistics as the log has them, so that values which many pictures share stay equal."""
+    statistics = [name for name in STATISTICS if name in table]
+    return table.assign(**table[statistics].astype(np.float64).round(LOGGED_DIGITS))
