@@ -12,6 +12,7 @@ DAGSTER_HOME := $(CURDIR)/data/demo/dagster_home
 endif
 EMOTION_DATA_DIR ?= $(CURDIR)/data
 DAGSTER_HOME ?= $(CURDIR)/dagster_home
+override EMOTION_DATA_DIR := $(abspath $(EMOTION_DATA_DIR))
 export EMOTION_DATA_DIR DAGSTER_HOME
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -65,7 +66,8 @@ class EmotionApp:
         self._num_running = 0
         # Far more bodies may arrive at a time than are answered: senders are slow.
         self._budget = BodyBudget(8 * settings.max_concurrency)
-        self._large = CapacityLimiter(_MAX_LARGE_AT_ONCE)
+        # Its threads and no more: one that nobody waits for any longer still needs its memory until it is done.
+        self._large = ThreadPoolExecutor(_MAX_LARGE_AT_ONCE, "large-pictures")
 
     def load(self, bundle_dir: Path) -> None:
         """Load a bundle, test it on its known answer, and start answering.
@@ -111,6 +113,7 @@ class EmotionApp:
         """Stop following, and write the rest of the log."""
         if self._watch:
             self._watch.close()
+        self._large.shutdown(wait=False, cancel_futures=True)
         if self.log:
             self.log.close()
         if self._pictures:
@@ -222,7 +225,8 @@ class EmotionApp:
         assert self.metrics
         async with self._limits():
             prediction_id, emotion = read_feedback(await read_json_body(request), EMOTIONS)
-            await to_thread.run_sync(self._box.keep, prediction_id, emotion)
+        # However long the disk takes: a label that is kept must not be answered as if it were not.
+        await to_thread.run_sync(self._box.keep, prediction_id, emotion)
         self.metrics.feedback.labels(emotion).inc()
         return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
 
@@ -262,9 +266,10 @@ class EmotionApp:
                 return results
         self._memory.note()
         # A thread, so that a large picture does not hold up the others; few, because each may need much memory.
-        return await to_thread.run_sync(
-            lambda: answer(model, contents, wishes, deadline), abandon_on_cancel=True, limiter=self._large
-        )
+        with self._budget.body() as take:
+            take(sum(map(len, contents)))
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._large, answer, model, contents, wishes, deadline)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.bundle import is_version
-from emotion_assets.core.errors import EmotionError
 
 POLL_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 60.0
 
 _logger = logging.getLogger("emotion_service.champion")
 
@@ -30,10 +31,10 @@ class ChampionWatch:
         Args:
             models_dir: holds `champion.json` and a folder for each version.
             served: tells the version that answers now.
-            load: loads a bundle and serves it from then on; raises an `EmotionError` if it must not be served.
+            load: loads a bundle and serves it from then on; raises if it must not be served.
         """
         self._models_dir, self._served, self._load = models_dir, served, load
-        self._refused = ""
+        self._refused, self._next_try = "", 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="champion-watch", daemon=True)
 
@@ -47,15 +48,19 @@ class ChampionWatch:
         self._stop.set()
 
     def look(self) -> None:
-        """Serve the accepted version if it is another one than now; a version that fails is tried once."""
+        """Serve the accepted version if it is another one than now; one that fails is tried again every minute."""
         version = accepted_version(self._models_dir)
-        if version is None or version in (self._served(), self._refused):
+        if version is None or version == self._served():
+            return
+        if version == self._refused and time.monotonic() < self._next_try:
             return
         try:
             self._load(self._models_dir / version)
-        except (EmotionError, OSError) as error:
-            self._refused = version
-            _logger.error("Model %s is not served, %s stays: %s", version, self._served(), error)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, what is served must go on
+            if version != self._refused:
+                _logger.error("Model %s is not served, %s stays: %s", version, self._served(), error)  # noqa: TRY400
+            # It may only be late: its folder may still be on its way.
+            self._refused, self._next_try = version, time.monotonic() + RETRY_SECONDS
         else:
             self._refused = ""
             _logger.info("Model %s answers from now on", version)

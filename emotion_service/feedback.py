@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from emotion_service.random_digits import RandomDigits
 _NUM_RANDOM_DIGITS: Final = 24
 _NUM_SIGNED_DIGITS: Final = 16
 _KEY_NAME: Final = ".key"
+
+_logger = logging.getLogger("emotion_service.feedback")
 
 
 class FeedbackBox:
@@ -77,6 +80,12 @@ class FeedbackBox:
 def _secret_of(feedback_dir: Path) -> bytes:
     """Return the key that all workers share; where none can be kept, a key that lasts as long as the process."""
     path = feedback_dir / _KEY_NAME
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            return path.read_bytes()
+        except PermissionError:
+            message = "%s belongs to somebody else, so labels for other workers' answers are refused; let me read it"
+            _logger.error(message, path)  # noqa: TRY400 -- where it happened says nothing
     with contextlib.suppress(OSError):
         feedback_dir.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{_KEY_NAME}.{secrets.token_hex(4)}.tmp")

@@ -127,16 +127,18 @@ class Gatekeeper:
             return error_response(404, "not_found", "There is no such route. GET /docs.json lists them.")
         if scope["path"] not in self._guarded:
             return None
-        token = self._settings.token
-        if token and not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {token}".encode()):
-            message = "This service needs a token. Send the header 'Authorization: Bearer <token>'."
-            return error_response(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+        # First of all, so that nobody tries tokens without end.
         if self._limit:
             client = scope.get("client")
             waiting = self._limit.seconds_to_wait(client[0] if client else "")
             if waiting:
                 message = f"More than {self._settings.rate_per_minute:g} requests a minute. Try again later."
                 return error_response(429, "rate_limited", message, {"Retry-After": str(int(waiting) + 1)})
+        token = self._settings.token
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if token and not (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())):
+            message = "This service needs a token. Send the header 'Authorization: Bearer <token>'."
+            return error_response(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
         return None
 
     @staticmethod

@@ -31,7 +31,7 @@ def problem(address: str, num_workers: int) -> str:
 
 if __name__ == "__main__":
     port = os.environ.get("BENTOML_PORT", os.environ.get("PORT", "3000"))
-    found = problem(f"http://127.0.0.1:{port}", int(os.environ.get("EMOTION_WORKERS", os.cpu_count() or 1)))
+    found = problem(f"http://127.0.0.1:{port}", int(float(os.environ.get("EMOTION_WORKERS", os.cpu_count() or 1))))
     if found:
         sys.stderr.write(found + "\n")
     sys.exit(bool(found))

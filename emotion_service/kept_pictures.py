@@ -7,6 +7,8 @@ must not wait for it, because a killed worker loses what waits.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import queue
 import shutil
 import threading
@@ -20,6 +22,8 @@ PICTURES_NAME: Final = "pictures"
 
 _MAX_WAITING_BYTES: Final = 100 * 2**20
 _SECONDS_BETWEEN_LOOKS: Final = 3600.0
+_LEAST_FREE_BYTES: Final = 2**30
+_LEAST_FREE_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,10 @@ class _Picture:
 
 
 class KeptPictures:
-    """Writes `predictions/pictures/<date>/<prediction id>.<format>`; a full disk costs pictures, nothing else."""
+    """Writes `predictions/pictures/<date>/<prediction id>.<format>`.
+
+    A disk that is nearly full costs pictures, nothing else: the log goes on, and needs the room that is left.
+    """
 
     def __init__(self, predictions_dir: Path, keep_days: int, count: Callable[[str, int], None]) -> None:
         """Start the writer.
@@ -78,13 +85,21 @@ class KeptPictures:
             if picture is None:
                 return
             try:
+                self._check_room()
                 self._write(picture)
             except OSError:
+                # Whatever went wrong, also that somebody removed the folder: the next one begins with its folder.
+                self._day = ""
                 self._count("picture_lost", 1)
             else:
                 self._count("picture_written", 1)
             with self._lock:
                 self._waiting_bytes -= len(picture.content)
+
+    def _check_room(self) -> None:
+        usage = shutil.disk_usage(next(place for place in (self._dir, *self._dir.parents) if place.exists()))
+        if usage.free < min(_LEAST_FREE_BYTES, _LEAST_FREE_SHARE * usage.total):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _write(self, picture: _Picture) -> None:
         day = datetime.now(UTC).date().isoformat()

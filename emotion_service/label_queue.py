@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.files import listed
 from emotion_service.kept_pictures import PICTURES_NAME
 
 REQUEST_NAME: Final = "requested.json"
@@ -31,25 +32,26 @@ class LabelQueue:
         """Return the predictions that still want a label, the most telling first, as `QueuedPrediction`s."""
         try:
             requested = json.loads((self._feedback_dir / REQUEST_NAME).read_text())["predictions"]
+            kept = {path.stem for path in listed(self._pictures_dir, "????-??-??", "*.*")}
+            return [
+                {
+                    "prediction_id": row["prediction_id"],
+                    "emotion": row["emotion"],
+                    "confidence": row["confidence"],
+                    "reason": row["reason"],
+                    "has_picture": row["prediction_id"] in kept,
+                }
+                for row in requested
+                if not (self._feedback_dir / row["prediction_id"][:2] / f"{row['prediction_id']}.json").exists()
+            ]
         except (OSError, ValueError, KeyError, TypeError):
             return []
-        return [
-            {
-                "prediction_id": row["prediction_id"],
-                "emotion": row["emotion"],
-                "confidence": row["confidence"],
-                "reason": row["reason"],
-                "has_picture": self.picture(row["prediction_id"]) is not None,
-            }
-            for row in requested
-            if not (self._feedback_dir / row["prediction_id"][:2] / f"{row['prediction_id']}.json").exists()
-        ]
 
     def picture(self, prediction_id: str) -> tuple[bytes, str] | None:
         """Return the kept picture of a prediction and its media type, or None."""
         if not _ID.fullmatch(prediction_id):
             return None
-        for path in self._pictures_dir.glob(f"????-??-??/{prediction_id}.*"):
+        for path in listed(self._pictures_dir, "????-??-??", f"{prediction_id}.*"):
             try:
                 return path.read_bytes(), _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
             except FileNotFoundError:

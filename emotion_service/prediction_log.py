@@ -93,7 +93,7 @@ class PredictionLog:
             # A full disk still takes names: an empty file for each attempt would soon be thousands.
             with contextlib.suppress(OSError):
                 if not os.fstat(self._file.fileno()).st_size:
-                    Path(self._file.name).unlink()
+                    Path(self._file.name).unlink(missing_ok=True)
             self._file.close()
         self._file, self._hour = None, ""
 
@@ -104,6 +104,8 @@ class PredictionLog:
     def _segment(self) -> BinaryIO:
         now = datetime.now(UTC)
         hour = now.strftime("%Y%m%dT%H")
+        if self._file and not os.fstat(self._file.fileno()).st_nlink:
+            self._give_up_segment()  # somebody removed it; what is written to it now would be nowhere
         if self._file is None or hour != self._hour:
             if self._file:
                 self._file.close()

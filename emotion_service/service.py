@@ -20,12 +20,16 @@ from emotion_service.packages import pinned_packages
 from emotion_service.settings import Settings
 
 # Packing writes the exact version beside this file; BentoML itself would take the newest model at every start.
-_PINNED_VERSION = Path(__file__).with_name("MODEL_VERSION")
-_model_version = _PINNED_VERSION.read_text().strip() if _PINNED_VERSION.exists() else "latest"
+# In a checkout a bento's service is imported from there, though BentoML has changed into the bento's own folder.
+_PINNED_VERSIONS = (Path("emotion_service/MODEL_VERSION").absolute(), Path(__file__).with_name("MODEL_VERSION"))
+_model_version = next((path.read_text().strip() for path in _PINNED_VERSIONS if path.exists()), "latest")
 
 _logger = logging.getLogger("emotion_service")
 _settings = Settings.from_environment()
 _app = EmotionApp(_settings)
+
+# Only a proxy that is named here may say for whom it asks; uvicorn would believe everybody on this machine.
+os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 
 # In a container BentoML leaves a dead worker dead, and the container goes on without it. Ours comes back there, too.
 os.environ.pop("BENTOML_CONTAINERIZED", None)
@@ -68,9 +72,9 @@ class EmotionService:
 
     def __init__(self) -> None:
         """Load the model that this bento was built with (from a checkout, the latest packed one), and follow."""
-        if "EMOTION_DATA_DIR" not in os.environ:
+        if not Path(os.environ.get("EMOTION_DATA_DIR", "")).is_absolute():
             # BentoML has changed into the bento's own folder by now, where nobody looks for a log.
-            _logger.warning("EMOTION_DATA_DIR is not set: predictions are logged below %s", _settings.data_dir)
+            _logger.warning("EMOTION_DATA_DIR is no absolute path: predictions are logged below %s", _settings.data_dir)
         _app.load(Path(self.model_ref.path))
         _app.follow_champion()
 

@@ -56,7 +56,7 @@ class Settings:
             timeout_seconds=_number("EMOTION_TIMEOUT_SECONDS", 10, low=0.1),
             follow_champion=_is_on("EMOTION_FOLLOW_CHAMPION", default=True),
             keep_images=_is_on("EMOTION_KEEP_IMAGES", default=False),
-            keep_days=_whole_number("EMOTION_KEEP_DAYS", 30),
+            keep_days=_whole_number("EMOTION_KEEP_DAYS", 30, high=36_500),
             token=os.environ.get("EMOTION_TOKEN", ""),
             rate_per_minute=_number("EMOTION_RATE_PER_MINUTE", 0, low=0),
             cors_origins=tuple(filter(None, map(str.strip, os.environ.get("EMOTION_CORS_ORIGINS", "").split(",")))),
@@ -78,10 +78,10 @@ def _number(key: str, default: float, *, low: float) -> float:
     return value
 
 
-def _whole_number(key: str, default: int) -> int:
+def _whole_number(key: str, default: int, high: int = 1_000_000) -> int:
     value = _number(key, default, low=1)
-    if value != int(value):
-        raise InvalidSettingError(f"{key} is {value!r}, but must be a whole number.")
+    if value != int(value) or value > high:
+        raise InvalidSettingError(f"{key} is {value!r}, but must be a whole number up to {high:,}.")
     return int(value)
 
 

@@ -38,7 +38,7 @@ _MAX_DRAINED_BYTES = 8 * MAX_PICTURE_BYTES
 
 
 class BodyBudget:
-    """What one worker holds of unfinished bodies: slow senders must neither fill memory nor keep others out."""
+    """What one worker holds of bodies that are not answered yet: they must neither fill memory nor keep others out."""
 
     def __init__(self, max_bodies: int) -> None:
         """Allow `max_bodies` at a time, and 256 MiB of them together."""
@@ -47,7 +47,7 @@ class BodyBudget:
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Callable[[int], None]]:
-        """Count one body while it is read; what is yielded is told of every chunk's size.
+        """Count one body while it is held; what is yielded is told of every chunk's size.
 
         Raises:
             RequestError: too many bodies, or too many bytes of them, are held already (429).

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
 
-from emotion_assets.core.images import MAX_PICTURE_BYTES
+from emotion_assets.core.images import MAX_PICTURE_BYTES, SlowPictureError
 from emotion_service.app import EmotionApp
 from emotion_service.feedback import FeedbackBox
 from emotion_service.settings import Settings
@@ -210,3 +214,59 @@ def test_a_disk_that_takes_no_picture_costs_only_the_picture(app: EmotionApp, cl
 
     assert len(logged(app)) == 2
     assert [path.stem for path in folder.rglob("*.jpeg")] == [name]
+
+
+def test_a_folder_of_pictures_that_somebody_removes_begins_anew(
+    app: EmotionApp, client: TestClient, face: bytes
+) -> None:
+    """Who asks to be forgotten costs one picture at most, and not those of the rest of the day."""
+    folder = app.settings.data_dir / "predictions" / "pictures"
+    client.post("/predict", files={"image": face})
+    while not list(folder.rglob("*.jpeg")):
+        time.sleep(0.01)
+    shutil.rmtree(folder)
+
+    for _ in range(3):
+        client.post("/predict", files={"image": face})
+
+    logged(app)
+    assert len(list(folder.rglob("*.jpeg"))) >= 2
+
+
+def test_the_log_keeps_the_room_that_is_left(
+    app: EmotionApp, client: TestClient, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is nearly full pictures are left out and counted."""
+    usage = SimpleNamespace(total=100 * 2**30, free=2**29)
+    monkeypatch.setattr("emotion_service.kept_pictures.shutil.disk_usage", lambda _: usage)
+
+    client.post("/predict", files={"image": face})
+
+    while 'result="picture_lost"} 1.0' not in client.get("/metrics").text:
+        time.sleep(0.01)
+    assert len(logged(app)) == 1
+
+
+def test_pictures_that_nobody_waits_for_keep_their_places(
+    app: EmotionApp, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that timed out goes on in its thread; its memory is still taken, so no other may begin."""
+    gate, running, most = threading.Event(), [], []
+
+    def slow(*_: object, is_hurried: bool = False) -> None:
+        if is_hurried:
+            raise SlowPictureError
+        running.append(1)
+        most.append(len(running))
+        gate.wait(20)
+        running.pop()
+
+    assert app._answerer
+    monkeypatch.setattr(app._answerer, "answer", slow)
+    app.settings = dataclasses.replace(app.settings, timeout_seconds=0.1, max_concurrency=64)
+    with TestClient(app.routes()) as client:
+        statuses = {client.post("/predict", files={"image": face}).status_code for _ in range(12)}
+    gate.set()
+
+    assert statuses == {504}
+    assert max(most) == 4

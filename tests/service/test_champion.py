@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from emotion_service import champion
 from emotion_service.app import EmotionApp
-from emotion_service.champion import ChampionWatch, accepted_version
+from emotion_service.champion import RETRY_SECONDS, ChampionWatch, accepted_version
 from emotion_service.settings import Settings
 
 
@@ -96,3 +99,35 @@ def test_following_can_be_switched_off(bundle_dir: Path, tmp_path: Path) -> None
         app.close()
 
         assert app.version == expected
+
+
+@pytest.mark.parametrize("change", [{"files": None}, {"known_answer": [1.0]}, {"training": 7, "version": 7}])
+def test_a_manifest_of_other_types_stops_nothing(app: EmotionApp, bundle_dir: Path, change: dict[str, Any]) -> None:
+    """A worker that starts with its own good model must not die of another one."""
+    models_dir = app.settings.data_dir / "models"
+    manifest = add_bundle(models_dir, bundle_dir, NEWER) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    name_champion(models_dir, NEWER)
+
+    watch(app).look()
+
+    assert app.version == bundle_dir.name
+
+
+def test_a_model_that_is_late_is_taken_when_it_is_there(
+    app: EmotionApp, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied from elsewhere, the pointer may come before the folder; the next try is a minute away."""
+    models_dir, now = app.settings.data_dir / "models", 1000.0
+    monkeypatch.setattr(champion, "time", SimpleNamespace(monotonic=lambda: now))
+    watching = watch(app)
+    name_champion(models_dir, NEWER)
+    watching.look()
+    add_bundle(models_dir, bundle_dir, NEWER)
+    watching.look()
+    assert app.version == bundle_dir.name
+
+    now += RETRY_SECONDS
+    watching.look()
+
+    assert app.version == NEWER

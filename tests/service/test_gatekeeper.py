@@ -64,6 +64,18 @@ def test_a_client_above_its_rate_waits(bundle_dir: Path, tmp_path: Path, face: b
     assert all(client.get("/model").status_code == 200 for _ in range(20))
 
 
+def test_tokens_cannot_be_tried_without_end(bundle_dir: Path, tmp_path: Path) -> None:
+    """A wrong one counts like any request. The scheme's name is the same in small letters."""
+    client = client_of(bundle_dir, tmp_path, token="s3cret", rate_per_minute=30)
+
+    statuses = [client.post("/predict", headers={"Authorization": f"bearer {i}"}).status_code for i in range(4)]
+
+    assert statuses == [401, 401, 401, 429]
+    other = client_of(bundle_dir, tmp_path, token="s3cret")
+    assert other.post("/predict", headers={"Authorization": "bearer s3cret"}).status_code != 401
+    assert other.post("/predict", headers={"Authorization": "Basic s3cret"}).status_code == 401
+
+
 def test_a_bucket_refills_and_forgets_clients() -> None:
     """Sixty a minute are one a second; the number of remembered clients is bounded."""
     now = 0.0

@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import shutil
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -129,3 +131,17 @@ def _wait(condition: object) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("the condition never held")
+
+
+def test_a_log_that_somebody_removes_begins_anew(tmp_path: Path) -> None:
+    """What is written to a removed file is nowhere."""
+    log = PredictionLog(tmp_path)
+    log.append({"number": 1})
+    while not log.num_written:
+        time.sleep(0.01)
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder)
+    log.append({"number": 2})
+    log.close()
+
+    assert lines(tmp_path) == [{"number": 2}]

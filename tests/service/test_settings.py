@@ -35,3 +35,18 @@ def test_pinned_packages_hold_all_that_bentoml_needs() -> None:
     assert {"aiohttp", "cattrs", "opentelemetry-sdk", "onnxruntime"} <= set(names)
     assert len(names) == len(set(names))
     assert names == sorted(names)
+
+
+def test_days_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no dates so far back."""
+    monkeypatch.setenv("EMOTION_KEEP_DAYS", "1000000")
+
+    with pytest.raises(InvalidSettingError, match=r"EMOTION_KEEP_DAYS is 1000000\.0.* up to 36,500"):
+        Settings.from_environment()
+
+
+def test_origins_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people write lists."""
+    monkeypatch.setenv("EMOTION_CORS_ORIGINS", "https://a.example, https://b.example,")
+
+    assert Settings.from_environment().cors_origins == ("https://a.example", "https://b.example")
