@@ -79,12 +79,15 @@ def test_what_an_interrupted_run_had_cost_and_shown_is_kept(drawn_root: Path, tm
         train(drawn_root / "splits", tmp_path, config, log=stop_in_second_epoch)
     (cost,) = tmp_path.glob("*/cost.json")
     cost.write_text("[1000, 2000]")
+    draft = cost.with_name(".last.ckpt.0123abcd.tmp")
+    draft.write_bytes(b"torn by a kill")
     resumed = train(drawn_root / "splits", tmp_path, config)
 
     assert 1000 < resumed.seconds < 1100
     assert 2000 < resumed.cpu_seconds < 2200
     tables = [pd.read_csv(path) for path in cost.parent.glob("csv/*/metrics.csv")]
     assert set(pd.concat(tables)["epoch"]) == {0, 1, 2}
+    assert not draft.exists()
     discard_checkpoint(tmp_path, resumed, "")
     assert not cost.exists()
 

@@ -132,6 +132,8 @@ def train(
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
     run = _Run(train_split, val_split, fingerprint, work_dir, code_version, tracker, callbacks)
+    if _is_first_process():
+        _remove_drafts(run.run_dir(config))
     cost = _Cost(run.run_dir(config) / _COST_NAME, config.devices)
 
     def log_and_note(line: str) -> None:
@@ -176,6 +178,13 @@ def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: st
     run_dir = work_dir / run_key(trained.data_fingerprint, trained.config, code_version)
     checkpoints = (run_dir / _CHECKPOINT_NAME, run_dir / _POSE_DIR / _CHECKPOINT_NAME)
     for path in (*checkpoints, run_dir / _COST_NAME, *run_dir.glob(_TEACHER_NAME.format("*"))):
+        path.unlink(missing_ok=True)
+    _remove_drafts(run_dir)
+
+
+def _remove_drafts(run_dir: Path) -> None:
+    """Remove what a kill left of files that were being written."""
+    for path in run_dir.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
