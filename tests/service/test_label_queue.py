@@ -87,7 +87,7 @@ def test_without_a_request_the_queue_is_empty(app: EmotionApp) -> None:
     folder = app.settings.data_dir / "feedback"
     folder.mkdir(exist_ok=True)
     with TestClient(app.routes(), headers=HEADERS) as client:
-        for text in (None, "{", "[]", "{}"):
+        for text in (None, "{", "[]", "{}", '{"predictions": [1]}'):
             if text is not None:
                 (folder / REQUEST_NAME).write_text(text)
             assert client.get("/label_requests").json() == []

@@ -441,3 +441,12 @@ def test_fresh_faces_are_as_seldom_odd_as_the_references_own(count: int) -> None
     assert np.mean(odd) == pytest.approx(expected, abs=0.01)
     if count < 100:
         assert np.mean(naive) > 0.15
+
+
+def test_a_cheap_change_is_no_evidence_beyond_doubt() -> None:
+    """What a rehearsed change explains is left out; what it leaves of the answers counts."""
+    verdict = judge(logged(200, seed=1, happy=0.7), logged(2000, seed=0))
+
+    assert verdict.is_sure
+    assert not replace(verdict, unexplained_p_value=1e-3).is_sure
+    assert replace(verdict, unexplained_p_value=1e-9).is_sure

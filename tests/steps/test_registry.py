@@ -163,6 +163,16 @@ def test_list_models_tells_states_and_scores(root: Path, capsys: pytest.CaptureF
     assert version(2) in capsys.readouterr().out
 
 
+def test_a_model_of_an_older_schema_is_listed_as_unreadable(root: Path) -> None:
+    """One that this code cannot read must not hide the others."""
+    manifest = root / "models" / version(1) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": ', '"schema_version": 9'))
+
+    rows = list_models(root / "models", root / "reports")
+
+    assert [row["data"] == "unreadable" for row in rows] == [False, False, False, True]
+
+
 def test_the_command_says_why_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without any model, a rollback fails with a sentence and no traceback."""
     with pytest.MonkeyPatch.context() as patch:
