@@ -7,6 +7,7 @@ name or a declared type; the content decides.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
@@ -16,6 +17,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image, ImageChops
 
 from emotion_assets.core.errors import (
@@ -38,6 +40,9 @@ MAX_PICTURE_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 20_000
 MIN_SIDE_PX: Final = 8
 
+DECODER_VERSION: Final = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode()).hexdigest()[:12]
+"""Changes whenever this module or Pillow does: pixels that another version read may differ from the service's."""
+
 # Pillow's WebP decoder holds the canvas several times over: 15 bytes a pixel were measured.
 MAX_WEBP_PIXELS: Final = 12_000_000
 
@@ -47,12 +52,25 @@ MAX_JPEG_SCANS: Final = 100
 MAX_JPEG_SCAN_PIXELS: Final = 500_000_000
 MAX_JPEG_COEFFICIENT_BYTES: Final = 150_000_000
 
+# Pillow reads a head in steps of Python, and adds up the parts of EXIF one by one: minutes for half a million of them.
+# EXIF of 10 MiB has 160 parts.
+MAX_JPEG_SEGMENTS: Final = 2000
+MAX_JPEG_EXIF_PARTS: Final = 256
+MAX_JPEG_FILLING_BYTES: Final = 100_000
+
+# Chunks cost a step of Python each, and packed ones up to a megabyte, however small they are.
+MAX_PNG_CHUNKS: Final = 20_000
+MAX_PNG_PACKED: Final = 16
+_QUICK_PNG_PACKED: Final = 2
+_PNG_PACKED: Final = (b"iCCP", b"zTXt", b"iTXt")
+
 # Every other Pillow decoder stays off: EPS starts an interpreter, many are rarely fuzzed.
 # Phone pictures in MPO containers open as JPEG.
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (_PNG_MAGIC, "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
@@ -220,6 +238,10 @@ def _format_by_content(content: bytes) -> str:
 def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried: bool) -> GreyPicture:
     if is_hurried and len(content) > _QUICK_BYTES:
         raise SlowPictureError
+    if signature == "JPEG":
+        _check_jpeg_head(content)
+    if signature == "PNG" and _num_packed_chunks(content) > _QUICK_PNG_PACKED and is_hurried:
+        raise SlowPictureError
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
         _check_header(image, signature)
@@ -254,6 +276,42 @@ def _check_header(image: Image.Image, signature: str) -> None:
             f"The picture has {width_px} × {height_px} pixels; a face needs at least {MIN_SIDE_PX} a side. "
             "Send a larger one."
         )
+
+
+def _check_jpeg_head(content: bytes) -> None:
+    """Refuse what takes long to read before a single pixel is decoded."""
+    num_segments = num_filling = 0
+    position = 2
+    while (found := _JPEG_MARKER.search(content, position)) and found[0] not in (_JPEG_SCAN, _JPEG_END):
+        num_segments += 1
+        num_filling += found.start() - position
+        if num_segments > MAX_JPEG_SEGMENTS:
+            break
+        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    num_filling += (found.start() if found else len(content)) - position
+    num_exif_parts = content.count(b"Exif\0\0", 0, position)
+    if num_segments > MAX_JPEG_SEGMENTS or num_filling > MAX_JPEG_FILLING_BYTES or num_exif_parts > MAX_JPEG_EXIF_PARTS:
+        raise UnreadablePictureError(
+            f"The JPEG picture's head has {num_segments:,} segments or more, {num_exif_parts:,} of them EXIF, and "
+            f"{num_filling:,} bytes between them, which takes too long to read. Save it anew without metadata."
+        )
+
+
+def _num_packed_chunks(content: bytes) -> int:
+    """Return how many chunks of a PNG picture are to be inflated beside its pixels; too many are refused."""
+    num_chunks = num_packed = 0
+    position = len(_PNG_MAGIC)
+    while position + 8 <= len(content):
+        num_chunks += 1
+        num_packed += content[position + 4 : position + 8] in _PNG_PACKED
+        if num_chunks > MAX_PNG_CHUNKS or num_packed > MAX_PNG_PACKED:
+            raise UnreadablePictureError(
+                f"The PNG picture has more than {MAX_PNG_CHUNKS:,} chunks, or {MAX_PNG_PACKED} packed texts and colour "
+                "profiles, which takes too long to read. Save it anew without metadata."
+            )
+        # Length, type and checksum are twelve bytes.
+        position += 12 + int.from_bytes(content[position : position + 4])
+    return num_packed
 
 
 def _check_png(content: bytes) -> None:

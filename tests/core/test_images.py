@@ -16,7 +16,7 @@ from emotion_assets.core.errors import (
     UnreadablePictureError,
     UnsupportedFormatError,
 )
-from emotion_assets.core.images import decode_picture, read_picture
+from emotion_assets.core.images import SlowPictureError, decode_picture, read_picture
 from tests.odd_pictures import FORMATS, encode, gradient, turned
 
 
@@ -325,3 +325,55 @@ def test_decode_in_a_hurry_leaves_what_takes_longer(content: bytes) -> None:
     assert decode_picture(content).pixels.shape == (64, 64)
     with pytest.raises(images.SlowPictureError):
         decode_picture(content, is_hurried=True)
+
+
+def jpeg_with_head(segments: bytes) -> bytes:
+    content = encode(gradient(), "JPEG")
+    return content[:2] + b"\xff\xfe\x00\x02" + segments + content[2:]
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        b"\xff\xe1\x00\x0eExif\x00\x00" + b"\0" * 6,
+        b"\xff\xfe\x00\x02",
+        b"\xff" * 50,
+        b"\x01" * 50,
+    ],
+    ids=["exif", "comments", "fill", "junk"],
+)
+def test_decode_refuses_heads_that_take_long_to_read(segments: bytes) -> None:
+    """Pillow goes through them step by step, and adds EXIF up part by part: minutes for ten megabytes."""
+    decode_picture(jpeg_with_head(segments))
+
+    with pytest.raises(UnreadablePictureError, match="takes too long to read"):
+        decode_picture(jpeg_with_head(segments * 3000))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("is_behind", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (b"iCCP", b"x\0\0" + zlib.compress(bytes(1_000_000))),
+        (b"zTXt", b"\0\0" + zlib.compress(bytes(1_000_000))),
+        (b"iTXt", b"\0\1\0\0\0" + zlib.compress(bytes(1_000_000))),
+    ],
+)
+def test_decode_refuses_many_packed_chunks(kind: bytes, data: bytes, is_behind: bool) -> None:
+    """A kilobyte becomes a megabyte each time; a few, as programs write them, are read, but not in a hurry."""
+    content = encode(gradient(), "PNG")
+    place = -12 if is_behind else 33
+
+    def with_chunks(number: int) -> bytes:
+        return content[:place] + chunk(kind, data) * number + content[place:]
+
+    decode_picture(with_chunks(1), is_hurried=True)
+    decode_picture(with_chunks(3))
+    with pytest.raises(SlowPictureError):
+        decode_picture(with_chunks(3), is_hurried=True)
+    with pytest.raises(UnreadablePictureError, match="takes too long to read"):
+        decode_picture(with_chunks(17))
