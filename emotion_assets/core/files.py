@@ -8,25 +8,26 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write `content` (text as UTF-8) to `path`: temporary file beside it, flush, fsync, rename.
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` once the block ends without an error; until then that stays whole.
 
-    Folders are made on demand.
+    Temporary file beside it, flush, fsync, rename. Folders are made on demand.
 
     Raises:
-        OSError: the disk is full or read-only; the message names the path, and the old file stays whole.
+        OSError: the disk is full or read-only; the message names the path.
     """
-    data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -37,20 +38,45 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path` as `atomic_file` does."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with `write_atomically`; NaN is refused, as JSON has none."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def remove_drafts(folder: Path) -> None:
+    """Remove what kills left of files that `write_atomically` was writing below `folder`; nobody may be writing now."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return all regular files below `folder`, sorted; links, and folders that cannot be read, are passed over."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    found.append(path)
+    return sorted(found)
+
+
 def listed(root: Path, folders: str, files: str) -> list[Path]:
     """Return the files below `root` whose folder's name and own name match two patterns.
 
-    A folder that vanishes meanwhile, as those of old days do, has none; `Path.glob` would raise.
+    A folder that vanishes meanwhile, as those of old days do, has none, and so has one that this user may not read;
+    `Path.glob` would raise.
     """
     found: list[Path] = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, PermissionError):
         for folder in [path for path in root.iterdir() if path.match(folders)]:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 found += [path for path in folder.iterdir() if path.match(files)]
     return found
 
@@ -62,6 +88,24 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def hold(path: Path) -> None:
+    """Mark a file as needed until this process ends; one that is not there is not marked."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether another process on this machine needs a file, as it said by `hold`."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from emotion_assets.core.files import sha256_of, source_version, write_atomically, write_json
+from emotion_assets.core.files import files_below, sha256_of, source_version, write_atomically, write_json
 
 
 def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
@@ -58,3 +59,22 @@ def test_source_version_follows_the_sources(tmp_path: Path) -> None:
 
     assert same == before
     assert source_version(tmp_path) != before
+
+
+def test_files_below_passes_over_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links, pipes and folders without permission, as `chmod -R 644` leaves them."""
+    for name in ("a/1.jpg", "b/2.jpg", "closed/3.jpg"):
+        write_atomically(tmp_path / name, b"x")
+    (tmp_path / "a" / "link.jpg").symlink_to(tmp_path / "b" / "2.jpg")
+    os.mkfifo(tmp_path / "b" / "pipe.jpg")
+    real = Path.lstat
+
+    def denied(path: Path) -> os.stat_result:
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", denied)
+
+    assert [path.name for path in files_below(tmp_path)] == ["1.jpg", "2.jpg"]
+    assert files_below(tmp_path / "none") == []

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data import reading
-from emotion_assets.steps.data.catalogue import TABLE_NAME, StockReport, folder_signature, take_stock
+from emotion_assets.steps.data.catalogue import STORE_NAME, TABLE_NAME, StockReport, folder_signature, take_stock
 from emotion_assets.steps.data.reading import SeenFile, _received, _sent, read_files
 from emotion_assets.steps.data.store import Store
 
@@ -109,6 +113,8 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
         giant.truncate(5 * 2**30)
     (happy / "folder.jpg").mkdir()
     (happy / "coming.jpg.part").write_bytes(face[:100])
+    (happy / ".coming.jpg.Xb3k").write_bytes(face)
+    (happy / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (raw / "Neutral").mkdir()
     (raw / "Neutral" / "x.jpg").write_bytes(face)
     (raw / "delivery.zip").write_bytes(b"PK")
@@ -129,13 +135,15 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
         "Happy/cut.jpg": "unreadable_picture",
         "Happy/giant.jpg": "picture_too_large",
         "Happy/coming.jpg.part": "unfinished_copy",
+        "Happy/.coming.jpg.Xb3k": "system_file",
+        "Happy/Thumbs.db": "system_file",
         "Neutral": "unknown_folder",
         "delivery.zip": "packed_archive",
         "loose.jpg": "unlabelled_file",
     }
     assert table["reason"].dropna().str.len().min() > 20
     assert table.loc["Happy/\\xff\\xfe.jpg", "is_accepted"]
-    assert report.num_odd == 8
+    assert report.num_to_retry == 0
 
 
 def test_take_stock_lists_unreadable_files(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +282,7 @@ def test_folder_signature_changes_with_the_files(raw: Path, face: bytes) -> None
     assert added[0] != before[0]
     assert added[1] == before[1] + 1
     assert folder_signature(raw)[0] == before[0]
-    assert folder_signature(raw / "missing") == (f"{0:032x}", 0, 0)
+    assert folder_signature(raw / "missing") == (f"{0:032x}", 0)
 
 
 def test_take_stock_takes_a_removed_and_a_new_file_apart(raw: Path, face: bytes) -> None:
@@ -318,3 +326,99 @@ def test_a_picture_for_which_there_was_no_memory_is_tried_again(raw: Path, monke
     assert set(table["reason_code"]) == {"out_of_memory"}
 
     assert stock(raw)[0].num_decoded == 15
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_deleted(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read of it before stays, and it is said; a failed disk asks for another look by itself."""
+    _, before = stock(raw)
+    real_scandir = os.scandir
+
+    def fail(path: object, code: int) -> object:
+        if isinstance(path, bytes) and path.endswith(b"/Sad"):
+            raise OSError(code, os.strerror(code))
+        return real_scandir(path)  # type: ignore[call-overload]
+
+    for code, reason, num_to_retry in ((13, "unreadable_file", 0), (5, "failed_read", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr("emotion_assets.steps.data.catalogue.os.scandir", lambda path, code=code: fail(path, code))
+            report, during = stock(raw)
+        assert (report.num_removed, report.num_to_retry) == (0, num_to_retry)
+        assert during.loc["Sad", "reason_code"] == reason
+        assert during["is_accepted"].sum() == 15
+    _, after = stock(raw)
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_another_decoder_reads_everything_anew(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels of older code would differ from what the service sees; equal ones stay where they are."""
+    first, before = stock(raw)
+    size_bytes = (raw.parent / "catalogue" / "pixels.bin").stat().st_size
+    for module in ("store", "reading"):
+        monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newer")
+    same, table = stock(raw)
+    assert (same.num_decoded, same.fingerprint) == (15, first.fingerprint)
+    pd.testing.assert_frame_equal(table, before)
+
+    real = reading.decode_picture
+
+    def inverted(content: bytes) -> object:
+        picture = real(content)
+        return dataclasses.replace(picture, pixels=255 - picture.pixels)
+
+    monkeypatch.setattr(reading, "decode_picture", inverted)
+    for module in ("store", "reading"):
+        monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newest")
+    other, _ = stock(raw)
+    again, _ = stock(raw)
+
+    assert (other.num_decoded, again.num_decoded) == (15, 0)
+    assert other.fingerprint != first.fingerprint
+    assert (raw.parent / "catalogue" / "pixels.bin").stat().st_size == 2 * size_bytes
+
+
+def test_a_store_of_older_code_is_brought_up_to_date(raw: Path) -> None:
+    """Nobody has to move a folder away; who made the pixels is not known, so they are made anew."""
+    _, before = stock(raw)
+    with closing(sqlite3.connect(raw.parent / "catalogue" / STORE_NAME)) as connection:
+        connection.execute("DROP INDEX contents_by_decoder")
+        connection.execute("ALTER TABLE contents DROP COLUMN decoder")
+        connection.execute("PRAGMA user_version = 3")
+        connection.commit()
+
+    report, after = stock(raw)
+
+    assert report.num_decoded == 15
+    pd.testing.assert_frame_equal(after, before)
+
+
+@pytest.mark.parametrize("damage", ["schema", "content"])
+def test_a_store_that_cannot_be_read_says_what_to_do(raw: Path, damage: str) -> None:
+    """Of a schema of the future, or no database at all."""
+    stock(raw)
+    path = raw.parent / "catalogue" / STORE_NAME
+    if damage == "schema":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+    else:
+        for name in (path, *path.parent.glob(f"{path.name}-*")):
+            name.write_bytes(b"no database at all" * 100)
+
+    with pytest.raises(UnusableDataError, match="Move the folder"):
+        stock(raw)
+
+
+def test_too_many_pictures_alike_are_refused_until_they_are_gone(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film cut into frames would take gigabytes; the message names one, and removing them is enough."""
+    monkeypatch.setattr("emotion_assets.steps.data.near_duplicates.MAX_PAIRS", 10)
+    film = raw / "Happy" / "film"
+    film.mkdir()
+    for number in range(8):
+        Image.new("L", (64, 64), number).save(film / f"{number}.png")
+
+    for _ in range(2):
+        with pytest.raises(UnusableDataError, match=r"More than 10 pairs .* raw/Happy/film/\d.png"):
+            stock(raw)
+    shutil.rmtree(film)
+    report, table = stock(raw)
+
+    assert (report.num_removed, len(table)) == (8, 15)

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.images import decode_picture
 from emotion_assets.steps.data.demo_faces import draw_face
-from emotion_assets.steps.data.near_duplicates import describe, group_names, similar_pairs
+from emotion_assets.steps.data.near_duplicates import TooManyPairsError, describe, group_names, similar_pairs
 
 
 def pixels_of(image: Image.Image, quality: int = 90) -> np.ndarray:
@@ -94,3 +94,12 @@ def test_group_names_do_not_depend_on_the_order() -> None:
 
     assert names == others
     assert names[1] == names[2] == names[3] != names[4] == names[5]
+
+
+def test_too_many_pairs_are_refused_at_once() -> None:
+    """Two hundred equal pictures are 19,900 pairs; each counts once."""
+    descriptors = describe(np.zeros((200, 64, 64), dtype=np.uint8))
+
+    assert len(similar_pairs(descriptors, np.zeros(200, dtype=bool), max_pairs=19_900)) == 19_900
+    with pytest.raises(TooManyPairsError):
+        similar_pairs(descriptors, np.zeros(200, dtype=bool), max_pairs=19_899)

@@ -122,6 +122,9 @@ def test_damaged_arrays_are_refused_and_healed(root: Path) -> None:
     path.write_bytes(whole[:-10])
     with pytest.raises(UnusableDataError, match="Materialize greyscale_splits again"):
         read_split(root / "splits", "val")
+    path.unlink()
+    with pytest.raises(UnusableDataError, match="is missing"):
+        read_split(root / "splits", "val")
 
     make_splits(root / "catalogue", root / "splits")
 
@@ -175,6 +178,25 @@ def test_too_few_pictures_are_refused_with_counts(tmp_path: Path) -> None:
 
     with pytest.raises(UnusableDataError, match="fear 9"):
         make_splits(tmp_path / "catalogue", tmp_path / "splits")
+
+
+def test_without_a_catalogue_the_remedy_is_the_ingest(tmp_path: Path) -> None:
+    """Photographs may lie in `raw/` already; nothing is left behind that looks like a catalogue."""
+    draw_delivery(tmp_path, num_per_emotion=1, seed=0)
+
+    with pytest.raises(UnusableDataError, match="Materialize raw_images first"):
+        make_splits(tmp_path / "catalogue", tmp_path / "splits")
+    assert not (tmp_path / "catalogue").exists()
+
+
+def test_what_a_kill_left_is_removed(root: Path) -> None:
+    """Half-written arrays are as large as whole ones."""
+    draft = root / "splits" / "train" / ".pixels.npy.0a1b2c3d.tmp"
+    draft.write_bytes(b"half")
+
+    make_splits(root / "catalogue", root / "splits")
+
+    assert not draft.exists()
 
 
 def test_splitting_waits_for_an_ingest(root: Path) -> None:

@@ -23,10 +23,13 @@ import pyarrow.parquet as pq
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import locked, sync_folder
+from emotion_assets.core.files import atomic_file, locked, remove_drafts
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, group_names
 from emotion_assets.steps.data.reading import (
+    FAILED_READ,
+    OUT_OF_MEMORY,
+    UNREADABLE,
     Content,
     Oddity,
     Read,
@@ -34,6 +37,7 @@ from emotion_assets.steps.data.reading import (
     Readers,
     SeenFile,
     read_files,
+    unread,
 )
 from emotion_assets.steps.data.store import Store
 
@@ -48,6 +52,7 @@ _PARALLEL_FROM_FILES: Final = 1000
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
 _Looked = tuple[SeenFile, os.stat_result]
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
+_SYSTEM_FILES: Final = (b"thumbs.db", b"desktop.ini")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,11 @@ class StockReport:
     num_cached: int
     num_removed: int
     num_decoded: int
-    num_odd: int
-    num_new_pairs: int
+    num_to_retry: int
+    """Of what could not be read, what the next run may read though nothing in the folder changes."""
     seconds: float
     fingerprint: str
-    """Changes with the accepted contents and their labels, not with names, order or times."""
+    """Changes with the accepted pictures and their labels, not with names, order or times."""
 
 
 _ROWS_A_GROUP: Final = 20_000
@@ -114,11 +119,13 @@ def take_stock(
         )
     started = time.monotonic()
     with locked(catalogue_dir / LOCK_NAME), Store(catalogue_dir / STORE_NAME) as store:
+        remove_drafts(catalogue_dir)
         ingest = _Ingest(raw_dir, catalogue_dir / STORE_NAME, store, num_workers or os.cpu_count() or 1, log)
         ingest.run()
-        num_removed = store.drop_others(_paths(raw_dir)) if store.has_missed() else 0
+        unseen: list[bytes] = []
+        num_removed = store.drop_others(_paths(raw_dir, unseen), unseen) if store.has_missed() else 0
         log("Comparing new pictures with all others")
-        num_new_pairs = compare_new_contents(store)
+        compare_new_contents(store)
         if not store.is_published() or not _is_whole(catalogue_dir / TABLE_NAME):
             store.sync()
             publish(store, catalogue_dir, splits or {})
@@ -130,8 +137,7 @@ def take_stock(
         num_cached=ingest.num_cached,
         num_removed=num_removed,
         num_decoded=ingest.num_decoded,
-        num_odd=ingest.num_odd,
-        num_new_pairs=num_new_pairs,
+        num_to_retry=ingest.num_to_retry,
         seconds=time.monotonic() - started,
         fingerprint=fingerprint,
     )
@@ -146,16 +152,17 @@ def _is_whole(table_path: Path) -> bool:
     return True
 
 
-def _paths(raw_dir: Path) -> Iterator[list[bytes]]:
-    """Look once more which files there are; only needed when some have gone."""
+def _paths(raw_dir: Path, unseen: list[bytes]) -> Iterator[list[bytes]]:
+    """Look once more which files there are, and note folders that cannot be read; only needed when some have gone."""
     for entries in _batched(walk(raw_dir), _LOOKED_AT_ONCE):
         yield [entry.path for entry in entries if isinstance(entry, SeenFile)]
+        unseen += [entry[0] for entry in entries if entry[1] in (UNREADABLE, FAILED_READ)]
 
 
 def _fingerprint(store: Store) -> str:
     digest = hashlib.sha256()
-    for _, content_hash, label in store.labelled_contents():
-        digest.update(f"{content_hash} {label}\n".encode())
+    for _, content_hash, label, checksum in store.labelled_contents():
+        digest.update(f"{content_hash} {label} {checksum}\n".encode())
     return digest.hexdigest()
 
 
@@ -167,7 +174,7 @@ class _Ingest:
     ) -> None:
         self.raw_dir, self.store, self.num_workers, self.log = raw_dir, store, num_workers, log
         self._places = (str(raw_dir), str(store_path))
-        self.num_new = self.num_cached = self.num_decoded = self.num_odd = 0
+        self.num_new = self.num_cached = self.num_decoded = self.num_to_retry = 0
         self._readers: Readers | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._waiting: list[tuple[Future[list[Read]], tuple[SeenFile, ...]]] = []
@@ -227,7 +234,7 @@ class _Ingest:
 
     def _report(self, oddities: Iterable[Oddity]) -> None:
         kept = list(oddities)
-        self.num_odd += len(kept)
+        self.num_to_retry += sum(code in (FAILED_READ, OUT_OF_MEMORY) for _, code, _ in kept)
         if kept:
             self.store.add_oddities(kept)
 
@@ -278,8 +285,10 @@ def _walk(raw_dir: Path) -> Iterator[_Looked | Oddity]:
 def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[_Looked | Oddity]:
     try:
         entries = os.scandir(os.path.join(root, folder))
+    except FileNotFoundError:
+        return  # vanished between listing and looking
     except OSError as error:
-        yield folder, "unreadable_file", f"The folder cannot be read ({error.strerror}). Check its permissions."
+        yield unread(folder, "folder", error)
         return
     with entries:
         for entry in entries:
@@ -289,6 +298,8 @@ def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[_Looked | O
                     yield from _walk_folder(root, path, label)
                 elif entry.name.lower().endswith(_UNFINISHED_SUFFIXES):
                     yield path, "unfinished_copy", "The name says that it is still being copied. It waits."
+                elif entry.name.startswith(b".") or entry.name.lower() in _SYSTEM_FILES:
+                    yield path, "system_file", "Hidden files are passed over: programs keep their own so, and drafts."
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     yield SeenFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino), status
@@ -297,7 +308,7 @@ def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[_Looked | O
             except FileNotFoundError:
                 continue  # vanished between listing and looking: it is not there any more
             except OSError as error:
-                yield path, "unreadable_file", f"The file cannot be read ({error.strerror}). Check its permissions."
+                yield unread(path, "file", error)
 
 
 def _why_odd(entry: os.DirEntry[bytes]) -> tuple[str, str]:
@@ -316,49 +327,36 @@ def publish(store: Store, catalogue_dir: Path, splits: Mapping[str, str]) -> Pat
     `splits` gives the split (or the reason for having none) by content hash.
     """
     table_path = catalogue_dir / TABLE_NAME
-    temporary = table_path.with_name(f".{TABLE_NAME}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
-                # In portions, so that memory does not grow with the number of files.
-                for rows in _batched(_table_rows(store, splits), _ROWS_A_GROUP):
-                    columns = [list(column) for column in zip(*rows, strict=True)]
-                    writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(table_path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(catalogue_dir)
+    with atomic_file(table_path) as file, pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
+        # In portions, so that memory does not grow with the number of files.
+        for rows in _batched(_table_rows(store, splits), _ROWS_A_GROUP):
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
     return table_path
 
 
 def _table_rows(store: Store, splits: Mapping[str, str]) -> Iterator[tuple[object, ...]]:
     """Yield a row of _TABLE_SCHEMA for each file, and for each thing that is no usable file."""
     groups = group_names(store.pairs(), store.hashes_by_id())
-    labels: dict[int, set[str]] = {}
-    for content_id, _, label in store.labelled_contents():
-        labels.setdefault(content_id, set()).add(label)
-    conflicting = conflicts(store, labels)
+    conflicting = conflicts(store, store.labels_by_content())
     for path, *facts, code, reason, content_id in store.file_rows():
         content_hash = str(facts[2])
         group, split = groups.get(content_id), splits.get(content_hash)
         yield (_readable(path), *facts, code is None, code, reason, group, content_id in conflicting, split)
-    num_unknown = 7
+    empty = dict.fromkeys(_TABLE_SCHEMA.names)
     for path, code, reason in store.oddities():
-        yield (_readable(path), *[None] * num_unknown, False, code, reason, None, False, None)
+        known = {"path": _readable(path), "is_accepted": False, "reason_code": code, "reason": reason}
+        yield tuple((empty | known | {"has_label_conflict": False}).values())
 
 
-def folder_signature(raw_dir: Path, without: str = "") -> tuple[str, int, float]:
+def folder_signature(raw_dir: Path, without: str = "") -> tuple[str, int]:
     """Look at names, sizes and times only, for a sensor that must be quick; pass over `<Emotion>/<without>/`.
 
     Returns:
-        A signature that changes when a labelled file comes, goes, changes or becomes readable; the number of such
-        files; and when the newest one came or changed, in seconds since the epoch (0 when there is none). That is
-        the file system's own record: copies keep the modification times of their originals, and cameras' clocks err.
+        A signature that changes when a labelled file comes, goes, changes or becomes readable, and the number of such
+        files.
     """
-    total, count, newest = 0, 0, 0
+    total, count = 0, 0
     for entry in _walk(raw_dir) if raw_dir.is_dir() else ():
         if len(entry) == 2 and entry[0].path.split(b"/")[1] != os.fsencode(without):
             file, status = entry
@@ -366,8 +364,7 @@ def folder_signature(raw_dir: Path, without: str = "") -> tuple[str, int, float]
             # A sum does not depend on the order in which the file system lists a folder.
             total += int.from_bytes(hashlib.blake2b(described, digest_size=16).digest())
             count += 1
-            newest = max(newest, status.st_ctime_ns)
-    return f"{total % 2**128:032x}", count, newest / 1e9
+    return f"{total % 2**128:032x}", count
 
 
 def conflicts(store: Store, labels: dict[int, set[str]]) -> set[int]:

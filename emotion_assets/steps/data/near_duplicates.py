@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.store import Store
 
@@ -30,6 +31,8 @@ _SCALE: Final = 2048
 _BLOCK_ROWS: Final = 128
 _BLOCK_COLUMNS: Final = 1024
 _BLANK_NORM: Final = 8.0
+MAX_PAIRS: Final = 2_000_000
+"""Two thousand frames of one film are as many: a mistake, which would cost gigabytes and teach nothing."""
 
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))
 _RADIUS: Final = np.hypot(_ROWS, _COLUMNS)
@@ -60,15 +63,29 @@ def describe(pixels: Pixels) -> Descriptors:
     return np.asarray(np.rint(vectors / norms * _SCALE), dtype=np.int16)
 
 
-def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+class TooManyPairsError(Exception):
+    """More pictures look alike than can be held in memory; `position` is one of those with the most pairs."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
+def similar_pairs(
+    descriptors: Descriptors, is_compared: npt.NDArray[np.bool_], max_pairs: int = MAX_PAIRS
+) -> npt.NDArray[np.int64]:
     """Return the near-duplicate pairs that include at least one picture not compared yet.
 
     Args:
         descriptors: int16 (picture, 120).
         is_compared: bool (picture,), True where all pairs with other True ones are known.
+        max_pairs: how many are too many.
 
     Returns:
         int64 (pair, 2) of positions, the first below the second.
+
+    Raises:
+        TooManyPairsError: there are more than `max_pairs`.
     """
     limit = np.float32(SIMILARITY_THRESHOLD * _SCALE**2)
     # Mirroring turns the sign of the odd columns, so with the products of even and odd features apart,
@@ -77,6 +94,7 @@ def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) 
     odd = np.ascontiguousarray(descriptors[:, _IS_ODD], dtype=np.float32)
     order = np.concatenate([np.flatnonzero(is_compared), np.flatnonzero(~is_compared)])
     even, odd = even[order], odd[order]
+    counts: list[int] = []
 
     def pairs_of_block(start: int) -> list[npt.NDArray[np.int64]]:
         """Hold a block of fresh pictures against all before it and itself, so that each pair is met once."""
@@ -89,7 +107,13 @@ def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) 
             similarity += even[start:stop] @ even[left:right].T
             if similarity.max() >= limit:
                 row, column = np.nonzero(similarity >= limit)
-                found.append(np.stack([order[row + start], order[column + left]], axis=1))
+                row, column = row + start, column + left
+                is_before = column < row  # neither with itself nor twice
+                found.append(np.stack([order[row[is_before]], order[column[is_before]]], axis=1))
+        num_found = sum(map(len, found))
+        counts.append(num_found)
+        if num_found and sum(counts) > max_pairs:
+            raise TooManyPairsError(int(np.bincount(np.concatenate(found)[:, 0]).argmax()))
         return found
 
     starts = range(int(is_compared.sum()), len(order), _BLOCK_ROWS)
@@ -98,17 +122,26 @@ def similar_pairs(descriptors: Descriptors, is_compared: npt.NDArray[np.bool_]) 
         found = [pairs for block in threads.map(pairs_of_block, starts) for pairs in block]
     if not found:
         return np.empty((0, 2), dtype=np.int64)
-    pairs = np.concatenate(found)
-    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-    return np.unique(pairs, axis=0)
+    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
 
 def compare_new_contents(store: Store) -> int:
-    """Find the near-duplicates of contents that were never compared; return the number of new pairs."""
+    """Find the near-duplicates of contents that were never compared; return the number of new pairs.
+
+    Raises:
+        UnusableDataError: there are too many, as in a film that was cut into frames; the message names one of them.
+    """
     if not store.has_uncompared():
         return 0
     ids, descriptors, is_compared = store.descriptors()
-    pairs = similar_pairs(descriptors, is_compared)
+    try:
+        pairs = similar_pairs(descriptors, is_compared, max_pairs=MAX_PAIRS - store.num_pairs())
+    except TooManyPairsError as error:
+        path = os.fsdecode(store.path_of(int(ids[error.position])))
+        raise UnusableDataError(
+            f"More than {MAX_PAIRS:,} pairs of pictures look alike; raw/{path} is one of those with the most: frames "
+            "of a film, or blank pictures? Keep a few of them, remove the others, and run again."
+        ) from error
     store.add_pairs(((int(ids[a]), int(ids[b])) for a, b in pairs), ids[~is_compared])
     return len(pairs)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from emotion_assets.core.errors import PictureError, PictureTooLargeError
-from emotion_assets.core.images import IMAGE_SIZE_PX, MAX_PICTURE_BYTES, decode_picture
+from emotion_assets.core.images import DECODER_VERSION, IMAGE_SIZE_PX, MAX_PICTURE_BYTES, decode_picture
 
 _PIXEL_BYTES: Final = IMAGE_SIZE_PX**2
 _PACKAGE_ROOT: Final = Path(__file__).parents[3]
@@ -63,10 +63,13 @@ class SeenFile(NamedTuple):
 Oddity = tuple[bytes, str, str]
 """The path, code and reason of what cannot be used."""
 Read = Content | Oddity
+UNREADABLE: Final = "unreadable_file"
+FAILED_READ: Final = "failed_read"
+OUT_OF_MEMORY: Final = "out_of_memory"
 
 
 def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list[Read]:
-    """Read `files` and decode those whose content the store does not hold.
+    """Read `files` and decode those whose content the store does not hold as this decoder reads it.
 
     Returns:
         For each file its content (the bare hash if it is known), or an oddity if it could not be read.
@@ -87,7 +90,7 @@ def read_files(raw_dir: str, store_path: str, files: Iterable[SeenFile]) -> list
                 results.append(_decoded(digest, read))
             except MemoryError:
                 reason = "There was no memory to decode it. The next run tries again."
-                results.append((file.path, "out_of_memory", reason))
+                results.append((file.path, OUT_OF_MEMORY, reason))
                 continue
             known.add(digest)
     return results
@@ -99,7 +102,10 @@ def _known_hashes(store_path: str, hashes: Iterable[str]) -> set[str]:
     with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
         wanted = list(hashes)
         places = ",".join("?" * len(wanted))
-        rows = connection.execute(f"SELECT content_hash FROM contents WHERE content_hash IN ({places})", wanted)  # noqa: S608 -- only question marks
+        rows = connection.execute(
+            f"SELECT content_hash FROM contents WHERE content_hash IN ({places}) AND decoder = ?",  # noqa: S608 -- only question marks
+            [*wanted, DECODER_VERSION],
+        )
         return {digest for (digest,) in rows}
 
 
@@ -118,19 +124,25 @@ def _read_file(root: bytes, file: SeenFile) -> tuple[str, bytes] | tuple[None, R
     except FileNotFoundError:
         return None, (file.path, "vanished", "The file was removed while the folder was read.")
     except OSError as error:
-        reason = f"The file cannot be opened ({error.strerror}). Check its permissions."
-        return None, (file.path, "unreadable_file", reason)
+        return None, unread(file.path, "file", error)
     try:
         content = os.read(descriptor, file.size_bytes + 1)
         status = os.fstat(descriptor)
     except OSError as error:
-        return None, (file.path, "unreadable_file", f"The file cannot be read ({error.strerror}). Check the disk.")
+        return None, unread(file.path, "file", error)
     finally:
         os.close(descriptor)
     unchanged = (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
     if not stat.S_ISREG(status.st_mode) or not unchanged or len(content) != file.size_bytes:
         return None, (file.path, "still_changing", "The file changed while it was read. The next run takes it.")
     return hashlib.sha256(content).hexdigest(), content
+
+
+def unread(path: bytes, kind: str, error: OSError) -> Oddity:
+    """Say why a file or folder could not be looked at, and whether that may pass by itself."""
+    if isinstance(error, PermissionError):
+        return path, UNREADABLE, f"The {kind} cannot be read ({error.strerror}). Check its permissions."
+    return path, FAILED_READ, f"The {kind} cannot be read ({error.strerror}). The next run tries again; check the disk."
 
 
 def _decoded(digest: str, content: bytes) -> Content:
@@ -146,7 +158,7 @@ class ReaderDiedError(Exception):
 
 
 class Readers:
-    """Some reader processes; `read` may be called from as many threads. Use it as a context manager."""
+    """Some reader processes; `read` may be called from as many threads, `close` ends them."""
 
     def __init__(self, num_readers: int, raw_dir: str, store_path: str) -> None:
         """Start `num_readers` processes."""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import locked, sha256_of, sync_folder, write_atomically, write_json
+from emotion_assets.core.files import locked, remove_drafts, sha256_of, sync_folder, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
 from emotion_assets.steps.data.catalogue import STORE_NAME, conflicts, publish
@@ -73,12 +73,14 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
     """Assign every accepted picture of the catalogue to a split and write the splits' arrays.
 
     `splits_dir` gets `ledger.csv`, for each split a folder with `pixels.npy` (uint8 (picture, 64, 64)),
-    `class_indices.npy` and `content_hashes.npy`, and `manifest.json` last. Nothing is rewritten when
-    nothing changed.
+    `class_indices.npy` and `content_hashes.npy`, and `manifest.json` last. They are not rewritten when
+    nothing changed; the catalogue's table is.
 
     Raises:
-        UnusableDataError: a class has too few usable pictures; the message has the counts.
+        UnusableDataError: there is no catalogue, or a class has too few usable pictures; the message has the counts.
     """
+    if not (catalogue_dir / STORE_NAME).exists():
+        raise UnusableDataError(f"There is no {catalogue_dir / STORE_NAME}. Materialize raw_images first.")
     ledger_path = splits_dir / LEDGER_NAME
     # Beside an ingest, pictures would be dealt that nobody has compared, and a ledger's line is for ever.
     with (
@@ -86,6 +88,7 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
         locked(catalogue_dir / CATALOGUE_LOCK_NAME),
         Store(catalogue_dir / STORE_NAME) as store,
     ):
+        remove_drafts(splits_dir)
         # An ingest that was killed may have left pictures that nobody compared; a wrong deal would be for ever.
         compare_new_contents(store)
         deal = _deal(store, read_ledger(ledger_path))
@@ -114,10 +117,8 @@ class Deal:
 
 
 def _deal(store: Store, ledger: dict[str, str]) -> Deal:
-    labels_by_id: dict[int, set[str]] = defaultdict(set)
+    labels_by_id = store.labels_by_content()
     hash_of = store.hashes_by_id()
-    for content_id, _, label in store.labelled_contents():
-        labels_by_id[content_id].add(label)
     conflicting = {hash_of[content_id] for content_id in conflicts(store, labels_by_id)}
     labels = {
         hash_of[content_id]: next(iter(names))
@@ -254,7 +255,8 @@ def _common_refusals(store: Store) -> str:
 
 
 def _write_arrays(store: Store, splits_dir: Path, deal: Deal) -> str:
-    lines = sorted(f"{h} {deal.labels[h]} {split} {IMAGE_SIZE_PX}\n" for h, split in deal.splits.items())
+    checksums = store.checksums()
+    lines = sorted(f"{h} {deal.labels[h]} {split} {checksums[h]}\n" for h, split in deal.splits.items())
     fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
     if not _is_written(splits_dir, fingerprint):
         members = {name: sorted(h for h, chosen in deal.splits.items() if chosen == name) for name in SPLITS}
@@ -352,9 +354,13 @@ def read_split(splits_dir: Path, split: str) -> Split:
     arrays = {}
     for name in _ARRAYS:
         path = splits_dir / split / f"{name}.npy"
-        if sha256_of(path) != manifest["files"][f"{split}/{name}.npy"]:
+        try:
+            is_right = sha256_of(path) == manifest["files"][f"{split}/{name}.npy"]
+        except (FileNotFoundError, KeyError, TypeError):
+            is_right = False
+        if not is_right:
             raise UnusableDataError(
-                f"{path} is not the file that the manifest names: it was altered, or is being rewritten. "
+                f"{path} is not the file that the manifest names: it is missing, was altered, or is being rewritten. "
                 "Materialize greyscale_splits again."
             )
         arrays[name] = np.load(path, allow_pickle=False)

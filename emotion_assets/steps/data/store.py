@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,13 +17,14 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from emotion_assets.core.images import Pixels
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import DECODER_VERSION, Pixels
 from emotion_assets.steps.data.pixel_file import PixelFile, checksum_of
 from emotion_assets.steps.data.reading import Content, SeenFile
 
 PIXELS_NAME: Final = "pixels.bin"
 
-_SCHEMA_VERSION: Final = 3
+_SCHEMA_VERSION: Final = 4
 _SCHEMA: Final = """
 CREATE TABLE contents (
     content_id INTEGER PRIMARY KEY,
@@ -33,7 +34,8 @@ CREATE TABLE contents (
     checksum INTEGER,           -- of its pixels
     descriptor BLOB,            -- int16, see near_duplicates
     is_compared INTEGER NOT NULL DEFAULT 0,
-    refusal_code TEXT, refusal TEXT
+    refusal_code TEXT, refusal TEXT,
+    decoder TEXT NOT NULL       -- DECODER_VERSION of the code that read it
 );
 CREATE TABLE files (
     path BLOB PRIMARY KEY,      -- relative to raw/, the file system's own bytes
@@ -44,37 +46,60 @@ CREATE TABLE files (
 CREATE INDEX files_by_content ON files (content_id);
 CREATE INDEX contents_to_compare ON contents (content_id) WHERE is_compared = 0 AND descriptor IS NOT NULL;
 CREATE UNIQUE INDEX contents_by_position ON contents (position) WHERE position IS NOT NULL;
+CREATE INDEX contents_by_decoder ON contents (decoder);
 CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
     WITHOUT ROWID;
 CREATE TABLE state (is_published INTEGER NOT NULL, fingerprint TEXT NOT NULL);
 INSERT INTO state VALUES (0, '');
 CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 """
+_FROM_SCHEMA_3: Final = """
+ALTER TABLE contents ADD COLUMN decoder TEXT NOT NULL DEFAULT '';
+CREATE INDEX contents_by_decoder ON contents (decoder);
+"""
 
 
 class Store:
-    """The pipeline's memory of pictures, in `catalogue/pictures.sqlite`. Use it as a context manager."""
+    """The pipeline's memory of pictures, in `catalogue/pictures.sqlite`. Use it as a context manager.
+
+    Raises:
+        UnusableDataError: the file is damaged, or of a schema that this code does not know.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         self._pixel_file = PixelFile(path.with_name(PIXELS_NAME))
         self._num_known = self._num_met = 0
+        try:
+            self._prepare()
+        except BaseException as error:
+            self._close(error)
+            raise
+
+    def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with self.transaction():
-                # A second process may have made the tables while this one waited for the lock.
-                if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        self._connection.execute(statement)
-                    self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        elif version != _SCHEMA_VERSION:
-            raise ValueError(
-                f"{path} was written by schema {version}, this code reads {_SCHEMA_VERSION}. "
-                f"Move the folder {path.parent} away: the next run of raw_images rebuilds it from raw/."
-            )
+        if self._version() == _SCHEMA_VERSION:
+            return
+        with self.transaction():
+            # A second process may have made the tables while this one waited for the lock.
+            version = self._version()
+            if version not in (0, 3, _SCHEMA_VERSION):
+                raise UnusableDataError(
+                    f"{self._path} was written by schema {version}, this code reads {_SCHEMA_VERSION}. {self._remedy}"
+                )
+            for statement in {0: _SCHEMA, 3: _FROM_SCHEMA_3}.get(version, "").split(";\n"):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @property
+    def _remedy(self) -> str:
+        return f"Move the folder {self._path.parent} away: the next run of raw_images rebuilds it from raw/."
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +107,13 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         self._connection.close()
+        # Its subclasses tell of locks and full disks.
+        if type(error) is sqlite3.DatabaseError:
+            raise UnusableDataError(f"{self._path} is damaged ({error}). {self._remedy}") from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -96,12 +127,20 @@ class Store:
         self._connection.execute("COMMIT")
 
     def begin_walk(self) -> None:
-        """Prepare for a walk over all files, which `note_met` counts and `drop_others` may end."""
+        """Prepare for a walk over all files, which `note_met` counts and `drop_others` may end.
+
+        Files whose content another decoder read count as changed: the service decodes as this code does.
+        """
         self._num_known = int(self._connection.execute("SELECT count(*) FROM files").fetchone()[0])
         self._num_met = 0
         with self.transaction():
             if self._connection.execute("DELETE FROM oddities").rowcount:
                 self._connection.execute("UPDATE state SET is_published = 0")
+            self._connection.execute(
+                "UPDATE files SET mtime_ns = -1"
+                " WHERE content_id IN (SELECT content_id FROM contents WHERE decoder < ?1 OR decoder > ?1)",
+                (DECODER_VERSION,),
+            )
 
     def note_met(self, files: list[SeenFile]) -> list[SeenFile]:
         """Count those of these files that were known before the walk, and return those that are new or changed.
@@ -122,13 +161,21 @@ class Store:
         """Tell whether the walk met fewer files than were known before it: some are gone."""
         return self._num_met < self._num_known
 
-    def drop_others(self, batches: Iterable[Iterable[bytes]]) -> int:
-        """Drop every file whose path is not in `batches`, and return how many they were."""
+    def drop_others(self, batches: Iterable[Iterable[bytes]], unseen: Collection[bytes] = ()) -> int:
+        """Drop every file whose path is not in `batches`, and return how many they were.
+
+        What lies in the folders `unseen`, which may fill up while `batches` is read, stays: nobody could look there.
+        """
         with self.transaction():
             self._connection.execute("CREATE TEMP TABLE present (path BLOB PRIMARY KEY) WITHOUT ROWID")
             for paths in batches:
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO temp.present VALUES (?)", ((path,) for path in paths)
+                )
+            for folder in unseen:
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO temp.present SELECT path FROM files WHERE substr(path, 1, ?) = ?",
+                    (len(folder) + 1, folder + b"/"),
                 )
             num_removed = self._connection.execute(
                 "DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.present)"
@@ -151,7 +198,7 @@ class Store:
         return str(self._connection.execute("SELECT fingerprint FROM state").fetchone()[0])
 
     def add(self, entries: list[tuple[SeenFile, Content]], descriptors: dict[str, bytes]) -> None:
-        """Store files with their contents in one transaction; contents that are known are kept as they are.
+        """Store files with their contents in one transaction; what this decoder has read before is kept as it is.
 
         `descriptors` has those of the accepted contents, by hash. Only one process at a time may add.
         """
@@ -172,14 +219,22 @@ class Store:
                 descriptors.get(name),
                 content.refusal_code,
                 content.refusal,
+                DECODER_VERSION,
             )
             for name, content in fresh.items()
         )
         files = ((*file, content.content_hash) for file, content in entries)
         with self.transaction():
             self._connection.executemany(
-                "INSERT OR IGNORE INTO contents (content_hash, width_px, height_px, mode, format, position, checksum,"
-                " descriptor, refusal_code, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO contents (content_hash, width_px, height_px, mode, format, position, checksum, descriptor,"
+                " refusal_code, refusal, decoder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                # Equal pixels stay where they are, and known near-duplicates stay known.
+                " ON CONFLICT (content_hash) DO UPDATE SET width_px = excluded.width_px,"
+                " height_px = excluded.height_px, mode = excluded.mode, format = excluded.format,"
+                " position = iif(checksum = excluded.checksum, position, excluded.position),"
+                " checksum = excluded.checksum, is_compared = is_compared AND descriptor IS excluded.descriptor,"
+                " descriptor = excluded.descriptor, refusal_code = excluded.refusal_code, refusal = excluded.refusal,"
+                " decoder = excluded.decoder WHERE decoder != excluded.decoder",
                 contents,
             )
             self._connection.executemany(
@@ -202,14 +257,21 @@ class Store:
             self._connection.execute("UPDATE state SET is_published = 0")
 
     def has_uncompared(self) -> bool:
-        """Tell whether a content was not compared with the others yet."""
-        query = "SELECT 1 FROM contents WHERE is_compared = 0 AND descriptor IS NOT NULL LIMIT 1"
+        """Tell whether a content of a file was not compared with the others yet."""
+        query = (
+            "SELECT 1 FROM contents WHERE is_compared = 0 AND descriptor IS NOT NULL"
+            " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
+        )
         return self._connection.execute(query).fetchone() is not None
 
     def descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-        """Return content ids, descriptors (content, feature) and which are compared with all others already."""
+        """Return content ids, descriptors (content, feature) and which are compared with all others already.
+
+        Contents that were never compared and whose files are gone are left out, until a file comes back.
+        """
         rows = self._connection.execute(
-            "SELECT content_id, descriptor, is_compared FROM contents WHERE descriptor IS NOT NULL ORDER BY content_id"
+            "SELECT content_id, descriptor, is_compared FROM contents WHERE descriptor IS NOT NULL"
+            " AND (is_compared OR content_id IN (SELECT content_id FROM files)) ORDER BY content_id"
         )
         ids: list[int] = []
         compared: list[bool] = []
@@ -234,12 +296,30 @@ class Store:
         rows = self._connection.execute("SELECT first_id, second_id FROM pairs").fetchall()
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
-    def labelled_contents(self) -> list[tuple[int, str, str]]:
-        """Return (content id, content hash, label) of every accepted content, once for each label it has."""
+    def num_pairs(self) -> int:
+        """Return how many pairs of near-duplicates there are."""
+        return int(self._connection.execute("SELECT count(*) FROM pairs").fetchone()[0])
+
+    def path_of(self, content_id: int) -> bytes:
+        """Return the path of a file with this content, relative to raw/; empty if there is none any more."""
+        query = "SELECT path FROM files WHERE content_id = ? ORDER BY path LIMIT 1"
+        row = self._connection.execute(query, (content_id,)).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def labelled_contents(self) -> list[tuple[int, str, str, int]]:
+        """Return id, hash, label and checksum of the pixels of every accepted content, once for each label it has."""
         return self._connection.execute(
-            "SELECT DISTINCT c.content_id, c.content_hash, f.label FROM contents c JOIN files f USING (content_id)"
-            " WHERE c.position IS NOT NULL ORDER BY c.content_hash, f.label"
+            "SELECT DISTINCT c.content_id, c.content_hash, f.label, c.checksum"
+            " FROM contents c JOIN files f USING (content_id) WHERE c.position IS NOT NULL"
+            " ORDER BY c.content_hash, f.label"
         ).fetchall()
+
+    def labels_by_content(self) -> dict[int, set[str]]:
+        """Return the labels of every accepted content, by content id."""
+        labels: dict[int, set[str]] = {}
+        for content_id, _, label, _ in self.labelled_contents():
+            labels.setdefault(content_id, set()).add(label)
+        return labels
 
     def hashes_by_id(self) -> dict[int, str]:
         """Return the hash of every accepted content ever seen, by content id."""
@@ -257,6 +337,10 @@ class Store:
         rows = [self._connection.execute(query, (name,)).fetchone() for name in content_hashes]
         positions = np.array([position for position, _ in rows], dtype=np.int64)
         return self._pixel_file.read(positions, [checksum for _, checksum in rows])
+
+    def checksums(self) -> dict[str, int]:
+        """Return the checksum of the pixels of every accepted content ever seen, by content hash."""
+        return dict(self._connection.execute("SELECT content_hash, checksum FROM contents WHERE position IS NOT NULL"))
 
     def file_rows(self) -> Iterator[tuple[bytes, str, int, str, int, int, str, str, str | None, str | None, int]]:
         """Yield path, label, size_bytes, content hash, width, height, mode, format, refusal code, refusal, id."""

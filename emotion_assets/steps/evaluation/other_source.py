@@ -9,6 +9,7 @@ import numpy as np
 
 from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
 from emotion_assets.core.errors import PictureError
+from emotion_assets.core.files import files_below
 from emotion_assets.core.images import IMAGE_SIZE_PX, read_picture
 from emotion_assets.steps.data.split import Split
 
@@ -18,14 +19,13 @@ _MAX_PICTURES: Final = 3000
 def read_labelled(folder: Path) -> Split:
     """Return up to 3,000 pictures of `folder`'s subfolders that are named after emotions; none is an answer too.
 
-    Files that are no readable pictures are passed over.
+    Files that are no readable pictures, and folders that cannot be read, are passed over.
     """
     found: list[tuple[Path, int]] = []
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for place in sorted(folder.glob("*")):
         emotion = emotion_of_folder(place.name)
-        if emotion and place.is_dir() and not place.is_symlink():
-            files = sorted(path for path in place.rglob("*") if path.is_file() and not path.is_symlink())
-            found += [(path, EMOTIONS.index(emotion)) for path in files]
+        if emotion and not place.is_symlink():
+            found += [(path, EMOTIONS.index(emotion)) for path in files_below(place)]
     if len(found) > _MAX_PICTURES:
         found = [found[i] for i in np.linspace(0, len(found) - 1, _MAX_PICTURES).astype(int)]
     pixels, class_indices, names = [], [], []
