@@ -3,15 +3,19 @@
 Stopped by default, because a running one would begin to train as soon as the UI is opened.
 """
 
+import dataclasses
 import json
 import time
+from dataclasses import dataclass
+from typing import Self
 
 import dagster as dg
 
 from emotion_assets.assets.drift import drift_report
-from emotion_assets.assets.metadata import ingested_as, latest_metadata
+from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, latest_metadata
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
+from emotion_assets.automation.runs import latest_end, unfinished_runs
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
 from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
@@ -19,9 +23,38 @@ from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
 COOLDOWN_SECONDS = 6 * 3600
 """Between two runs that drift asked for, or that only labels gave a reason for; labels that trickle in must not start
 one each."""
-_INTERVAL_SECONDS = Automation.from_environment().interval_seconds
 RETRY_SECONDS = 3600
 """A run that failed before it had trained on the new files is requested again after so long, not every minute."""
+_INTERVAL_SECONDS = Automation.from_environment().interval_seconds
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a sensor keeps from one look to the next, as its cursor."""
+
+    seen: str = ""
+    """The signature of `raw/` at the last look, and since when it has been that."""
+    since: float = 0.0
+    signature: str = ""
+    """The signature of the last request, when it was made, and what `own` was then."""
+    at: float = 0.0
+    own: str = ""
+    """The signature without labels of the service's pictures."""
+
+    @classmethod
+    def of(cls, context: dg.SensorEvaluationContext) -> Self:
+        names = {field.name for field in dataclasses.fields(cls)}
+        kept = json.loads(context.cursor or "{}")
+        return cls(**{name: value for name, value in kept.items() if name in names})
+
+    def having_seen(self, signature: str) -> Self:
+        """Note how `raw/` looks now; a clock that was put back begins anew."""
+        now = time.time()
+        is_same = self.seen == signature and self.since <= now
+        return self if is_same else dataclasses.replace(self, seen=signature, since=now)
+
+    def as_cursor(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -29,21 +62,19 @@ def new_images_sensor(
     context: dg.SensorEvaluationContext, places: Places, automation: Automation
 ) -> dg.SensorResult | dg.SkipReason:
     """Retrains when photographs came, went or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
-    signature, num_files, newest = folder_signature(places.raw_dir)
+    signature, num_files = folder_signature(places.raw_dir)
+    learnt = _learnt(context)
     if num_files == 0:
         return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
-    if _is_learnt(context, signature):
+    if signature == learnt:
         return dg.SkipReason(f"Nothing new: the newest model was trained on these {num_files:,} files.")
-    if reason := _unquiet(num_files, newest, automation.quiet_seconds):
-        return dg.SkipReason(reason)
-    if _is_retraining(context):
-        return dg.SkipReason("A retrain run is queued or running; what is new is taken after it.")
-    own = folder_signature(places.raw_dir, without=FEEDBACK_NAME)[0]
-    last = json.loads(context.cursor or "{}")
-    # What people label comes one by one, and each would be a training.
-    are_labels = last.get("own") == own and last.get("signature") != signature
-    cooldown_seconds = COOLDOWN_SECONDS if are_labels else 0
-    return _request(context, automation, signature, {"trigger": "new_images"}, cooldown_seconds, own)
+    own, _ = folder_signature(places.raw_dir, without=FEEDBACK_NAME)
+    memory = _Memory.of(context)
+    cooldown_seconds = 0
+    if memory.own == own and memory.signature != signature:
+        # What people label comes one by one, and each would be a training.
+        cooldown_seconds = COOLDOWN_SECONDS if memory.signature == learnt else RETRY_SECONDS
+    return _request(context, automation, memory, signature, own, {"trigger": "new_images"}, cooldown_seconds)
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -59,77 +90,73 @@ def drift_sensor(
         in_a_row = f" ({metadata['alarms_in_a_row'].value} alarm in a row; two make an incident)"
         suffix = in_a_row if state == "answers_changed" else ""
         return dg.SkipReason(f"The latest drift report says {state}{suffix}: {cause}")
-    signature, num_files, newest = folder_signature(places.raw_dir)
-    if _is_learnt(context, signature):
+    signature, num_files = folder_signature(places.raw_dir)
+    cause = f"Answers changed: {cause} "
+    if signature == _learnt(context):
         return dg.SkipReason(
-            f"Answers changed: {cause} The {num_files:,} labelled photographs are the ones that the newest model was "
-            "trained on, so training again would teach nothing. Label recent pictures and put them into "
-            f"{places.raw_dir}."
+            f"{cause}The {num_files:,} labelled photographs are the ones that the newest model was trained on, so "
+            f"training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
         )
-    if reason := _unquiet(num_files, newest, automation.quiet_seconds):
-        return dg.SkipReason(f"Answers changed: {cause} {reason}")
-    if _is_retraining(context):
-        return dg.SkipReason(f"Answers changed: {cause} A retrain run is queued or running already.")
-    return _request(context, automation, signature, {"trigger": "drift"}, COOLDOWN_SECONDS)
-
-
-def _unquiet(num_files: int, newest: float, needed_seconds: float) -> str | None:
-    """Return why the folder is not quiet yet, or None when it is."""
-    quiet_seconds = time.time() - newest
-    # A time in the future (a wrong clock on a camera) says nothing about copying.
-    if 0 <= quiet_seconds < needed_seconds:
-        return (
-            f"Files are arriving: the newest of {num_files:,} is {quiet_seconds:.0f} s old; "
-            f"waiting for {needed_seconds:g} s of quiet."
-        )
-    return None
+    memory = _Memory.of(context)
+    return _request(context, automation, memory, signature, "", {"trigger": "drift"}, COOLDOWN_SECONDS, cause)
 
 
 def _request(
     context: dg.SensorEvaluationContext,
     automation: Automation,
+    memory: _Memory,
     signature: str,
+    own: str,
     tags: dict[str, str],
     cooldown_seconds: float,
-    own: str = "",
-) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one run; for the same files again only after a while, should that run fail before it trained a model.
+    cause: str = "",
+) -> dg.SensorResult:
+    """Ask for a run if nothing speaks against it, else say after `cause` what does."""
+    memory = memory.having_seen(signature)
+    if reason := _why_not(context, memory, automation.quiet_seconds, cooldown_seconds):
+        return dg.SensorResult(skip_reason=cause + reason, cursor=memory.as_cursor())
+    request = dg.RunRequest(tags=tags, run_config=automation.run_config())
+    memory = dataclasses.replace(memory, signature=signature, at=time.time(), own=own)
+    return dg.SensorResult([request], cursor=memory.as_cursor())
 
-    `own` stands for the files that are no labels of the service's pictures, for the next look.
-    """
-    last = json.loads(context.cursor or "{}")
-    waited_seconds = time.time() - last.get("at", 0)
-    if last.get("signature") == signature and 0 <= waited_seconds < RETRY_SECONDS:
-        return dg.SkipReason(
-            f"A run for these files was requested {waited_seconds / 60:.0f} minutes ago and trained no model. "
+
+def _why_not(
+    context: dg.SensorEvaluationContext, memory: _Memory, quiet_seconds: float, cooldown_seconds: float
+) -> str | None:
+    """Return what speaks against a run now, or None."""
+    now = time.time()
+    # By this machine's clock: copies keep the times of their originals, and what is deleted leaves none.
+    if now - memory.since < quiet_seconds:
+        return (
+            f"Files are coming or going: raw/ has looked as it does for {now - memory.since:.0f} s; "
+            f"waiting for {quiet_seconds:g} s of quiet."
+        )
+    if any(_trains(run) for run in unfinished_runs(context.instance)):
+        return "A retrain run is queued or running; what is new is taken after it."
+    ended_at, status = latest_end(context.instance, retrain.name)
+    is_same = memory.signature == memory.seen
+    if is_same and ended_at > memory.at and status == dg.DagsterRunStatus.CANCELED:
+        return "The run for these files was cancelled. Start the job retrain by hand, or wait for other files."
+    waited_seconds = now - max(memory.at, ended_at)
+    if is_same and 0 <= waited_seconds < RETRY_SECONDS:
+        return (
+            f"A run for these files was requested or ended {waited_seconds / 60:.0f} minutes ago and trained no model. "
             f"Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
         )
-    if 0 <= waited_seconds < cooldown_seconds:
-        return dg.SkipReason(
-            f"A run was requested {waited_seconds / 60:.0f} minutes ago; the next one waits until "
+    if 0 <= now - memory.at < cooldown_seconds:
+        return (
+            f"A run was requested {(now - memory.at) / 60:.0f} minutes ago; the next one waits until "
             f"{cooldown_seconds / 3600:.0f} hours have passed."
         )
-    request = dg.RunRequest(tags=tags, run_config=automation.run_config())
-    return dg.SensorResult([request], cursor=json.dumps({"signature": signature, "at": time.time(), "own": own}))
+    return None
 
 
-def _is_learnt(context: dg.SensorEvaluationContext, signature: str) -> bool:
-    """Tell whether the newest model goes back to an ingest of `raw/` as it is now."""
-    return signature in ingested_as(context.instance, trained_cnn.key).values()
+def _learnt(context: dg.SensorEvaluationContext) -> str | None:
+    """Return how `raw/` looked to the ingest that the newest model goes back to."""
+    return ingested_as(context.instance, trained_cnn.key).get(SIGNATURE_NAME)
 
 
-def _is_retraining(context: dg.SensorEvaluationContext) -> bool:
-    statuses = [
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-        dg.DagsterRunStatus.CANCELING,
-    ]
-    runs = context.instance.get_runs(dg.RunsFilter(statuses=statuses))
+def _trains(run: dg.DagsterRun) -> bool:
     # From the UI assets are materialized in a job without a name of ours; without a selection it is all of them.
-    return any(
-        run.job_name == retrain.name
-        or (run.job_name.startswith("__ASSET_JOB") and trained_cnn.key in (run.asset_selection or {trained_cnn.key}))
-        for run in runs
-    )
+    is_of_ui = run.job_name.startswith("__ASSET_JOB")
+    return run.job_name == retrain.name or (is_of_ui and trained_cnn.key in (run.asset_selection or {trained_cnn.key}))

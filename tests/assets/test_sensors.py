@@ -22,6 +22,7 @@ from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
 
 QUIET_SECONDS = Automation().quiet_seconds
+AT_ONCE = Automation(quiet_seconds=0)
 
 
 @pytest.fixture
@@ -33,12 +34,6 @@ def places(tmp_path: Path) -> Places:
 def instance() -> dg.DagsterInstance:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
-
-
-@pytest.fixture(autouse=True)
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sensors look when every file has been there for two minutes."""
-    set_clock(monkeypatch, 2 * QUIET_SECONDS)
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, seconds_ahead: float) -> None:
@@ -58,12 +53,20 @@ def tick(
     places: Places,
     instance: dg.DagsterInstance,
     cursor: str | None = None,
-    automation: Automation = Automation(),  # noqa: B008 -- it is never changed
+    automation: Automation = AT_ONCE,
 ) -> Any:
     context = dg.build_sensor_context(
         instance=instance, cursor=cursor, resources={"places": places, "automation": automation}
     )
     return sensor(context)
+
+
+def why(result: dg.SensorResult | dg.SkipReason) -> str:
+    """Return why a sensor starts nothing."""
+    skipped = result.skip_reason if isinstance(result, dg.SensorResult) else result
+    assert skipped
+    assert skipped.skip_message
+    return skipped.skip_message
 
 
 def report_event(instance: dg.DagsterInstance, key: str, metadata: dict[str, Any]) -> None:
@@ -80,20 +83,44 @@ def test_new_images_start_one_run(places: Places, instance: dg.DagsterInstance, 
 
     assert len(first.run_requests) == 1
     assert first.run_requests[0].tags["trigger"] == "new_images"
-    assert "was requested 0 minutes ago" in second.skip_message
+    assert "requested or ended 0 minutes ago" in why(second)
 
 
 @pytest.mark.parametrize("age_seconds", [0, 10**8, -(10**8)])
 def test_arriving_images_wait(
     places: Places, instance: dg.DagsterInstance, face: bytes, age_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While files arrive nothing starts, whatever time they bring along: an archive's, or that of a wrong clock."""
-    set_clock(monkeypatch, 0)
-    put(places, face, age_seconds=age_seconds)
-    assert "waiting for 60 s" in tick(new_images_sensor, places, instance).skip_message
+    """Nothing starts while files come or go, whatever time they bring along: an archive's, or that of a wrong clock."""
+    cursor = None
+    for number in range(4):
+        set_clock(monkeypatch, number * QUIET_SECONDS)
+        if number < 3:
+            put(places, face, f"{number}.jpg", age_seconds=age_seconds)
+        else:
+            (places.raw_dir / "Happy" / "1.jpg").unlink()
+        look = tick(new_images_sensor, places, instance, cursor, Automation())
+        cursor = look.cursor
+        assert "waiting for 60 s" in why(look)
 
+    set_clock(monkeypatch, 4 * QUIET_SECONDS - 5)
+    look = tick(new_images_sensor, places, instance, cursor, Automation())
+    assert "for 55 s" in why(look)
+    set_clock(monkeypatch, 4 * QUIET_SECONDS + 1)
+    assert len(tick(new_images_sensor, places, instance, look.cursor, Automation()).run_requests) == 1
+
+
+def test_a_clock_that_was_put_back_begins_anew(
+    places: Places, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or nothing would start until it is that late again."""
+    put(places, face)
+    set_clock(monkeypatch, 10**6)
+    cursor = tick(new_images_sensor, places, instance, automation=Automation()).cursor
+    set_clock(monkeypatch, 0)
+    cursor = tick(new_images_sensor, places, instance, cursor, Automation()).cursor
     set_clock(monkeypatch, QUIET_SECONDS + 1)
-    assert len(tick(new_images_sensor, places, instance).run_requests) == 1
+
+    assert len(tick(new_images_sensor, places, instance, cursor, Automation()).run_requests) == 1
 
 
 def test_a_file_that_became_readable_is_new(places: Places, face: bytes) -> None:
@@ -107,7 +134,7 @@ def test_a_file_that_became_readable_is_new(places: Places, face: bytes) -> None
 
 def test_an_empty_folder_is_no_reason(places: Places, instance: dg.DagsterInstance) -> None:
     """Without photographs the sensor says so."""
-    assert "no photograph" in tick(new_images_sensor, places, instance).skip_message
+    assert "no photograph" in why(tick(new_images_sensor, places, instance))
 
 
 def test_what_was_learnt_by_hand_is_not_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
@@ -116,7 +143,7 @@ def test_what_was_learnt_by_hand_is_not_new(places: Places, instance: dg.Dagster
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
     report_event(instance, "trained_cnn", {"folder_signature": signature})
 
-    assert "Nothing new" in tick(new_images_sensor, places, instance).skip_message
+    assert "Nothing new" in why(tick(new_images_sensor, places, instance))
 
 
 def test_what_was_only_ingested_is_still_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
@@ -138,7 +165,7 @@ def test_no_second_run_while_one_is_going_on(
     from emotion_assets.definitions import defs
 
     run = instance.create_run_for_job(defs.resolve_job_def(job_name), status=dg.DagsterRunStatus.STARTED)
-    assert "queued or running" in tick(new_images_sensor, places, instance).skip_message
+    assert "queued or running" in why(tick(new_images_sensor, places, instance))
 
     instance.delete_run(run.run_id)
     other = instance.create_run_for_job(
@@ -158,7 +185,7 @@ def test_one_alarm_is_no_incident(places: Places, instance: dg.DagsterInstance, 
     put(places, face)
     report_event(instance, "drift_report", INCIDENT | {"is_incident": False, "alarms_in_a_row": 1})
 
-    assert "two make an incident" in tick(drift_sensor, places, instance).skip_message
+    assert "two make an incident" in why(tick(drift_sensor, places, instance))
 
 
 def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
@@ -168,7 +195,7 @@ def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, f
     report_event(instance, "drift_report", INCIDENT)
     cursor = json.loads(tick(drift_sensor, places, instance).cursor) | {"signature": "other files"}
 
-    assert "until 6 hours have passed" in tick(drift_sensor, places, instance, json.dumps(cursor)).skip_message
+    assert "until 6 hours have passed" in why(tick(drift_sensor, places, instance, json.dumps(cursor)))
     cursor["at"] -= COOLDOWN_SECONDS + 1
     assert len(tick(drift_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
@@ -176,19 +203,19 @@ def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, f
 def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
     """No report, no alarm, nothing new to learn: three reasons in words."""
     put(places, face)
-    assert "no drift report" in tick(drift_sensor, places, instance).skip_message
+    assert "no drift report" in why(tick(drift_sensor, places, instance))
 
     report_event(
         instance,
         "drift_report",
         {"state": "inputs_changed", "cause": "pictures are darker.", "is_incident": False, "alarms_in_a_row": 0},
     )
-    assert "inputs_changed: pictures are darker." in tick(drift_sensor, places, instance).skip_message
+    assert "inputs_changed: pictures are darker." in why(tick(drift_sensor, places, instance))
 
     report_event(instance, "drift_report", INCIDENT)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
     report_event(instance, "trained_cnn", {"folder_signature": signature})
-    assert "Label recent pictures" in tick(drift_sensor, places, instance).skip_message
+    assert "Label recent pictures" in why(tick(drift_sensor, places, instance))
 
 
 def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
@@ -203,7 +230,7 @@ def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
     second = tick(drift_sensor, places, instance, cursor=first.cursor)
 
     assert [request.tags["trigger"] for request in first.run_requests] == ["drift"]
-    assert "was requested" in second.skip_message
+    assert "was requested" in why(second)
 
 
 def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
@@ -211,27 +238,83 @@ def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.
     put(places, face)
     cursor = json.loads(tick(new_images_sensor, places, instance).cursor)
 
-    assert "trained no model" in tick(new_images_sensor, places, instance, json.dumps(cursor)).skip_message
+    assert "trained no model" in why(tick(new_images_sensor, places, instance, json.dumps(cursor)))
     cursor["at"] -= RETRY_SECONDS + 1
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
 
-def test_labels_that_trickle_in_start_no_run_each(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
-    """They wait some hours for each other; a photograph of somebody's own waits for nothing."""
+@pytest.mark.parametrize(("is_learnt", "hours"), [(True, "6 hours"), (False, "1 hours")])
+def test_labels_that_trickle_in_start_no_run_each(
+    places: Places, instance: dg.DagsterInstance, face: bytes, is_learnt: bool, hours: str
+) -> None:
+    """They wait some hours for each other, but do not hold up a delivery that nothing has learnt from yet."""
     put(places, face)
     cursor = tick(new_images_sensor, places, instance).cursor
+    if is_learnt:
+        report_event(instance, "trained_cnn", {"folder_signature": json.loads(cursor)["signature"]})
     put(places, face, "feedback/1.jpg")
-    assert "until 6 hours have passed" in tick(new_images_sensor, places, instance, cursor).skip_message
+    assert f"until {hours} have passed" in why(tick(new_images_sensor, places, instance, cursor))
 
     put(places, face, "b.jpg")
     assert len(tick(new_images_sensor, places, instance, cursor).run_requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(dg.DagsterRunStatus.FAILURE, "trained no model"), (dg.DagsterRunStatus.CANCELED, "was cancelled")],
+)
+def test_the_hour_counts_from_the_end_of_a_run(
+    places: Places,
+    instance: dg.DagsterInstance,
+    face: bytes,
+    status: dg.DagsterRunStatus,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run of hours that failed is not started again at once, and one that somebody cancelled not by itself."""
+    from emotion_assets.definitions import defs
+
+    put(places, face)
+    cursor = json.loads(tick(new_images_sensor, places, instance).cursor)
+    cursor["at"] -= 3 * RETRY_SECONDS
+    run = instance.create_run_for_job(defs.resolve_job_def("retrain"), status=dg.DagsterRunStatus.STARTED)
+    event = (
+        dg.DagsterEventType.RUN_FAILURE if status == dg.DagsterRunStatus.FAILURE else dg.DagsterEventType.RUN_CANCELED
+    )
+    instance.report_dagster_event(dg.DagsterEvent(event.value, "retrain"), run.run_id)
+
+    assert expected in why(tick(new_images_sensor, places, instance, json.dumps(cursor)))
+    set_clock(monkeypatch, RETRY_SECONDS + 10)
+    later = tick(new_images_sensor, places, instance, json.dumps(cursor))
+    if status == dg.DagsterRunStatus.FAILURE:
+        assert len(later.run_requests) == 1
+    else:
+        assert expected in why(later)
+        put(places, face, "b.jpg")
+        assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
+
+
+def test_a_schedule_does_not_pile_up_runs() -> None:
+    """Behind a training of hours one run of each kind waits, not dozens."""
+    from emotion_assets.automation.schedules import feedback_collection
+    from emotion_assets.definitions import defs
+
+    with dg.instance_for_test() as instance:
+        context = dg.build_schedule_context(instance=instance)
+        assert feedback_collection.evaluate_tick(context).run_requests
+        instance.create_run_for_job(defs.resolve_job_def("collect_feedback"), status=dg.DagsterRunStatus.STARTED)
+        tick_result = feedback_collection.evaluate_tick(context)
+
+    assert not tick_result.run_requests
+    assert tick_result.skip_message
+    assert "queued or going on" in tick_result.skip_message
 
 
 def test_a_report_noted_by_hand_is_none(places: Places, instance: dg.DagsterInstance) -> None:
     """The UI lets people report a materialization, without any of what ours says."""
     report_event(instance, "drift_report", {})
 
-    assert "no drift report" in tick(drift_sensor, places, instance).skip_message
+    assert "no drift report" in why(tick(drift_sensor, places, instance))
 
 
 def test_a_delivery_that_was_undone_and_redone_is_taken_in(
@@ -252,7 +335,7 @@ def test_a_sensor_gives_its_runs_the_chosen_configuration(
     """What EMOTION_RUN_CONFIG names goes with the request; an unreadable file is said, and nothing is requested."""
     put(places, face)
     path = tmp_path / "run.yaml"
-    automation = Automation(run_config_path=str(path))
+    automation = Automation(quiet_seconds=0, run_config_path=str(path))
     with pytest.raises(dg.Failure, match="unreadable"):
         tick(new_images_sensor, places, instance, automation=automation)
     path.write_text("7")
