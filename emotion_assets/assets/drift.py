@@ -6,13 +6,16 @@ reference; leaves a report. The rule of the verdict is in `steps.drift.verdict`,
 
 import json
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.assets.metadata import table
 from emotion_assets.resources import Alerts, Places, code_version
+
+if TYPE_CHECKING:
+    from emotion_assets.steps.drift.windows import DriftSource, Window
 
 LOOKED_AT_DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
 """A drift check that nobody runs raises no alarm either: the UI says so a day after the schedule was due."""
@@ -33,11 +36,20 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
     telling pictures.
     """
     from emotion_assets.steps.drift.alerts import Alert, send_alert
-    from emotion_assets.steps.drift.check import DriftPlaces, check_drift, note_told
+    from emotion_assets.steps.drift.check import DriftPlaces, answering_model, check_drift, note_told
     from emotion_assets.steps.drift.feedback import REQUEST_NAME
+    from emotion_assets.steps.drift.windows import VERDICT_NAME
 
+    bundle_dir = answering_model(places.registry, places.predictions_dir)
+    if bundle_dir.name != (champion := places.registry.champion()):
+        context.log.warning(
+            "The service goes on answering with %s though %s is accepted: this report is about its answers. "
+            "Serve the newest bento, or set EMOTION_FOLLOW_CHAMPION=1.",
+            bundle_dir.name,
+            champion,
+        )
     check = check_drift(
-        places.registry.require_champion(),
+        bundle_dir,
         DriftPlaces(places.predictions_dir, places.feedback_dir, places.unlabelled_dir, places.reports_dir),
     )
     verdict, window = check.verdict, check.window
@@ -48,7 +60,7 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
         "is_incident": window.is_incident,
         "alarms_in_a_row": window.alarms_in_a_row,
         "source": check.source.kind,
-        "window": f"{window.since} to {window.until}" if window.since else "the folder",
+        "window": _span(window, check.source),
         "is_new_window": window.is_new,
         "model_version": check.source.model_version,
         "num_current": verdict.num_current,
@@ -59,20 +71,23 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
         **({} if verdict.part is None else {"part_looks_like": verdict.part.change, "part_share": verdict.part.share}),
         "has_input_change": verdict.has_input_change,
         "has_answer_change": verdict.has_answer_change,
-        "verdict_file": dg.MetadataValue.path(check.report_dir / "verdict.json"),
+        "verdict_file": dg.MetadataValue.path(check.report_dir / VERDICT_NAME),
     }
     if window.performance:
         metadata["num_labels"] = window.performance.num_labels
         if window.performance.accuracy is not None:
             metadata["labelled_accuracy"] = window.performance.accuracy
             metadata["labelled_accuracy_interval"] = f"{window.performance.low:.3f} to {window.performance.high:.3f}"
-    if window.is_incident:
+    if (check.report_dir / REQUEST_NAME).exists():
         metadata["label_request"] = dg.MetadataValue.url(places.link(check.report_dir / REQUEST_NAME))
+    if check.queue_problem:
+        context.log.warning(check.queue_problem)
+        metadata["queue_problem"] = check.queue_problem
     if window.is_incident:
         alert = Alert(
             f"Answers of {check.source.model_version} have changed ({verdict.severity}).",
             f"{verdict.cause} Please label the pictures of the request.",
-            places.link(check.html_path or check.report_dir / "verdict.json"),
+            places.link(check.html_path or check.report_dir / VERDICT_NAME),
             check.source.model_version,
             verdict.severity,
         )
@@ -95,6 +110,12 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
     return dg.MaterializeResult(metadata=metadata)
 
 
+def _span(window: "Window", source: "DriftSource") -> str:
+    if source.kind == "unlabelled":
+        return "the folder"
+    return f"{window.since} to {window.until}" if window.since else "no answers yet"
+
+
 @dg.asset_check(asset=drift_report, description="Pictures look like the validation faces.")
 def inputs_are_unchanged(places: Places) -> dg.AssetCheckResult:
     """Warn when the pictures changed; accuracy need not suffer."""
@@ -110,12 +131,12 @@ def answers_are_unchanged(places: Places) -> dg.AssetCheckResult:
 
 
 def _newest(places: Places) -> dict[str, Any]:
-    from emotion_assets.steps.drift.check import newest_report
+    from emotion_assets.steps.drift.windows import VERDICT_NAME, newest_report
 
     report_dir = newest_report(places.reports_dir)
     if report_dir is None:
         raise dg.Failure("There is no drift report yet. Materialize drift_report first.")
-    record: dict[str, Any] = json.loads((report_dir / "verdict.json").read_text())
+    record: dict[str, Any] = json.loads((report_dir / VERDICT_NAME).read_text())
     return record
 
 

@@ -17,12 +17,14 @@ from emotion_assets.core.files import sha256_of
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.demo_faces import draw_face
-from emotion_assets.steps.drift.check import DriftPlaces, check_drift, newest_report, note_told
+from emotion_assets.steps.drift.check import QUEUE_NAME, DriftPlaces, answering_model, check_drift, note_told
 from emotion_assets.steps.drift.feedback import REQUEST_NAME
 from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
-from emotion_assets.steps.drift.report import DriftSource, Window, write_drift_report
+from emotion_assets.steps.drift.report import write_drift_report
 from emotion_assets.steps.drift.verdict import judge
+from emotion_assets.steps.drift.windows import DriftSource, Window, newest_report
+from emotion_assets.steps.evaluation.registry import Registry
 
 
 def logged(count: int, seed: int, shift: float = 0.0, happy: float = 0.2) -> pd.DataFrame:
@@ -334,6 +336,65 @@ def test_a_window_that_is_looked_at_again_is_the_same_one(bundle_dir: Path, tmp_
     assert check.verdict.state == "answers_changed"
     request = pd.read_csv(check.report_dir / REQUEST_NAME)
     assert request["prediction_id"].str.endswith("20260101T020000-a-1.jsonl").all()
+
+
+def test_an_incident_is_told_though_the_queue_cannot_be_written(bundle_dir: Path, tmp_path: Path) -> None:
+    """The folder of labels may be the service's alone; the verdict stands, and says what is missing."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    where.feedback_dir.write_text("in the way")
+    for hour in range(2):
+        name = f"20260101T{hour:02}0000-a-1.jsonl"
+        write_log(tmp_path / "predictions", slightly_off(120, hour), version=bundle_dir.name, name=name, start=hour)
+        check = check_drift(bundle, where)
+
+    assert check.window.is_incident
+    assert check.queue_problem
+    assert f"feedback/{QUEUE_NAME} could not be written" in check.queue_problem
+    assert (check.report_dir / REQUEST_NAME).exists()
+    assert json.loads((check.report_dir / "verdict.json").read_text())["window"]["is_incident"]
+
+
+def test_a_report_of_the_future_rules_nothing(bundle_dir: Path, tmp_path: Path) -> None:
+    """A clock that was ahead for a while must not hide what was judged since."""
+    bundle, _ = long_reference(bundle_dir, tmp_path)
+    where = places(tmp_path, tmp_path / "none")
+    write_log(tmp_path / "predictions", slightly_off(120, 1), version=bundle_dir.name)
+    wrong = check_drift(bundle, where).report_dir
+    wrong.rename(wrong.with_name("20990101T000000000000"))
+
+    check = check_drift(bundle, where)
+
+    assert newest_report(tmp_path / "reports") == check.report_dir
+    assert check.window.is_new
+
+
+def test_drift_is_about_the_model_that_answers(bundle_dir: Path, tmp_path: Path) -> None:
+    """A container goes on with its own model; one that follows has no answers of the earlier one any more."""
+    registry = Registry(tmp_path / "models")
+    earlier, later = "20251231-000000-00000001", "20260101-000000-00000002"
+    for name in (earlier, later):
+        folder = Path(shutil.copytree(bundle_dir, registry.models_dir / name))
+        write_manifest(folder, replace(read_manifest(folder), version=name))
+    accepted = [
+        {"at": f"2026-01-01T0{hour}:00:00+00:00", "candidate": name, "is_accepted": True}
+        for hour, name in enumerate((earlier, later))
+    ]
+    record = {"schema_version": 1, "version": later, "history": accepted}
+    (registry.models_dir / "champion.json").write_text(json.dumps(record))
+    log = tmp_path / "predictions"
+    assert answering_model(registry, log).name == later
+
+    # Before it was accepted, and within the minutes that a service takes to follow.
+    write_log(log, logged(100, 1), version=earlier, name="20260101T000000-a-1.jsonl")
+    write_log(log, logged(100, 1), version=earlier, name="20260101T010000-a-1.jsonl", start=1)
+    assert answering_model(registry, log).name == later
+
+    write_log(log, logged(100, 1), version=earlier, name="20260101T020000-a-1.jsonl", start=2)
+    assert answering_model(registry, log).name == earlier
+
+    write_log(log, logged(60, 1), version=later, name="20260101T030000-a-1.jsonl", start=3)
+    assert answering_model(registry, log).name == later
 
 
 def test_a_torn_file_of_evidently_holds_up_nothing(bundle_dir: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_performance_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
     table = pd.DataFrame({"prediction_id": [f"aa{i}" for i in range(40)], "emotion": ["happy"] * 40})
     table.assign(reason="random").to_csv(tmp_path / "random.csv")
     table.assign(prediction_id=[f"bb{i}" for i in range(40)], reason="odd").to_csv(tmp_path / "odd.csv")
-    requests = [tmp_path / "random.csv", tmp_path / "odd.csv"]
+    requests = {"": tmp_path / "random.csv", "2026-01-02": tmp_path / "odd.csv"}
     for number in range(19):
         give(tmp_path, f"aa{number}", "happy" if number < 15 else "sad")
         give(tmp_path, f"bb{number}", "sad")
@@ -99,8 +99,7 @@ def test_performance_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
 def test_corrections_are_no_random_sample(tmp_path: Path) -> None:
     """Who corrects unasked corrects mistakes; of the others, those who were asked tell how many there are."""
     ids = [f"{number:02x}" for number in range(100)]
-    request = tmp_path / "20260102T000000000000" / "request.csv"
-    request.parent.mkdir()
+    request = tmp_path / "request.csv"
     pd.DataFrame({"prediction_id": ids, "emotion": "happy", "reason": "random"}).to_csv(request)
     for number in range(60):
         is_correction = number < 10
@@ -110,7 +109,7 @@ def test_corrections_are_no_random_sample(tmp_path: Path) -> None:
         moment = f"2026-01-0{1 if is_correction else 3}T12:00:00.000+00:00"
         path.write_text(json.dumps({"prediction_id": ids[number], "emotion": emotion, "time": moment}))
 
-    performance = labelled_performance([request], tmp_path / "feedback")
+    performance = labelled_performance({"2026-01-02T00:00:00.000+00:00": request}, tmp_path / "feedback")
 
     assert performance.num_labels == 60
     assert performance.accuracy == pytest.approx(0.9 * 0.8)

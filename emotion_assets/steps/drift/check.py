@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,8 +25,19 @@ from emotion_assets.steps.drift.feedback import (
 from emotion_assets.steps.drift.likeness import Rehearsal
 from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log
-from emotion_assets.steps.drift.report import VERDICT_NAME, DriftSource, Window, write_drift_report
+from emotion_assets.steps.drift.report import write_drift_report
 from emotion_assets.steps.drift.verdict import MIN_PICTURES, DriftVerdict, judge
+from emotion_assets.steps.drift.windows import (
+    CLOCKS_DIFFER,
+    TOLD_NAME,
+    DriftSource,
+    Window,
+    last_window,
+    new_report_dir,
+    requests,
+    told_by,
+)
+from emotion_assets.steps.evaluation.registry import Registry
 from emotion_assets.steps.training.reference import rounded
 
 WINDOW_PICTURES: Final = 500
@@ -35,8 +45,7 @@ WINDOW_PICTURES: Final = 500
 ALARMS_OF_AN_INCIDENT: Final = 2
 QUEUE_NAME: Final = "requested.json"
 
-_TOLD_NAME: Final = "told.json"
-_CLOCKS_DIFFER: Final = timedelta(minutes=1)
+_FOLLOWS_WITHIN: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class DriftCheck:
     html_path: Path | None
     told_by: frozenset[str]
     """By what people were told of the incident that goes on, such as `webhook`."""
+    queue_problem: str | None
+    """Why people cannot label on the service's page what an incident asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,25 @@ class DriftPlaces:
     feedback_dir: Path
     unlabelled_dir: Path
     reports_dir: Path
+
+
+def answering_model(registry: Registry, predictions_dir: Path) -> Path:
+    """Return the bundle that the service answers with: the champion, unless the log shows another one.
+
+    A container keeps the model that it was built with; once ten minutes have passed since the champion was accepted,
+    the service does not follow it, and drift of what it does serve must not go unseen.
+
+    Raises:
+        MissingModelError: none was accepted yet.
+    """
+    champion_dir = registry.require_champion()
+    since = registry.champion_since() + _FOLLOWS_WITHIN
+    logged = read_log(predictions_dir, None, WINDOW_PICTURES, _now())
+    counts = logged[logged["time"] > since.isoformat(timespec="milliseconds")]["model_version"].value_counts()
+    others = [name for name, number in counts.items() if number >= MIN_PICTURES and name in registry.versions()]
+    if others and counts.get(champion_dir.name, 0) < MIN_PICTURES:
+        return registry.models_dir / str(others[0])
+    return champion_dir
 
 
 def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
@@ -74,66 +104,82 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         UnusableDataError: the model's reference lacks what is logged now.
     """
     classifier = Classifier(bundle_dir)
+    version = classifier.version
     reference = rounded(pd.read_parquet(bundle_dir / REFERENCE_NAME))
     if missing := sorted(set(LOGGED_COLUMNS) - set(reference.columns)):
         raise UnusableDataError(
-            f"The reference of model {classifier.version} has no {', '.join(missing)}: it was made by older code. "
+            f"The reference of model {version} has no {', '.join(missing)}: it was made by older code. "
             "Train and accept a new model, then check again."
         )
     rehearsal_path = bundle_dir / REHEARSAL_NAME
     rehearsal = Rehearsal(reference, pd.read_parquet(rehearsal_path)) if rehearsal_path.exists() else None
-    before = _last_window(places.reports_dir, classifier.version)
+    before = last_window(places.reports_dir, version)
+    current, source, is_new = _current(classifier, places, before)
+    verdict = judge(current, reference, rehearsal)
+    window = _window(verdict, source, current, before, is_new=is_new)
+    report_dir = new_report_dir(places.reports_dir)
+    atypical: list[Path] = []
+    requested = None
+    if source.kind == "predictions":
+        performance = labelled_performance(requests(places.reports_dir, version), places.feedback_dir)
+        window = dataclasses.replace(window, performance=performance)
+    if source.kind == "predictions" and verdict.state != "too_few":
+        is_odd = Oddness(reference).is_odd(current)
+        atypical = atypical_pictures(current, is_odd, places.predictions_dir)
+        if window.is_incident:
+            requested = label_request(current, is_odd, places.predictions_dir)
+            write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
+    html_path = write_drift_report(report_dir, current, reference, verdict, source, window, atypical)
+    return DriftCheck(
+        verdict,
+        source,
+        window,
+        report_dir,
+        html_path,
+        told_by=frozenset(told_by(places.reports_dir, version) if window.is_incident and not window.is_opened else ()),
+        queue_problem=None if requested is None else _queue(requested, places.feedback_dir, version),
+    )
+
+
+def _current(
+    classifier: Classifier, places: DriftPlaces, before: dict[str, Any] | None
+) -> tuple[pd.DataFrame, DriftSource, bool]:
+    """Return what is to be judged, where it comes from, and whether it was not judged before."""
     # A host whose clock is ahead would end every window in the future, and none could begin after it.
-    now = (datetime.now(UTC) + _CLOCKS_DIFFER).isoformat(timespec="milliseconds")
+    now = _now()
     # With the few that may have come since, all of the last window is still among them.
     logged = read_log(places.predictions_dir, classifier.version, WINDOW_PICTURES + MIN_PICTURES, now)
+    if len(logged) < MIN_PICTURES and places.unlabelled_dir.is_dir():
+        current, num_refused = answer_folder(places.unlabelled_dir, classifier)
+        return current, DriftSource("unlabelled", classifier.version, num_refused), True
+    source = DriftSource("predictions", classifier.version)
     mark = before["until"] if before and before["until"] <= now else ""
     fresh = logged[logged["time"] > mark].tail(WINDOW_PICTURES)
     is_new = len(fresh) >= MIN_PICTURES
-    current = logged[logged["time"].between(before["since"], mark)] if before and mark and not is_new else fresh
-    source = DriftSource("predictions", classifier.version)
-    if len(logged) < MIN_PICTURES and places.unlabelled_dir.is_dir():
-        current, num_refused = answer_folder(places.unlabelled_dir, classifier)
-        source, is_new = DriftSource("unlabelled", classifier.version, num_refused), True
-    verdict = judge(current, reference, rehearsal)
-    window = _window(verdict, source, current, before, is_new=is_new)
-    if source.kind == "predictions":
-        requests = _requests(places.reports_dir, classifier.version)
-        window.performance = labelled_performance(requests, places.feedback_dir)
-    report_dir = places.reports_dir / "drift" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    if window.is_incident:
-        requested = label_request(current, Oddness(reference).is_odd(current), places.predictions_dir)
-        report_dir.mkdir(parents=True)
-        write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
-        # Where the service's queue looks for it.
-        rows = requested.drop(columns="picture").to_dict("records")
-        write_json(places.feedback_dir / QUEUE_NAME, {"model_version": classifier.version, "predictions": rows})
-    atypical = (
-        atypical_pictures(current, Oddness(reference).is_odd(current), places.predictions_dir)
-        if source.kind == "predictions" and verdict.state != "too_few"
-        else []
-    )
-    html_path = write_drift_report(report_dir, current, reference, verdict, source, window, atypical)
-    told_by = _told_by(places.reports_dir, classifier.version) if window.is_incident and not window.is_opened else ()
-    return DriftCheck(verdict, source, window, report_dir, html_path, frozenset(told_by))
+    if before and mark and not is_new:
+        return logged[logged["time"].between(before["since"], mark)], source, False
+    return fresh, source, is_new
+
+
+def _now() -> str:
+    return (datetime.now(UTC) + CLOCKS_DIFFER).isoformat(timespec="milliseconds")
+
+
+def _queue(requested: pd.DataFrame, feedback_dir: Path, version: str) -> str | None:
+    """Put a request where the service's queue looks for it; return why that failed, or None."""
+    path = feedback_dir / QUEUE_NAME
+    rows = requested.drop(columns="picture").to_dict("records")
+    try:
+        write_json(path, {"model_version": version, "predictions": rows})
+    except OSError as error:
+        # The folder may be the service's alone; an incident must be told all the same.
+        return f"{path} could not be written ({error.strerror}): /label does not offer what this incident asks for."
+    return None
 
 
 def note_told(check: DriftCheck, names: Collection[str]) -> None:
     """Keep by what people were told of an incident, so that whatever failed is tried again with the next check."""
-    write_json(check.report_dir / _TOLD_NAME, sorted(names))
-
-
-def _told_by(reports_dir: Path, version: str) -> set[str]:
-    """Return by what people were told since the incident was opened."""
-    told: set[str] = set()
-    for path in sorted((reports_dir / "drift").glob(f"*/{VERDICT_NAME}"), reverse=True):
-        record = json.loads(path.read_text())
-        if record["source"] == "predictions" and record["model_version"] == version and record.get("window"):
-            if not record["window"]["is_incident"]:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                told |= set(json.loads(path.with_name(_TOLD_NAME).read_text()))
-    return told
+    write_json(check.report_dir / TOLD_NAME, sorted(names))
 
 
 def _window(
@@ -157,29 +203,3 @@ def _window(
     is_incident = is_alarm and (in_a_row >= ALARMS_OF_AN_INCIDENT or verdict.is_sure)
     is_opened = is_incident and not (before and before["is_incident"])
     return Window(since, until, is_new=True, alarms_in_a_row=in_a_row, is_incident=is_incident, is_opened=is_opened)
-
-
-def _last_window(reports_dir: Path, version: str) -> dict[str, Any] | None:
-    """Return the record of the newest window of the log that was judged for this model."""
-    for path in sorted((reports_dir / "drift").glob(f"*/{VERDICT_NAME}"), reverse=True):
-        record = json.loads(path.read_text())
-        window = record.get("window")
-        if record["source"] == "predictions" and record["model_version"] == version and window and window["until"]:
-            found: dict[str, Any] = window
-            return found
-    return None
-
-
-def _requests(reports_dir: Path, version: str) -> list[Path]:
-    """Return what earlier checks of this model asked people to label."""
-    return [
-        path.with_name(REQUEST_NAME)
-        for path in sorted((reports_dir / "drift").glob(f"*/{VERDICT_NAME}"))
-        if path.with_name(REQUEST_NAME).exists() and json.loads(path.read_text())["model_version"] == version
-    ]
-
-
-def newest_report(reports_dir: Path) -> Path | None:
-    """Return the folder of the latest complete drift report; None while there is none."""
-    complete = sorted(path.parent for path in (reports_dir / "drift").glob(f"*/{VERDICT_NAME}"))
-    return complete[-1] if complete else None

@@ -7,9 +7,8 @@ in `raw/<Emotion>/feedback/`, and the next run of the pipeline takes it in like 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -90,7 +89,7 @@ def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -
         predictions_dir: with the kept pictures.
         raw_dir: the labelled photographs' folder.
     """
-    kept = {path.stem: path for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
+    kept = _kept_pictures(predictions_dir)
     folders = {emotion: raw_dir / emotion.capitalize() / FEEDBACK_NAME for emotion in EMOTIONS}
     there = {emotion: {path.stem for path in folder.glob("*.*")} for emotion, folder in folders.items()}
     collected_path = feedback_dir / COLLECTED_NAME
@@ -121,9 +120,7 @@ def collect_feedback(feedback_dir: Path, predictions_dir: Path, raw_dir: Path) -
     return Collected(num_labels, num_new, num_files, num_without, num_set_aside)
 
 
-def label_request(
-    window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predictions_dir: Path, seed: int = 0
-) -> pd.DataFrame:
+def label_request(window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predictions_dir: Path) -> pd.DataFrame:
     """Choose up to 100 predictions of a window whose labels would tell most.
 
     Half are drawn at random, because only those say how good the model is; the others are the odd pictures and
@@ -133,12 +130,12 @@ def label_request(
         `prediction_id`, `reason` (`random`, `odd` or `uncertain`), `emotion`, `confidence`, and `picture`: the
         kept file, or nothing.
     """
-    kept = {path.stem: str(path) for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
-    confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
-    order = np.random.default_rng(seed).permutation(len(window))
+    kept = _kept_pictures(predictions_dir)
+    confidence = _confidence(window)
+    # Always the same draw: a window that is looked at again asks for the same pictures.
+    order = np.random.default_rng(0).permutation(len(window))
     chosen = dict.fromkeys(order[: NUM_REQUESTED // 2].tolist(), "random")
-    telling = sorted(range(len(window)), key=lambda i: (not is_odd[i], confidence[i]))
-    for i in telling:
+    for i in _telling_order(confidence, is_odd):
         if len(chosen) >= NUM_REQUESTED:
             break
         chosen.setdefault(i, "odd" if is_odd[i] else "uncertain")
@@ -150,32 +147,44 @@ def label_request(
             "reason": list(chosen.values()),
             "emotion": window["emotion"].to_numpy()[rows],
             "confidence": confidence[rows].round(4),
-            "picture": [kept.get(name, "") for name in names],
+            "picture": [str(kept.get(name, "")) for name in names],
         }
     )
 
 
 def atypical_pictures(window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predictions_dir: Path) -> list[Path]:
     """Return the kept pictures of a window: odd ones first, then those with the least certain answers."""
-    kept = {path.stem: path for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
-    confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
+    kept = _kept_pictures(predictions_dir)
     names = window["prediction_id"].to_numpy()
-    order = sorted(range(len(window)), key=lambda i: (not is_odd[i], confidence[i]))
-    return [kept[names[i]] for i in order if names[i] in kept]
+    return [kept[names[i]] for i in _telling_order(_confidence(window), is_odd) if names[i] in kept]
 
 
-def labelled_performance(requests: Sequence[Path], feedback_dir: Path) -> LabelledPerformance:
+def _kept_pictures(predictions_dir: Path) -> dict[str, Path]:
+    """Return the pictures that the service kept, by prediction id."""
+    return {path.stem: path for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
+
+
+def _confidence(window: pd.DataFrame) -> npt.NDArray[np.float64]:
+    return window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
+
+
+def _telling_order(confidence: npt.NDArray[np.float64], is_odd: npt.NDArray[np.bool_]) -> list[int]:
+    """Return positions in the window: odd pictures first, within each kind the least certain answers first."""
+    return sorted(range(len(confidence)), key=lambda i: (not is_odd[i], confidence[i]))
+
+
+def labelled_performance(requests: Mapping[str, Path], feedback_dir: Path) -> LabelledPerformance:
     """Compare the labels of predictions that were drawn at random with the answers that they belong to.
 
     Args:
-        requests: what `label_request` returned, as CSV files.
-        feedback_dir: the service's labels.
+        requests: what `label_request` returned, as CSV files, by the time of the request, the oldest first.
+        feedback_dir: the service's labels, whose times have the same form.
     """
     asked: dict[str, tuple[str, str]] = {}
-    for path in sorted(requests):
+    for asked_at, path in requests.items():
         for row in pd.read_csv(path, dtype=str).itertuples():
             if row.reason == "random":
-                asked.setdefault(str(row.prediction_id), (str(row.emotion), _asked_at(path)))
+                asked.setdefault(str(row.prediction_id), (str(row.emotion), asked_at))
     before: list[bool] = []
     on_request: list[bool] = []
     for label in read_labels(feedback_dir):
@@ -193,12 +202,3 @@ def labelled_performance(requests: Sequence[Path], feedback_dir: Path) -> Labell
         for rate in (sum(on_request) / len(on_request), float(interval.low), float(interval.high))
     )
     return LabelledPerformance(num_labels, accuracy, low, high)
-
-
-def _asked_at(path: Path) -> str:
-    """Return when a request was written, by the name of its report's folder; labels have times of the same form."""
-    try:
-        moment = datetime.strptime(path.parent.name, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
-    except ValueError:
-        return ""
-    return moment.isoformat(timespec="milliseconds")

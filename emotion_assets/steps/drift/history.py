@@ -17,7 +17,7 @@ from typing import Final
 import pandas as pd
 
 from emotion_assets.core.files import write_atomically
-from emotion_assets.steps.drift.predictions import COLUMNS, HISTORY_NAME, read_hour, read_segment
+from emotion_assets.steps.drift.predictions import HISTORY_NAME, parts_of
 
 _SEGMENT: Final = re.compile(r"(\d{8}T\d{2})\d{4}.*\.jsonl")
 # A writer may hold a last batch for a moment when the hour ends.
@@ -51,12 +51,12 @@ def compact_log(predictions_dir: Path, now: datetime | None = None) -> Compacted
     num_records = num_torn = 0
     for hour, paths in sorted(hours.items()):
         target = predictions_dir / HISTORY_NAME / f"{hour[:4]}-{hour[4:6]}-{hour[6:8]}" / f"{hour[9:]}.parquet"
-        parts = [read_hour(target)] if target.exists() else []
+        parts = list(parts_of(target)) if target.exists() else []
         for path in paths:
-            rows, torn = read_segment(path)
-            num_torn += torn
-            num_records += len(rows)
-            parts.append(pd.DataFrame(rows, columns=list(COLUMNS)))
+            rows = list(parts_of(path))
+            num_records += sum(map(len, rows))
+            num_torn += _num_lines(path) - sum(map(len, rows))
+            parts += rows
         table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
         file = io.BytesIO()
         table.drop_duplicates("prediction_id").sort_values("time").to_parquet(file, index=False, compression="zstd")
@@ -68,3 +68,8 @@ def compact_log(predictions_dir: Path, now: datetime | None = None) -> Compacted
     there = list((predictions_dir / HISTORY_NAME).glob("*/*.parquet"))
     num_bytes = sum(path.stat().st_size for path in there)
     return Compacted(sum(map(len, hours.values())), num_records, num_torn, len(there), num_bytes)
+
+
+def _num_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

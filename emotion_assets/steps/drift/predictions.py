@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
-from emotion_assets.core.files import listed
+from emotion_assets.core.files import files_below, listed
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import read_picture
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
@@ -23,18 +26,20 @@ _MAX_FOLDER_PICTURES: Final = 500
 HISTORY_NAME: Final = "history"
 COLUMNS: Final = ("time", "prediction_id", "model_version", *LOGGED_COLUMNS, "picture_sha256")
 """What is known of an answered picture; `time` as ISO 8601, UTC."""
+ROWS_A_PART: Final = 20_000
 
 
-def read_log(predictions_dir: Path, version: str, limit: int, until: str = "9") -> pd.DataFrame:
-    """Return the latest predictions of one model version, from segments and from their Parquet history.
+def read_log(predictions_dir: Path, version: str | None, limit: int, until: str = "9") -> pd.DataFrame:
+    """Return the latest predictions of one model version, or of all, from segments and from their Parquet history.
 
     A line torn by a kill is passed over; so is any line without the expected values, such as older code's, and any
     later than `until`, a time as in the log.
 
     Returns:
-        At most `limit` rows in the order of their time, with `time`, `prediction_id` and LOGGED_COLUMNS.
+        At most `limit` rows in the order of their time, with `time`, `prediction_id`, `model_version` and
+        LOGGED_COLUMNS.
     """
-    columns = ["time", "prediction_id", "model_version", *LOGGED_COLUMNS]
+    columns = list(COLUMNS[:-1])
     tables = [pd.DataFrame(columns=columns)]
     num_rows = 0
     # An hour is a few files at most, so those of the newest hours hold the latest rows.
@@ -50,12 +55,9 @@ def read_log(predictions_dir: Path, version: str, limit: int, until: str = "9") 
             break
         last_hour = hour
         try:
-            table = (
-                read_hour(path) if path.suffix == ".parquet" else pd.DataFrame(read_segment(path)[0], columns=columns)
-            )
+            table = _latest(parts_of(path), version, limit, until)[columns]
         except FileNotFoundError:
             continue  # compacted in this moment; its hour's history follows, or is read next time
-        table = table[(table["model_version"] == version) & (table["time"] <= until)][columns].dropna()
         num_rows += len(table)
         if len(table):
             tables.append(table)
@@ -63,37 +65,48 @@ def read_log(predictions_dir: Path, version: str, limit: int, until: str = "9") 
     return together.sort_values("time").tail(limit).reset_index(drop=True)
 
 
-def read_hour(path: Path) -> pd.DataFrame:
-    """Return one hour of the history, with COLUMNS; what older code did not write is not a number."""
-    return pd.read_parquet(path).reindex(columns=list(COLUMNS))
+def _latest(parts: Iterable[pd.DataFrame], version: str | None, limit: int, until: str) -> pd.DataFrame:
+    """Return the last `limit` rows of interest of a file whose rows are in the order of their time."""
+    kept = pd.DataFrame(columns=list(COLUMNS))
+    for part in parts:
+        is_wanted = (part["time"] <= until) & (version is None or part["model_version"] == version)
+        wanted = part[is_wanted].dropna(subset=list(COLUMNS[:-1]))
+        if len(wanted):
+            kept = pd.concat([kept, wanted]).tail(limit) if len(kept) else wanted.tail(limit)
+    return kept
 
 
-def read_segment(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the whole records of a segment, with COLUMNS, and how many lines are none.
+def parts_of(path: Path) -> Iterator[pd.DataFrame]:
+    """Yield a segment of the log, or an hour of its history, in portions with COLUMNS; a busy hour is gigabytes.
 
-    A statistic that older code did not write is not a number.
+    What older code did not write is not a number. What is no whole record is passed over.
     """
-    rows: list[dict[str, Any]] = []
-    num_lines = 0
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_A_PART):
+                yield batch.to_pandas().reindex(columns=list(COLUMNS))
+        return
     with path.open("rb") as file:
-        for line in file:
-            num_lines += 1
-            try:
-                record = json.loads(line)
-                rows.append(
-                    {
-                        "time": str(record["time"]),
-                        "prediction_id": str(record["prediction_id"]),
-                        "model_version": str(record["model_version"]),
-                        **{name: float(record["features"].get(name, np.nan)) for name in STATISTICS},
-                        **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
-                        EMOTION_COLUMN: str(record["emotion"]),
-                        "picture_sha256": str(record.get("picture_sha256", "")),
-                    }
-                )
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-    return rows, num_lines - len(rows)
+        while lines := list(islice(file, ROWS_A_PART)):
+            rows = [row for line in lines if (row := _record(line))]
+            yield pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return the values of a line of the log, by COLUMNS; None if it is no whole record."""
+    try:
+        record = json.loads(line)
+        return {
+            "time": str(record["time"]),
+            "prediction_id": str(record["prediction_id"]),
+            "model_version": str(record["model_version"]),
+            **{name: float(record["features"].get(name, np.nan)) for name in STATISTICS},
+            **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
+            EMOTION_COLUMN: str(record["emotion"]),
+            "picture_sha256": str(record.get("picture_sha256", "")),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def answer_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, int]:
@@ -102,7 +115,7 @@ def answer_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, i
     Returns:
         The logged values, one row a picture, and the number of files that are no readable picture.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = files_below(folder)
     if len(paths) > _MAX_FOLDER_PICTURES:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, _MAX_FOLDER_PICTURES).astype(int)]
     pictures = []

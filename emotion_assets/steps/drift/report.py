@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import logging
 import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,13 @@ import pandas as pd
 from jinja2 import Environment
 
 from emotion_assets.core.errors import PictureError, UnusableDataError
-from emotion_assets.core.files import locked, sync_folder, write_json
+from emotion_assets.core.files import locked, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_grey
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
-from emotion_assets.steps.drift.feedback import LabelledPerformance
 from emotion_assets.steps.drift.predictions import NUMERIC_COLUMNS
 from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftVerdict
+from emotion_assets.steps.drift.windows import VERDICT_NAME, DriftSource, Window, past_verdicts
 
-VERDICT_NAME: Final = "verdict.json"
 REPORT_NAME: Final = "report.html"
 WORKSPACE_NAME: Final = "evidently"
 
@@ -37,35 +36,6 @@ _BODY: Final = re.compile(r"<body[^>]*>")
 _NUM_WINDOWS: Final = 20
 _NUM_SHOWN: Final = 16
 _THUMBNAIL_PX: Final = 96
-
-
-@dataclass(frozen=True, slots=True)
-class DriftSource:
-    """What was held against the reference."""
-
-    kind: str
-    """`predictions` (the service's log) or `unlabelled` (a folder of another source)."""
-    model_version: str
-    num_refused: int = 0
-    """Files of the folder that are no readable pictures."""
-
-
-@dataclass(slots=True)
-class Window:
-    """Which part of the log was judged, and what it means beside the windows before it."""
-
-    since: str
-    until: str
-    """Times of the first and the last prediction, UTC; empty for a folder."""
-    is_new: bool
-    """False when it was judged before, because too few predictions came since."""
-    alarms_in_a_row: int
-    is_incident: bool
-    """Whether somebody should act: two alarms in a row, or one beyond doubt."""
-    is_opened: bool = False
-    """Whether the incident began with this window; then people are told."""
-    performance: LabelledPerformance | None = None
-    """How often people agreed with the answers that they labelled."""
 
 
 def write_drift_report(
@@ -116,23 +86,18 @@ def write_drift_report(
 
 def history_of(drift_dir: Path, source: DriftSource) -> list[dict[str, Any]]:
     """Return the last windows of the same kind and model, the newest first: `until`, `state`, counts, `smallest_p`."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted(drift_dir.glob(f"*/{VERDICT_NAME}"), reverse=True):
-        record = json.loads(path.read_text())
-        is_same_kind = (record["source"], record["model_version"]) == (source.kind, source.model_version)
-        if is_same_kind and record["window"].get("is_new", True):
-            rows.append(
-                {
-                    "until": record["window"]["until"] or path.parent.name,
-                    "state": record["state"],
-                    "num_current": record["num_current"],
-                    "num_odd": record["num_odd"],
-                    "smallest_p": min(record["p_values"].values(), default=None),
-                }
-            )
-        if len(rows) == _NUM_WINDOWS:
-            break
-    return rows
+    windows = (
+        {
+            "until": record["window"]["until"] or folder.name,
+            "state": record["state"],
+            "num_current": record["num_current"],
+            "num_odd": record["num_odd"],
+            "smallest_p": min(record["p_values"].values(), default=None),
+        }
+        for folder, record in past_verdicts(drift_dir, source.model_version, source.kind)
+        if record["window"].get("is_new", True)
+    )
+    return list(islice(windows, _NUM_WINDOWS))
 
 
 def _top(record: dict[str, Any], history: list[dict[str, Any]], atypical: Sequence[Path]) -> str:
@@ -177,12 +142,11 @@ def _write_evidently(path: Path, top: str, current: pd.DataFrame, reference: pd.
     if not temporary.exists():
         raise UnusableDataError(f"Evidently wrote no report to {temporary}. Check that the folder is writable.")
     page = temporary.read_text(encoding="utf-8")
+    temporary.unlink()
     start = _BODY.search(page)
     # Evidently's page draws itself into its own element; ours stands before that.
     place = start.end() if start else 0
-    temporary.write_text(page[:place] + top + page[place:], encoding="utf-8")
-    temporary.replace(path)
-    sync_folder(path.parent)
+    write_atomically(path, page[:place] + top + page[place:])
     return snapshot
 
 
