@@ -15,6 +15,7 @@ import bentoml
 from bentoml.images import Image
 from bentoml.models import BentoModel
 
+from emotion_assets.core.files import hold
 from emotion_service.app import EmotionApp
 from emotion_service.packages import pinned_packages
 from emotion_service.settings import Settings
@@ -75,6 +76,8 @@ class EmotionService:
         if not Path(os.environ.get("EMOTION_DATA_DIR", "")).is_absolute():
             # BentoML has changed into the bento's own folder by now, where nobody looks for a log.
             _logger.warning("EMOTION_DATA_DIR is no absolute path: predictions are logged below %s", _settings.data_dir)
+        # BentoML has changed into the bento's own folder: a worker that is started again needs it.
+        hold(Path.cwd().parent / "bento.yaml")
         _app.load(Path(self.model_ref.path))
         _app.follow_champion()
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import bentoml
@@ -37,6 +39,12 @@ def decide(registry: Registry, name: str, *, accepted: bool = True) -> None:
     registry.record(Decision(name, registry.champion(), accepted, ["because"], None, None, None, None))
 
 
+def step_back(registry: Registry, name: str | None = None, reason: str = "") -> str:
+    target = registry.earlier_champion(name)
+    registry.roll_back(target, reason)
+    return target
+
+
 @pytest.fixture
 def root(tmp_path: Path, bundle_dir: Path) -> Path:
     """Three accepted models and one refused in between; the third is the champion."""
@@ -51,11 +59,11 @@ def test_roll_back_goes_to_the_model_accepted_before(root: Path) -> None:
     registry = Registry(root / "models")
 
     assert registry.champion() == version(4)
-    assert registry.roll_back() == version(2) == registry.champion()
-    assert registry.roll_back() == version(1) == registry.champion()
+    assert step_back(registry) == version(2) == registry.champion()
+    assert step_back(registry) == version(1) == registry.champion()
     assert registry.rolled_back() == {version(4), version(2)}
     with pytest.raises(MissingModelError, match="no accepted model to go back to"):
-        registry.roll_back()
+        step_back(registry)
 
 
 def test_roll_back_to_a_named_version(root: Path) -> None:
@@ -63,26 +71,26 @@ def test_roll_back_to_a_named_version(root: Path) -> None:
     registry = Registry(root / "models")
     for wrong in (version(3), version(9), version(4)):
         with pytest.raises(MissingModelError, match="never accepted"):
-            registry.roll_back(wrong)
+            step_back(registry, wrong)
 
-    registry.roll_back(version(1), "complaints about surprise")
+    step_back(registry, version(1), "complaints about surprise")
 
     assert registry.champion() == version(1)
     assert registry.history()[-1]["reason"] == "complaints about surprise"
-    assert registry.roll_back(version(4)) == version(4)
+    assert step_back(registry, version(4)) == version(4)
     assert registry.rolled_back() == {version(1)}
 
 
 def test_roll_back_never_goes_forward(root: Path, bundle_dir: Path) -> None:
     """After a step back to a named version, one step more goes to what served before that."""
     registry = Registry(root / "models")
-    registry.roll_back(version(1))
+    step_back(registry, version(1))
     with pytest.raises(MissingModelError, match="no accepted model to go back to"):
-        registry.roll_back()
+        step_back(registry)
     decide(registry, add_bundle(root / "models", bundle_dir, 6))
 
     assert registry.line() == [version(1), version(6)]
-    assert registry.roll_back() == version(1)
+    assert step_back(registry) == version(1)
 
 
 def test_roll_back_to_a_damaged_model_changes_nothing(root: Path) -> None:
@@ -96,6 +104,22 @@ def test_roll_back_to_a_damaged_model_changes_nothing(root: Path) -> None:
 
     assert registry.champion() == version(4)
     assert len(registry.history()) == entries
+
+
+def test_a_step_back_that_failed_can_be_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk must not turn one step back into two."""
+    registry = Registry(root / "models")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.steps.packing.pack.pack", fail)
+        patch.setattr("sys.argv", ["models", str(root), "rollback"])
+        assert main() == 1
+    assert registry.champion() == version(4)
+
+    assert roll_back(root / "models", root / "reports") == version(2) == registry.champion()
 
 
 def test_roll_back_packs_the_earlier_model(root: Path) -> None:
@@ -112,7 +136,7 @@ def test_a_rolled_back_model_is_not_accepted_again(drawn_root: Path, bundle_dir:
     registry = Registry(tmp_path / "models")
     for number in (1, 2):
         decide(registry, add_bundle(tmp_path / "models", bundle_dir, number))
-    registry.roll_back()
+    step_back(registry)
     where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
 
     refused = judge_candidate(where, registry, LENIENT).decision
@@ -147,7 +171,7 @@ def test_force_keeps_what_the_gate_said(drawn_root: Path, bundle_dir: Path, tmp_
 
 def test_list_models_tells_states_and_scores(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Newest first, with the state of each; the command prints the same."""
-    Registry(root / "models").roll_back()
+    step_back(Registry(root / "models"))
 
     rows = list_models(root / "models", root / "reports")
 
@@ -214,6 +238,26 @@ def test_clean_models_removes_bentos_too(root: Path) -> None:
         bentoml.models.get(f"emotion_cnn:{version(1)}")
     with pytest.raises(bentoml.exceptions.NotFound):
         bentoml.bentos.get(f"emotion_service:{version(1)}")
+
+
+def test_what_a_running_service_was_started_from_stays(root: Path) -> None:
+    """It may have to start a worker anew, which needs the bento's folder, whatever it serves by now."""
+    roll_back(root / "models", root / "reports", version(1))
+    bento_dir = Path(bentoml.bentos.get(f"emotion_service:{version(1)}").path)
+    roll_back(root / "models", root / "reports", version(4))
+    command = "import sys; from pathlib import Path; from emotion_assets.core.files import hold;"
+    command += "hold(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
+    service = subprocess.Popen(
+        [sys.executable, "-c", command, str(bento_dir / "bento.yaml")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with service:
+        assert service.stdout
+        service.stdout.readline()
+        kept = clean_models(root / "models", root / "reports", kept_accepted=0, kept_refused=0)
+        service.kill()
+
+    assert version(1) not in kept
+    assert version(1) in clean_models(root / "models", root / "reports", kept_accepted=0, kept_refused=0)
 
 
 def test_latency_is_measured_and_has_a_ceiling(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:

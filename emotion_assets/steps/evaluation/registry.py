@@ -83,6 +83,13 @@ class Registry:
         """Return every decision recorded so far, oldest first."""
         return list(self._read()["history"])
 
+    def champion_since(self) -> datetime:
+        """Return when the pointer was moved last; the year 1 if it never was."""
+        for entry in reversed(self.history()):
+            if entry.get("is_accepted") or "rolled_back_to" in entry:
+                return datetime.fromisoformat(entry["at"])
+        return datetime.min.replace(tzinfo=UTC)
+
     def accepted(self) -> list[str]:
         """Return every version that was accepted once, in the order of the latest acceptance; complete or not."""
         order = dict.fromkeys(
@@ -126,15 +133,12 @@ class Registry:
         """Append a decision to the history, and move the pointer if the candidate was accepted."""
         self._append(decision.as_record(), decision.candidate if decision.is_accepted else None)
 
-    def roll_back(self, version: str | None = None, reason: str = "") -> str:
-        """Move the pointer back to `version`, or to the champion before the present one.
-
-        Returns:
-            The version that is accepted now.
+    def earlier_champion(self, version: str | None = None) -> str:
+        """Return `version` if one can go back to it, by default the champion before the present one.
 
         Raises:
             MissingModelError: there is no such version, it was never accepted, or there is none to go back to.
-            BundleMismatchError: its bundle is damaged; the pointer stays.
+            BundleMismatchError: its bundle is damaged.
         """
         champion = self.champion()
         complete = set(self.versions())
@@ -152,8 +156,11 @@ class Registry:
                 f"One can go back to: {', '.join(choices) or 'none'}."
             )
         check_files(self.models_dir / version, read_manifest(self.models_dir / version))
-        self._append({"rolled_back_from": champion, "rolled_back_to": version, "reason": reason}, version)
         return version
+
+    def roll_back(self, version: str, reason: str = "") -> None:
+        """Move the pointer back to a version that `earlier_champion` returned."""
+        self._append({"rolled_back_from": self.champion(), "rolled_back_to": version, "reason": reason}, version)
 
     def _append(self, entry: dict[str, Any], version: str | None) -> None:
         record = self._read()

@@ -74,17 +74,20 @@ def roll_back(models_dir: Path, reports_dir: Path, version: str | None = None, r
 
     Raises:
         MissingModelError: there is none to go back to.
-        BundleMismatchError: its bundle is damaged; the champion stays.
+        BundleMismatchError: its bundle is damaged, or cannot be packed; the champion stays.
+        OSError: the disk is full; the champion stays.
     """
     from emotion_assets.steps.packing.pack import pack, read_labels
 
     registry = Registry(models_dir)
     with registry.locked():
-        version = registry.roll_back(version, reason)
-        labels = {"data_fingerprint": _data(models_dir / version)}
+        target = registry.earlier_champion(version)
+        labels = {"data_fingerprint": _data(models_dir / target)}
         # Under the same lock, or a pack that began before could end after this one and leave its own as the latest.
-        pack(models_dir / version, labels | read_labels(reports_dir / "evaluation" / version))
-    return version
+        # The pointer moves last: after a failure, the same step back can be tried again.
+        pack(models_dir / target, labels | read_labels(reports_dir / "evaluation" / target))
+        registry.roll_back(target, reason)
+    return target
 
 
 def clean_models(
@@ -98,10 +101,10 @@ def clean_models(
     """Remove old judged models with their reports, bentos and stored copies; return their versions.
 
     The champion, the champions before it and the newest refused ones stay, as many as are asked for; so does
-    everything that no gate has judged yet. Where fewer were champions before it, those that were rolled back stay,
-    too. The history keeps every decision.
+    everything that no gate has judged yet, and what a running service was started from. Where fewer were champions
+    before it, those that were rolled back stay, too. The history keeps every decision.
     """
-    from emotion_assets.steps.packing.pack import forget
+    from emotion_assets.steps.packing.pack import forget, is_served
 
     registry = Registry(models_dir)
     with registry.locked():
@@ -113,6 +116,9 @@ def clean_models(
         refused = [version for version in complete if version not in accepted]
         stay = {champion, *_last(earlier, kept_accepted), *_last(refused, kept_refused)}
         removed = [version for version in complete if version not in stay]
+        for version in [version for version in removed if is_served(version)]:
+            log(f"{version} stays: a running service was started from it, and may have to start a worker anew")
+            removed.remove(version)
         for version in removed:
             log(f"Removing {version}")
             forget(version)
@@ -144,7 +150,7 @@ def main() -> int:
         else:
             removed = clean_models(models_dir, reports_dir)
             lines = [f"Removed: {', '.join(removed) or 'nothing'}."]
-    except EmotionError as error:
+    except (EmotionError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write("\n".join(lines) + "\n")

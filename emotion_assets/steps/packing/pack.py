@@ -25,7 +25,7 @@ from bentoml.exceptions import BentoMLException
 
 from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.files import locked, sha256_of, write_atomically
+from emotion_assets.core.files import is_held, locked, sha256_of, write_atomically
 from emotion_assets.steps.evaluation.registry import CARD_NAME, SCORES_NAME
 
 MODEL_NAME: Final = "emotion_cnn"
@@ -73,6 +73,11 @@ def read_labels(report_dir: Path) -> dict[str, str]:
         return {}
     test = json.loads(path.read_text())["test"]
     return {f"test_{name}": f"{test[name]:.4f}" for name in ("accuracy", "macro_f1", "calibration_error")}
+
+
+def is_served(version: str) -> bool:
+    """Tell whether a service on this machine was started from the bento of a version; its workers may need it again."""
+    return is_held(Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME / version / "bento.yaml")
 
 
 def forget(version: str) -> None:
