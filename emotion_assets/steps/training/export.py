@@ -110,11 +110,7 @@ def export_bundle(
             data_fingerprint=trained.data_fingerprint,
             configuration=dataclasses.asdict(trained.config),
             code_version=code_version,
-            environment={
-                "python": platform.python_version(),
-                "machine": platform.machine(),
-                **{name: version_of(name) for name in _LIBRARIES},
-            },
+            environment=environment(),
             training={
                 "seconds": round(trained.seconds, 1),
                 "cpu_seconds": round(trained.cpu_seconds, 1),
@@ -134,6 +130,12 @@ def export_bundle(
         ),
     )
     return bundle_dir
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that decide about weights, beside data, configuration, code and processor."""
+    versions = {name: version_of(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **versions}
 
 
 def _saved(network: nn.Module) -> bytes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from emotion_assets.core.bundle import MANIFEST_NAME, check_files, is_version, read_manifest
+from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import locked
-from emotion_assets.steps.training.config import training_config
-from emotion_assets.steps.training.export import export_bundle
+from emotion_assets.steps.data.split import read_manifest as read_splits_manifest
+from emotion_assets.steps.training.config import TrainingConfig, training_config
+from emotion_assets.steps.training.export import environment, export_bundle
 from emotion_assets.steps.training.launch import launch
 from emotion_assets.steps.training.train import discard_checkpoint, train
 
@@ -26,6 +30,9 @@ def train_bundle(
 ) -> Path:
     """Train with `preset` and `overrides`, write the bundle below `models_dir`, and return its folder.
 
+    The newest bundle is returned instead if it was trained on the same data, with the same configuration, code and
+    libraries: it would only come out once more, and whatever watches a model would begin anew.
+
     Raises:
         UnusableDataError: there are no splits, or no such preset or tracker.
         FloatingPointError: the loss became infinite or not a number.
@@ -35,9 +42,28 @@ def train_bundle(
     config = training_config(preset, **overrides)
     # Two runs at once would share cores and checkpoints; the second waits.
     with locked(models_dir / ".training.lock"):
+        if equal := _equal_bundle(splits_dir, models_dir, config, code_version):
+            log(f"Nothing has changed since {equal.name} was trained: it stays. Another seed trains another model.")
+            return equal
         if config.devices > 1:
             return launch(splits_dir, models_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         bundle_dir = export_bundle(trained, models_dir, code_version, log)
         discard_checkpoint(work_dir, trained, code_version)
     return bundle_dir
+
+
+def _equal_bundle(splits_dir: Path, models_dir: Path, config: TrainingConfig, code_version: str) -> Path | None:
+    """Return the newest bundle if training would give the same one, else None."""
+    versions = [path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}") if is_version(path.parent.name)]
+    if not versions or config.max_minutes is not None:  # whose outcome depends on the machine's other work
+        return None
+    bundle_dir = models_dir / max(versions)
+    try:
+        manifest = read_manifest(bundle_dir)
+        check_files(bundle_dir, manifest)
+    except BundleMismatchError:
+        return None
+    inputs = (read_splits_manifest(splits_dir)["fingerprint"], dataclasses.asdict(config), code_version, environment())
+    made_from = (manifest.data_fingerprint, manifest.configuration, manifest.code_version, manifest.environment)
+    return bundle_dir if made_from == inputs else None
