@@ -25,19 +25,28 @@ from emotion_assets.core.errors import PictureError
 from emotion_assets.core.images import SlowPictureError
 from emotion_service.answers import Answered, Answerer, TooLateError, Wishes
 from emotion_service.champion import ChampionWatch
-from emotion_service.errors import EXCEPTION_HANDLERS, RequestError, error_body
+from emotion_service.errors import (
+    EXCEPTION_HANDLERS,
+    Handler,
+    RequestError,
+    answer_picture_error,
+    answer_request_error,
+    error_body,
+)
 from emotion_service.feedback import FeedbackBox, read_feedback
 from emotion_service.gatekeeper import Gatekeeper
 from emotion_service.kept_pictures import KeptPictures
-from emotion_service.label_queue import LABEL_PAGE, LabelQueue
+from emotion_service.label_queue import LabelQueue
 from emotion_service.memory import MemoryKeeper
 from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.openapi import openapi_document
+from emotion_service.pages import page
 from emotion_service.prediction_log import PredictionLog
 from emotion_service.settings import Settings
 from emotion_service.uploads import BodyBudget, read_json_body, read_picture, read_pictures
 
-_PAGE: Final = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+_PAGE: Final = page("page.html")
+_LABEL_PAGE: Final = page("label.html")
 # Routes that the server around this app answers; it answers GET only.
 _SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
@@ -159,7 +168,11 @@ class EmotionApp:
                 allow_headers=["Authorization", "Content-Type"],
             )
             middleware.insert(0, cors)
-        return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
+        handlers = EXCEPTION_HANDLERS | {
+            PictureError: self._counted(answer_picture_error),
+            RequestError: self._counted(answer_request_error),
+        }
+        return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(_PAGE)
@@ -231,7 +244,7 @@ class EmotionApp:
         return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
 
     async def _label_page(self, _: Request) -> Response:
-        return HTMLResponse(LABEL_PAGE)
+        return HTMLResponse(_LABEL_PAGE)
 
     async def _label_requests(self, _: Request) -> Response:
         queue = self._require_queue()
@@ -286,7 +299,7 @@ class EmotionApp:
 
     @contextlib.asynccontextmanager
     async def _limits(self) -> AsyncIterator[float]:
-        """Keep the time limit, and count what is refused; yield when the time is up, by `time.monotonic`."""
+        """Keep the time limit; yield when the time is up, by `time.monotonic`."""
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 yield time.monotonic() + self.settings.timeout_seconds
@@ -295,9 +308,6 @@ class EmotionApp:
             raise RequestError(504, "timeout", message) from error
         except ClientDisconnect as error:
             raise RequestError(400, "incomplete_body", "The connection closed before the body was complete.") from error
-        except (PictureError, RequestError) as error:
-            self._count_refusal(error.code)
-            raise
 
     def _note(self, answered: Answered) -> None:
         """Log an answer that is about to be sent, and count it."""
@@ -310,6 +320,16 @@ class EmotionApp:
         body = answered.body
         self.metrics.predictions.labels(body["emotion"], body["model_version"]).inc()
         self.metrics.confidence.observe(body["probabilities"][body["emotion"]])
+
+    def _counted(self, handler: Handler) -> Handler:
+        """Count what a handler answers, by its code."""
+
+        async def answer(request: Request, error: Exception) -> Response:
+            assert isinstance(error, (PictureError, RequestError))
+            self._count_refusal(error.code)
+            return await handler(request, error)
+
+        return answer
 
     def _count_refusal(self, code: str) -> None:
         if self.metrics:

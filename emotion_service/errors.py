@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,6 +14,8 @@ from emotion_assets.core.errors import (
     PictureTooLargeError,
     UnsupportedFormatError,
 )
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 _STATUS_OF_PICTURE_ERROR = {EmptyPictureError: 400, PictureTooLargeError: 413, UnsupportedFormatError: 415}
 
@@ -55,7 +57,7 @@ async def answer_http_error(_: Request, error: Exception) -> Response:
     return error_response(error.status_code, "http_error", error.detail, error.headers)
 
 
-EXCEPTION_HANDLERS = {
+EXCEPTION_HANDLERS: dict[type[Exception], Handler] = {
     PictureError: answer_picture_error,
     RequestError: answer_request_error,
     HTTPException: answer_http_error,

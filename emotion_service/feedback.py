@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from emotion_assets.core.files import write_json
+from emotion_assets.core.files import sync_folder, write_json
 from emotion_service.errors import RequestError
 from emotion_service.random_digits import RandomDigits
 
@@ -63,6 +63,8 @@ class FeedbackBox:
             write_json(draft, record)
             # A link fails where the name is taken: exactly one label wins, also between workers.
             os.link(draft, path)
+            with contextlib.suppress(OSError):
+                sync_folder(path.parent)  # it is kept; whether a power cut can still take it back is another matter
         except FileExistsError as error:
             raise RequestError(409, "label_exists", "This prediction has a label already.") from error
         except OSError as error:

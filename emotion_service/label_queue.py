@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.files import listed
 from emotion_service.kept_pictures import PICTURES_NAME
 
@@ -54,11 +53,6 @@ class LabelQueue:
         for path in listed(self._pictures_dir, "????-??-??", f"{prediction_id}.*"):
             try:
                 return path.read_bytes(), _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-            except FileNotFoundError:
-                return None  # its days were over in this moment
+            except OSError:
+                return None  # its days were over in this moment, or it belongs to somebody else
         return None
-
-
-LABEL_PAGE: Final = (
-    (Path(__file__).parent / "label.html").read_text(encoding="utf-8").replace("EMOTIONS_HERE", json.dumps(EMOTIONS))
-)

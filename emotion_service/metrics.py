@@ -7,6 +7,7 @@ worker is asked adds all of them up.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,7 @@ class Metrics:
         """Start at zero, and forget live numbers of workers that were killed."""
         registry = self._registry = CollectorRegistry()
         if _DIRECTORY_KEY in os.environ:
+            os.environ[_DIRECTORY_KEY] = _own_directory(os.environ[_DIRECTORY_KEY])
             # By default the operating system is asked for the process's number at every count: eight times a request.
             number = os.getpid()
             values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
@@ -104,3 +106,29 @@ class Metrics:
             number = path.stem.rpartition("_")[2]
             if number.isdecimal() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
                 path.unlink(missing_ok=True)
+
+
+def _own_directory(given: str) -> str:
+    """Make a directory for the workers of this service alone, and remove those of services that have ended.
+
+    Every service with the same BENTOML_HOME is given the same one, and empties it when it starts.
+    """
+    parent = _process(os.getppid())
+    if not parent:
+        return given
+    for path in Path(given).parent.glob(f"{Path(given).name}-*-*"):
+        number = path.name.split("-")[-2]
+        if number.isdecimal() and path.name != f"{Path(given).name}-{_process(int(number))}":
+            shutil.rmtree(path, ignore_errors=True)
+    own = f"{given}-{parent}"
+    Path(own).mkdir(parents=True, exist_ok=True)
+    return own
+
+
+def _process(number: int) -> str:
+    """Return a process's number and start, which no later process has as well; empty if that cannot be known."""
+    try:
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return f"{number}-{fields[19]}"

@@ -57,7 +57,7 @@ class Settings:
             follow_champion=_is_on("EMOTION_FOLLOW_CHAMPION", default=True),
             keep_images=_is_on("EMOTION_KEEP_IMAGES", default=False),
             keep_days=_whole_number("EMOTION_KEEP_DAYS", 30, high=36_500),
-            token=os.environ.get("EMOTION_TOKEN", ""),
+            token=_token("EMOTION_TOKEN"),
             rate_per_minute=_number("EMOTION_RATE_PER_MINUTE", 0, low=0),
             cors_origins=tuple(filter(None, map(str.strip, os.environ.get("EMOTION_CORS_ORIGINS", "").split(",")))),
             has_access_log=_is_on("EMOTION_ACCESS_LOG", default=False),
@@ -83,6 +83,14 @@ def _whole_number(key: str, default: int, high: int = 1_000_000) -> int:
     if value != int(value) or value > high:
         raise InvalidSettingError(f"{key} is {value!r}, but must be a whole number up to {high:,}.")
     return int(value)
+
+
+def _token(key: str) -> str:
+    text = os.environ.get(key, "")
+    if not all("!" <= letter <= "~" for letter in text):
+        # The value itself is a secret.
+        raise InvalidSettingError(f"{key} has a space, a line's end or a letter beyond ASCII. Use letters and digits.")
+    return text
 
 
 def _is_on(key: str, *, default: bool) -> bool:

@@ -82,7 +82,8 @@ async def read_pictures(request: Request, budget: BodyBudget) -> list[bytes]:
     Raises:
         PictureTooLargeError: the body is over 32 MiB.
         EmptyPictureError: there is no such field.
-        RequestError: the body is no form (415 or 400), or has more than 64 pictures (400).
+        RequestError: the body is no form (415 or 400), has more than 64 pictures (400), or the worker holds too many
+            bodies already (429).
     """
     _refuse_encoding(request)
     if _media_type(request) != "multipart/form-data":
@@ -93,7 +94,7 @@ async def read_pictures(request: Request, budget: BodyBudget) -> list[bytes]:
         )
     body = await _read_body(request, MAX_BATCH_BYTES, budget)
     # A few more than the limit, so that the answer can say what is wrong.
-    parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_PICTURES + 8)
+    parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_PICTURES + 8) if body else []
     if not parts:
         raise EmptyPictureError(f"There is no picture. Send some in fields named {BATCH_FIELD_NAME!r}.")
     if len(parts) > MAX_BATCH_PICTURES:
@@ -135,12 +136,16 @@ async def read_picture(request: Request, budget: BodyBudget) -> bytes:
     Raises:
         PictureTooLargeError: the body is over the limit, as announced or while it arrives.
         EmptyPictureError: there is no picture, or an empty one.
-        RequestError: the body is of another kind (415) or no proper form (400).
+        RequestError: the body is compressed or of another kind (415), no proper form (400), or the worker holds too
+            many bodies already (429).
     """
     _refuse_encoding(request)
     media_type = _media_type(request)
     if media_type.startswith("image/"):
-        return await _read_body(request, MAX_PICTURE_BYTES, budget)
+        body = await _read_body(request, MAX_PICTURE_BYTES, budget)
+        if not body:
+            raise _no_picture()
+        return body
     if media_type == "multipart/form-data":
         body = await _read_body(request, MAX_PICTURE_BYTES + _MULTIPART_OVERHEAD_BYTES, budget)
         return await _picture_of_form(request.headers, body)
@@ -170,12 +175,12 @@ async def _read_body(request: Request, limit_bytes: int, budget: BodyBudget) -> 
                 break
     if max(num_received, announced_bytes) > limit_bytes:
         raise _too_large(limit_bytes)
-    if not body:
-        raise _no_picture()
     return bytes(body)
 
 
 async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
+    if not body:
+        raise _no_picture()
     picture = _only_file(headers.get("content-type", ""), body)
     parts = [picture] if picture is not None else await _parts_of_form(headers, body, FIELD_NAME, 4)
     if len(parts) > 1:

@@ -134,6 +134,7 @@ def test_metrics_count_and_their_labels_are_bounded(bundle_dir: Path, tmp_path: 
     client = client_of(bundle_dir, tmp_path)
     emotion = client.post("/predict", files={"image": face}).json()["emotion"]
     client.post("/predict", content=b"bad", headers={"Content-Type": "image/png"})
+    client.post("/feedback", json={"prediction_id": "00", "emotion": "sad"})
     for number in range(50):
         client.get(f"/scan/{number}")
         client.request(f"ODD{number}", "/predict")
@@ -142,6 +143,7 @@ def test_metrics_count_and_their_labels_are_bounded(bundle_dir: Path, tmp_path: 
 
     assert f'emotion_predictions_total{{emotion="{emotion}",model_version="{bundle_dir.name}"}} 1.0' in text
     assert 'emotion_refusals_total{code="unsupported_format"} 1.0' in text
+    assert 'emotion_refusals_total{code="unknown_prediction"} 1.0' in text
     assert 'emotion_requests_total{method="POST",route="/predict",status="200"} 1.0' in text
     assert f'emotion_model_workers{{model_version="{bundle_dir.name}"}} 1.0' in text
     assert 'emotion_log_records_total{result="lost"} 0.0' in text

@@ -50,3 +50,13 @@ def test_origins_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("EMOTION_CORS_ORIGINS", "https://a.example, https://b.example,")
 
     assert Settings.from_environment().cors_origins == ("https://a.example", "https://b.example")
+
+
+@pytest.mark.parametrize("token", ["two words", "schlüssel", "secret\n"])
+def test_a_token_that_no_client_could_send_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """Without showing it."""
+    monkeypatch.setenv("EMOTION_TOKEN", token)
+
+    with pytest.raises(InvalidSettingError, match="EMOTION_TOKEN") as refusal:
+        Settings.from_environment()
+    assert token not in str(refusal.value)
