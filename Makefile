@@ -12,7 +12,8 @@ DAGSTER_HOME := $(CURDIR)/data/demo/dagster_home
 endif
 EMOTION_DATA_DIR ?= $(CURDIR)/data
 DAGSTER_HOME ?= $(CURDIR)/dagster_home
-override EMOTION_DATA_DIR := $(abspath $(EMOTION_DATA_DIR))
+# Not make's own abspath, which takes a path with a space for two.
+override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
 export EMOTION_DATA_DIR DAGSTER_HOME
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
@@ -58,7 +59,7 @@ serve: $(READY) ## the accepted model on port 3001
 
 container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
 	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo
-	BENTOML_HOME=$(CURDIR)/data/demo/bentoml $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
+	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
 
 data: $(READY) ## download the Kaggle set into raw/
 	$(BIN)/python -m emotion_assets.steps.data.download "$(EMOTION_DATA_DIR)/raw"

@@ -111,8 +111,8 @@ class Photographs:
         for emotion, paths in self._paths.items():
             first, self._paths[emotion] = paths[: len(paths) // 2][:num_per_emotion], paths[len(paths) // 2 :]
             (home / "raw" / emotion).mkdir(parents=True, exist_ok=True)
-            for path in first:
-                shutil.copyfile(path, home / "raw" / emotion / path.name)
+            for number, path in enumerate(first):  # two subfolders may have files of one name
+                shutil.copyfile(path, home / "raw" / emotion / f"{number:05}_{path.name}")
             num += len(first)
         return num
 
