@@ -9,7 +9,8 @@ from typing import Any, Self
 import dagster as dg
 import yaml
 
-from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core import data_root
+from emotion_assets.core.errors import InvalidSettingError
 from emotion_assets.core.files import source_version
 from emotion_assets.steps.drift.alerts import AlertTargets
 from emotion_assets.steps.evaluation.registry import Registry
@@ -61,17 +62,17 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
     @property
     def models_dir(self) -> Path:
         """Bundles and `champion.json`."""
-        return self.root / "models"
+        return self.root / data_root.MODELS
 
     @property
     def predictions_dir(self) -> Path:
         """What the service logged."""
-        return self.root / "predictions"
+        return self.root / data_root.PREDICTIONS
 
     @property
     def feedback_dir(self) -> Path:
         """Labels that people gave to predictions."""
-        return self.root / "feedback"
+        return self.root / data_root.FEEDBACK
 
     @property
     def reports_dir(self) -> Path:
@@ -122,7 +123,7 @@ class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its para
         """Read `EMOTION_QUIET_SECONDS` (default 60) and `EMOTION_RUN_CONFIG` (default none).
 
         Raises:
-            UnusableDataError: the first is no number of seconds.
+            InvalidSettingError: the first is no number of seconds.
         """
         text = os.environ.get("EMOTION_QUIET_SECONDS", "60")
         try:
@@ -130,7 +131,7 @@ class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its para
         except ValueError:
             quiet_seconds = math.nan
         if not 0 <= quiet_seconds < math.inf:
-            raise UnusableDataError(f"EMOTION_QUIET_SECONDS is {text!r}. Set a number of seconds, or unset it.")
+            raise InvalidSettingError(f"EMOTION_QUIET_SECONDS is {text!r}. Set a number of seconds, or unset it.")
         return cls(quiet_seconds=quiet_seconds, run_config_path=os.environ.get("EMOTION_RUN_CONFIG", ""))
 
     @property

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from emotion_assets.core.bundle import arithmetic
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.data_root import FEEDBACK, MODELS, PREDICTIONS
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
 from emotion_assets.core.images import SlowPictureError
@@ -95,10 +96,10 @@ class EmotionApp:
     def _open(self) -> None:
         """Make what belongs to this worker alone."""
         metrics = self.metrics = Metrics()
-        self._box = FeedbackBox(self.settings.data_dir / "feedback")
+        self._box = FeedbackBox(self.settings.data_dir / FEEDBACK)
         self._answerer = Answerer(self._box.new_id)
         self._memory = MemoryKeeper()
-        predictions_dir = self.settings.data_dir / "predictions"
+        predictions_dir = self.settings.data_dir / PREDICTIONS
 
         def count(result: str, number: int) -> None:
             metrics.records.labels(result).inc(number)
@@ -110,7 +111,7 @@ class EmotionApp:
     def follow_champion(self) -> None:
         """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
         if self.settings.follow_champion:
-            self._watch = ChampionWatch(self.settings.data_dir / "models", lambda: self.version, self.load)
+            self._watch = ChampionWatch(self.settings.data_dir / MODELS, lambda: self.version, self.load)
             self._watch.start()
 
     @property

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.bundle import is_version
+from emotion_assets.core.data_root import CHAMPION_NAME
 
 POLL_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 60.0
@@ -76,7 +77,7 @@ class ChampionWatch:
 def accepted_version(models_dir: Path) -> str | None:
     """Return the version that `champion.json` names; None if there is no such file, or it names none."""
     try:
-        record = json.loads((models_dir / "champion.json").read_text())
+        record = json.loads((models_dir / CHAMPION_NAME).read_text())
     except (OSError, ValueError):
         return None
     version = record.get("version") if isinstance(record, dict) else None

@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-PICTURES_NAME: Final = "pictures"
+from emotion_assets.core.data_root import DAYS, PICTURES
 
 _MAX_WAITING_BYTES: Final = 100 * 2**20
 _SECONDS_BETWEEN_LOOKS: Final = 3600.0
@@ -47,7 +47,7 @@ class KeptPictures:
             keep_days: after so many days a picture is removed, also one of an earlier service.
             count: is told `picture_written` or `picture_lost`, and how many.
         """
-        self._dir, self._keep_days, self._count = predictions_dir / PICTURES_NAME, keep_days, count
+        self._dir, self._keep_days, self._count = predictions_dir / PICTURES, keep_days, count
         self._queue: queue.SimpleQueue[_Picture | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ class KeptPictures:
 
 def remove_old_pictures(pictures_dir: Path, today: date, keep_days: int) -> None:
     """Remove the pictures of days that are more than `keep_days` days before `today`."""
-    for folder in pictures_dir.glob("????-??-??"):
+    for folder in pictures_dir.glob(DAYS):
         with contextlib.suppress(ValueError):
             if date.fromisoformat(folder.name) < today - timedelta(days=keep_days):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -10,10 +10,8 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from emotion_assets.core.data_root import DAYS, FEEDBACK, PICTURES, PREDICTIONS, QUEUE_NAME
 from emotion_assets.core.files import listed
-from emotion_service.kept_pictures import PICTURES_NAME
-
-REQUEST_NAME: Final = "requested.json"
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _MEDIA_TYPES: Final = {".jpeg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
@@ -24,14 +22,14 @@ class LabelQueue:
 
     def __init__(self, data_dir: Path) -> None:
         """Look below `data_dir`; nothing has to be there yet."""
-        self._feedback_dir = data_dir / "feedback"
-        self._pictures_dir = data_dir / "predictions" / PICTURES_NAME
+        self._feedback_dir = data_dir / FEEDBACK
+        self._pictures_dir = data_dir / PREDICTIONS / PICTURES
 
     def waiting(self) -> list[dict[str, Any]]:
         """Return the predictions that still want a label, the most telling first, as `QueuedPrediction`s."""
         try:
-            requested = json.loads((self._feedback_dir / REQUEST_NAME).read_text())["predictions"]
-            kept = {path.stem for path in listed(self._pictures_dir, "????-??-??", "*.*")}
+            requested = json.loads((self._feedback_dir / QUEUE_NAME).read_text())["predictions"]
+            kept = {path.stem for path in listed(self._pictures_dir, DAYS, "*.*")}
             return [
                 {
                     "prediction_id": row["prediction_id"],
@@ -50,7 +48,7 @@ class LabelQueue:
         """Return the kept picture of a prediction and its media type, or None."""
         if not _ID.fullmatch(prediction_id):
             return None
-        for path in listed(self._pictures_dir, "????-??-??", f"{prediction_id}.*"):
+        for path in listed(self._pictures_dir, DAYS, f"{prediction_id}.*"):
             try:
                 return path.read_bytes(), _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
             except OSError:

@@ -103,7 +103,7 @@ def openapi_document(version: str) -> dict[str, Any]:
             "409": _answer("The prediction has a label already.", "ErrorAnswer"),
             "413": _answer("The body is over 4 KiB.", "ErrorAnswer"),
             "415": _answer("The body is not JSON by its type.", "ErrorAnswer"),
-            "422": _answer("The emotion is none of the five.", "ErrorAnswer"),
+            "422": _answer("The emotion is none that the model knows.", "ErrorAnswer"),
             **{status: refusals[status] for status in ("401", "429", "431", "503", "504")},
         },
     }

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-
-class InvalidSettingError(ValueError):
-    """A setting in the environment has no usable value."""
+from emotion_assets.core.errors import InvalidSettingError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ EmotionError
 │   └── UnreadablePictureError     unreadable_picture
 ├── BundleMismatchError        a model's files are missing, altered or of another schema
 ├── MissingModelError          no model has been accepted yet
-└── UnusableDataError          the pictures at hand cannot be split, trained on or compared
+├── InvalidSettingError        a setting in the environment has no usable value
+└── UnusableDataError          what is at hand does not allow what was asked: pictures, splits, choices of a run
 """
 
 from __future__ import annotations
@@ -58,5 +59,12 @@ class MissingModelError(EmotionError):
     """No model has been accepted yet."""
 
 
+class InvalidSettingError(EmotionError, ValueError):
+    """A setting in the environment has no usable value; the message names the key, and the value if it is no secret."""
+
+
 class UnusableDataError(EmotionError):
-    """The pictures at hand do not allow what was asked: too few, or a class is missing."""
+    """What is at hand does not allow what was asked: too few pictures, damaged splits, choices that do not go together.
+
+    The service has errors of its own beside these: those of a request, which carry an HTTP status.
+    """

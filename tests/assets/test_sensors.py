@@ -17,7 +17,7 @@ from emotion_assets.automation.sensors import (
     drift_sensor,
     new_images_sensor,
 )
-from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.errors import InvalidSettingError
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.catalogue import folder_signature
 
@@ -353,5 +353,5 @@ def test_a_wrong_number_of_quiet_seconds_is_named(text: str, monkeypatch: pytest
     """Read when the definitions load, so the message is all that there is."""
     monkeypatch.setenv("EMOTION_QUIET_SECONDS", text)
 
-    with pytest.raises(UnusableDataError, match=f"EMOTION_QUIET_SECONDS is '{text}'"):
+    with pytest.raises(InvalidSettingError, match=f"EMOTION_QUIET_SECONDS is '{text}'"):
         Automation.from_environment()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from emotion_assets.core.data_root import QUEUE_NAME
 from emotion_service.app import EmotionApp
-from emotion_service.label_queue import REQUEST_NAME
 from emotion_service.settings import Settings
 from tests.service.conftest import logged
 from tests.service.test_abuse import Served
@@ -37,7 +37,7 @@ def answered(app: EmotionApp, faces: list[tuple[str, bytes]], num: int) -> list[
     rows = [{"prediction_id": name, "emotion": "sad", "confidence": 0.5, "reason": "random"} for name in ids]
     folder = app.settings.data_dir / "feedback"
     folder.mkdir(exist_ok=True)
-    (folder / REQUEST_NAME).write_text(json.dumps({"predictions": rows}))
+    (folder / QUEUE_NAME).write_text(json.dumps({"predictions": rows}))
     return ids
 
 
@@ -83,7 +83,7 @@ def test_without_a_request_the_queue_is_empty(app: EmotionApp) -> None:
     with TestClient(app.routes(), headers=HEADERS) as client:
         for text in (None, "{", "[]", "{}", '{"predictions": [1]}'):
             if text is not None:
-                (folder / REQUEST_NAME).write_text(text)
+                (folder / QUEUE_NAME).write_text(text)
             assert client.get("/label_requests").json() == []
     app.close()
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from emotion_assets.core.errors import InvalidSettingError
 from emotion_service.packages import pinned_packages
-from emotion_service.settings import InvalidSettingError, Settings
+from emotion_service.settings import Settings
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from emotion_assets.core.bundle import REFERENCE_NAME, read_manifest, write_manifest
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.data_root import QUEUE_NAME
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import sha256_of
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
 from emotion_assets.steps.data.demo_faces import draw_face
-from emotion_assets.steps.drift.check import QUEUE_NAME, DriftPlaces, answering_model, check_drift, note_told
+from emotion_assets.steps.drift.check import DriftPlaces, answering_model, check_drift, note_told
 from emotion_assets.steps.drift.feedback import REQUEST_NAME
 from emotion_assets.steps.drift.oddness import Oddness
 from emotion_assets.steps.drift.predictions import answer_folder, read_log

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from email.message import EmailMessage
 from http.client import HTTPException
 
-from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.errors import InvalidSettingError
 
 _TIMEOUT_SECONDS = 10
 
@@ -63,7 +63,7 @@ def send_alert(
         if is_set and name not in told_by:
             try:
                 send(alert, targets)
-            except (OSError, HTTPException, smtplib.SMTPException, UnusableDataError, ValueError) as error:
+            except (OSError, HTTPException, smtplib.SMTPException, ValueError) as error:
                 log(f"The alert was not delivered by {name}: {error}")
             else:
                 delivered.append(name)
@@ -72,7 +72,7 @@ def send_alert(
 
 def _post(alert: Alert, targets: AlertTargets) -> None:
     if not targets.webhook_url.startswith(("http://", "https://")):
-        raise UnusableDataError("EMOTION_ALERT_WEBHOOK must begin with http:// or https://.")
+        raise InvalidSettingError("EMOTION_ALERT_WEBHOOK must begin with http:// or https://.")
     # `text` is what chat services show.
     body = {**asdict(alert), "text": f"{alert.title} {alert.text} {alert.link}"}
     request = urllib.request.Request(  # noqa: S310 -- checked above
@@ -83,13 +83,13 @@ def _post(alert: Alert, targets: AlertTargets) -> None:
             pass
     except urllib.error.HTTPError as error:
         error.close()
-        raise UnusableDataError(f"it answered {error.code}") from error
+        raise ConnectionError(f"it answered {error.code}") from error
 
 
 def _mail(alert: Alert, targets: AlertTargets) -> None:
     host, _, port = targets.smtp_server.rpartition(":")
     if not host or not port.isdecimal():
-        raise UnusableDataError("EMOTION_ALERT_SMTP must be host:port for e-mail.")
+        raise InvalidSettingError(f"EMOTION_ALERT_SMTP is {targets.smtp_server!r}, but must be host:port for e-mail.")
     message = EmailMessage()
     message["Subject"], message["To"], message["From"] = alert.title, targets.email_to, targets.email_to
     message.set_content(f"{alert.text}\n\n{alert.link}\n\nModel {alert.model_version}, severity {alert.severity}.\n")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from emotion_assets.core.bundle import REFERENCE_NAME, REHEARSAL_NAME
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.data_root import QUEUE_NAME
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.logged_values import LOGGED_COLUMNS
@@ -43,7 +44,6 @@ from emotion_assets.steps.training.reference import rounded
 WINDOW_PICTURES: Final = 500
 """More rows would only find harmless differences."""
 ALARMS_OF_AN_INCIDENT: Final = 2
-QUEUE_NAME: Final = "requested.json"
 
 _FOLLOWS_WITHIN: Final = timedelta(minutes=10)
 

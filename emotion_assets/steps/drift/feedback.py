@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
+from emotion_assets.core.data_root import DAYS, PICTURES
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.files import listed, write_atomically
 from emotion_assets.core.logged_values import PROBABILITY_COLUMNS
@@ -24,7 +25,6 @@ from emotion_assets.core.logged_values import PROBABILITY_COLUMNS
 FEEDBACK_NAME: Final = "feedback"
 COLLECTED_NAME: Final = "collected.txt"
 REQUEST_NAME: Final = "label_request.csv"
-PICTURES_NAME: Final = "pictures"
 NUM_REQUESTED: Final = 100
 MIN_LABELS: Final = 20
 """Below this a share of right answers says nothing."""
@@ -161,7 +161,7 @@ def atypical_pictures(window: pd.DataFrame, is_odd: npt.NDArray[np.bool_], predi
 
 def _kept_pictures(predictions_dir: Path) -> dict[str, Path]:
     """Return the pictures that the service kept, by prediction id."""
-    return {path.stem: path for path in listed(predictions_dir / PICTURES_NAME, "????-??-??", "*.*")}
+    return {path.stem: path for path in listed(predictions_dir / PICTURES, DAYS, "*.*")}
 
 
 def _confidence(window: pd.DataFrame) -> npt.NDArray[np.float64]:

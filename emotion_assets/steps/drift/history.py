@@ -16,6 +16,7 @@ from typing import Final
 
 import pandas as pd
 
+from emotion_assets.core.data_root import DAYS
 from emotion_assets.core.files import write_atomically
 from emotion_assets.steps.drift.predictions import HISTORY_NAME, parts_of
 
@@ -44,7 +45,7 @@ def compact_log(predictions_dir: Path, now: datetime | None = None) -> Compacted
     """
     limit = (now or datetime.now(UTC)) - _GRACE
     hours: dict[str, list[Path]] = defaultdict(list)
-    for path in predictions_dir.glob("????-??-??/*.jsonl"):
+    for path in predictions_dir.glob(f"{DAYS}/*.jsonl"):
         match = _SEGMENT.fullmatch(path.name)
         if match and match[1] < f"{limit:%Y%m%dT%H}":
             hours[match[1]].append(path)

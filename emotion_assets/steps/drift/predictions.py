@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.data_root import DAYS
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
 from emotion_assets.core.files import files_below, listed
@@ -43,7 +44,7 @@ def read_log(predictions_dir: Path, version: str | None, limit: int, until: str 
     tables = [pd.DataFrame(columns=columns)]
     num_rows = 0
     # An hour is a few files at most, so those of the newest hours hold the latest rows.
-    sources = [(path.name[:11], path) for path in listed(predictions_dir, "????-??-??", "*.jsonl")]
+    sources = [(path.name[:11], path) for path in listed(predictions_dir, DAYS, "*.jsonl")]
     sources += [
         (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
         for path in listed(predictions_dir / HISTORY_NAME, "*", "*.parquet")

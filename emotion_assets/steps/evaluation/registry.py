@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.bundle import MANIFEST_NAME, check_files, is_version, read_manifest
+from emotion_assets.core.data_root import CHAMPION_NAME
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.files import locked, write_json
 from emotion_assets.steps.evaluation.decision import Decision
 
-CHAMPION_NAME: Final = "champion.json"
 CARD_NAME: Final = "model_card.md"
 SCORES_NAME: Final = "scores.json"
 
@@ -70,6 +70,7 @@ class Registry:
 
         Raises:
             MissingModelError: none was accepted yet.
+            BundleMismatchError: as `champion`.
         """
         version = self.champion()
         if version is None:

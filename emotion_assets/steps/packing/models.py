@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
+from emotion_assets.core.data_root import MODELS
 from emotion_assets.core.errors import BundleMismatchError, EmotionError
 from emotion_assets.steps.evaluation.registry import SCORES_NAME, Registry
 
@@ -140,7 +141,7 @@ def main() -> int:
     parser.add_argument("what", choices=("list", "rollback", "clean"))
     parser.add_argument("version", nargs="?", default=None)
     options = parser.parse_args()
-    models_dir, reports_dir = options.data_dir / "models", options.data_dir / "reports"
+    models_dir, reports_dir = options.data_dir / MODELS, options.data_dir / "reports"
     try:
         if options.what == "list":
             lines = _table(list_models(models_dir, reports_dir))

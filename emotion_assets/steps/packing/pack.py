@@ -53,7 +53,8 @@ class Packed:
 def pack(bundle_dir: Path, labels: dict[str, str]) -> Packed:
     """Store the bundle as model `emotion_cnn:<version>` and build bento `emotion_service:<version>`.
 
-    Both stores' `latest` then name this version. Labels (run id, scores, …) go with both items.
+    Both stores' `latest` then name this version. Labels (run id, scores, …) go with what is stored or built now; an
+    equal item that is there already keeps its own.
 
     Raises:
         BundleMismatchError: the bundle is incomplete or altered.
@@ -156,7 +157,7 @@ def _stage(staging: Path, version: str) -> None:
 
 
 def _is_built(bento_dir: Path, staging: Path) -> bool:
-    """Tell whether the bento is whole and holds exactly the code and packages that would be packed now."""
+    """Tell whether the bento is whole and holds the code and packages that would be packed now."""
     requirements_path = bento_dir / "env" / "python" / "requirements.txt"
     if not (bento_dir / "bento.yaml").exists() or not requirements_path.exists():
         return False
