@@ -38,10 +38,12 @@ from emotion_assets.steps.data.split import Split, read_split
 from emotion_assets.steps.evaluation.evaluate import Answers, score
 from emotion_assets.steps.evaluation.student import StudentNet
 from emotion_assets.steps.training import lightning_parts
+from emotion_assets.steps.training.calibration import logits_of
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.lightning_parts import AveragedWeights
 from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet
-from emotion_assets.steps.training.train import logits_of, precision_of, train
+from emotion_assets.steps.training.train import train
+from emotion_assets.steps.training.trainer import precision_of
 
 STUDENT_BATCH: Final = 64
 STUDENT_LEARNING_RATE: Final = 5e-4

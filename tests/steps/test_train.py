@@ -13,17 +13,14 @@ from scipy.special import softmax
 
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.training.calibration import fit_temperature
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
 from emotion_assets.steps.training.lightning_parts import EmotionModule, WholeCheckpoints, one_cycle, side_at
 from emotion_assets.steps.training.network import EmotionNet
-from emotion_assets.steps.training.train import (
-    TrainedNetwork,
-    accelerator_of,
-    discard_checkpoint,
-    fit_temperature,
-    precision_of,
-    train,
-)
+from emotion_assets.steps.training.run import train_bundle
+from emotion_assets.steps.training.run_files import discard_run
+from emotion_assets.steps.training.train import TrainedNetwork, train
+from emotion_assets.steps.training.trainer import accelerator_of, precision_of
 
 TINY = TrainingConfig(epochs=2, width=4, dropout=0.1, batch_size=32, precision="32-true")
 
@@ -88,7 +85,7 @@ def test_what_an_interrupted_run_had_cost_and_shown_is_kept(drawn_root: Path, tm
     tables = [pd.read_csv(path) for path in cost.parent.glob("csv/*/metrics.csv")]
     assert set(pd.concat(tables)["epoch"]) == {0, 1, 2}
     assert not draft.exists()
-    discard_checkpoint(tmp_path, resumed, "")
+    discard_run(cost.parent)
     assert not cost.exists()
 
 
@@ -133,7 +130,8 @@ def test_teachers_are_trained_first_and_only_once(drawn_root: Path, tmp_path: Pa
     assert not any(line.startswith("Teacher") for line in lines[2:])
     assert torch.allclose(weights(resumed), weights(unbroken), atol=1e-6)
     assert not torch.allclose(weights(unbroken), weights(alone), atol=1e-3)
-    discard_checkpoint(tmp_path / "work", resumed, "")
+    (run_dir,) = (tmp_path / "work").iterdir()
+    discard_run(run_dir)
     assert not [*tmp_path.glob("work/**/*.ckpt"), *tmp_path.glob("work/**/*.safetensors")]
 
 
@@ -352,3 +350,23 @@ def test_a_checkpoint_of_other_code_is_not_used(drawn_root: Path, tmp_path: Path
 def test_pictures_grow_during_a_progressive_run() -> None:
     """Small at first, full size for the last two fifths."""
     assert [side_at(progress) for progress in (0, 0.29, 0.3, 0.59, 0.6, 1)] == [32, 32, 40, 40, 48, 48]
+
+
+def test_equal_inputs_train_no_second_time(drawn_root: Path, tmp_path: Path) -> None:
+    """A touched file must not cost hours and change the model under everybody's feet; a damaged one comes anew."""
+    lines: list[str] = []
+
+    def bundle(**overrides: object) -> Path:
+        choices = {"epochs": 1, "width": 4, "batch_size": 32, "is_quantised": False} | overrides
+        places = (drawn_root / "splits", tmp_path / "models", tmp_path / "work")
+        return train_bundle(*places, preset="quick", overrides=choices, code_version="x", log=lines.append)
+
+    first = bundle()
+    same = bundle()
+    assert same == first
+    assert "Nothing has changed since" in lines[-1]
+    other = bundle(seed=1)
+    back = bundle()
+    (back / "model.onnx").write_bytes(b"torn")
+
+    assert len({first, other, back, bundle()}) == 4

@@ -29,8 +29,9 @@ from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.steps.data.catalogue import TABLE_NAME
 from emotion_assets.steps.data.gallery import contact_sheet
 from emotion_assets.steps.data.split import Split, read_manifest, read_split, write_splits
+from emotion_assets.steps.training.calibration import logits_of
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.train import logits_of, train
+from emotion_assets.steps.training.train import train
 
 ISSUES_NAME: Final = "issues.csv"
 GALLERY_NAME: Final = "gallery.webp"

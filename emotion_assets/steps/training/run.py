@@ -14,7 +14,8 @@ from emotion_assets.steps.data.split import read_manifest as read_splits_manifes
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.export import environment, export_bundle
 from emotion_assets.steps.training.launch import launch
-from emotion_assets.steps.training.train import discard_checkpoint, train
+from emotion_assets.steps.training.run_files import discard_run, run_key
+from emotion_assets.steps.training.train import train
 
 
 def train_bundle(
@@ -49,7 +50,7 @@ def train_bundle(
             return launch(splits_dir, models_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         bundle_dir = export_bundle(trained, models_dir, code_version, log)
-        discard_checkpoint(work_dir, trained, code_version)
+        discard_run(work_dir / run_key(trained.data_fingerprint, config, code_version))
     return bundle_dir
 
 

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import logging
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import lightning.pytorch as pl
-import numpy as np
-import numpy.typing as npt
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import locked, write_atomically, write_json
+from emotion_assets.core.files import locked, remove_drafts, write_atomically
 from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
+from emotion_assets.steps.training.calibration import fit_temperature, logits_of
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.lightning_parts import (
     AveragedWeights,
@@ -36,17 +27,22 @@ from emotion_assets.steps.training.lightning_parts import (
     EpochLines,
     PictureData,
     Teacher,
-    WholeCheckpoints,
 )
-from emotion_assets.steps.training.network import EmotionNet, PoseNet, prepare
+from emotion_assets.steps.training.network import EmotionNet, PoseNet
 from emotion_assets.steps.training.pose import POSE_EPOCHS, PoseModule
+from emotion_assets.steps.training.run_files import (
+    CHECKPOINT_NAME,
+    POSE_DIR,
+    TEACHER_NAME,
+    Cost,
+    discard_run,
+    epochs_done,
+    is_first_process,
+    run_key,
+)
 from emotion_assets.steps.training.trackers import check_tracker, finish, tracker_of
+from emotion_assets.steps.training.trainer import precision_of, trainer_of
 
-_EVALUATION_BATCH: Final = 512
-_CHECKPOINT_NAME: Final = "last.ckpt"
-_TEACHER_NAME: Final = "teacher_{}.safetensors"
-_COST_NAME: Final = "cost.json"
-_POSE_DIR: Final = "poses"
 _POSE_SHARE: Final = 0.1
 """Of a limited time, what the network of poses gets."""
 _TEMPERATURE: Final = "temperature"
@@ -132,9 +128,9 @@ def train(
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
     run = _Run(train_split, val_split, fingerprint, work_dir, code_version, tracker, callbacks)
-    if _is_first_process():
-        _remove_drafts(run.run_dir(config))
-    cost = _Cost(run.run_dir(config) / _COST_NAME, config.devices)
+    if is_first_process():
+        remove_drafts(run.run_dir(config))
+    cost = Cost(run.run_dir(config), config.devices)
 
     def log_and_note(line: str) -> None:
         log(line)
@@ -147,54 +143,6 @@ def train(
     return dataclasses.replace(trained, pose=pose, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
-class _Cost:
-    """What a run has cost so far, kept in a file, so that an interrupted one does not look cheap."""
-
-    def __init__(self, path: Path, num_processes: int) -> None:
-        self._path, self._num_processes = path, num_processes
-        self._started, self._cpu_started = time.monotonic(), time.process_time()
-        try:
-            self._seconds, self._cpu_seconds = map(float, json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            self._seconds = self._cpu_seconds = 0.0
-
-    def so_far(self) -> tuple[float, float]:
-        """Return seconds and CPU-seconds, those before an interruption included."""
-        cpu_seconds = (time.process_time() - self._cpu_started) * self._num_processes
-        return self._seconds + time.monotonic() - self._started, self._cpu_seconds + cpu_seconds
-
-    def note(self) -> None:
-        """Write down what it is now."""
-        if _is_first_process():
-            write_json(self._path, self.so_far())
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def discard_checkpoint(work_dir: Path, trained: TrainedNetwork, code_version: str) -> None:
-    """Remove checkpoint, teachers and cost of a finished run, once its bundle is written; its logs stay."""
-    run_dir = work_dir / run_key(trained.data_fingerprint, trained.config, code_version)
-    checkpoints = (run_dir / _CHECKPOINT_NAME, run_dir / _POSE_DIR / _CHECKPOINT_NAME)
-    for path in (*checkpoints, run_dir / _COST_NAME, *run_dir.glob(_TEACHER_NAME.format("*"))):
-        path.unlink(missing_ok=True)
-    _remove_drafts(run_dir)
-
-
-def _remove_drafts(run_dir: Path) -> None:
-    """Remove what a kill left of files that were being written."""
-    for path in run_dir.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def discard_all_checkpoints(work_dir: Path) -> None:
-    """Remove checkpoints, teachers and costs of all runs in `work_dir`; their logs stay."""
-    for name in (_CHECKPOINT_NAME, _COST_NAME, _TEACHER_NAME.format("*")):
-        for path in work_dir.rglob(name):
-            path.unlink(missing_ok=True)
-
-
 def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> Teacher:
     """Train a network that the one that is kept learns from, or take it up again if it is finished.
 
@@ -203,7 +151,7 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
     """
     title = f"Teacher {number + 1} of {config.num_teachers}"
     run_dir = run.run_dir(config)
-    path = run_dir / _TEACHER_NAME.format(number)
+    path = run_dir / TEACHER_NAME.format(number)
     own = dataclasses.replace(
         config, num_teachers=0, label_smoothing=0.0, seed=config.seed + _SEEDS_APART * (number + 1)
     )
@@ -212,12 +160,12 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
     else:
         its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
         trained = _fit(its_run, own, (), lambda line: log(f"{title}: {line}"), num_sharing=config.num_teachers + 1)
-        if _is_first_process():
+        if is_first_process():
             weights = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
             write_atomically(
                 path, save_tensors(weights | {_TEMPERATURE: torch.tensor(trained.temperature, dtype=torch.float64)})
             )
-            discard_checkpoint(run_dir, trained, run.code_version)
+            discard_run(its_run.run_dir(own))
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
     # All processes take the same one, as they do when the run is taken up again: averages of statistics differ by
@@ -270,7 +218,7 @@ def _pose(run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> Pose
     network = PoseNet()
     module = PoseModule(network, _within(own, _POSE_SHARE))
     its_run = dataclasses.replace(run, tracker="none", callbacks=())
-    _carry_out(its_run, run.run_dir(config) / _POSE_DIR, own, module, lambda line: log(f"Poses: {line}"))
+    _carry_out(its_run, run.run_dir(config) / POSE_DIR, own, module, lambda line: log(f"Poses: {line}"))
     return network
 
 
@@ -278,9 +226,9 @@ def _carry_out(
     run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule, log: Callable[[str], None]
 ) -> int:
     """Train the network of `module`, or go on with it, until it is done; return from which epoch, 0 for a fresh run."""
-    checkpoint_path = run_dir / _CHECKPOINT_NAME
+    checkpoint_path = run_dir / CHECKPOINT_NAME
     precision = precision_of(config)
-    resumed_from_epoch = _epochs_done(checkpoint_path)
+    resumed_from_epoch = epochs_done(checkpoint_path)
     if resumed_from_epoch:
         log(f"Going on after epoch {resumed_from_epoch} of an interrupted run with the same data and configuration")
     else:
@@ -291,7 +239,7 @@ def _carry_out(
     if num_averaged >= 1:
         all_callbacks.append(AveragedWeights(round(num_averaged)))
     loggers = tracker_of(run.tracker, run_dir, config)
-    trainer = _trainer(run_dir, config, precision, all_callbacks, loggers, resumed_from_epoch)
+    trainer = trainer_of(run_dir, config, all_callbacks, loggers, resumed_from_epoch)
     with warnings.catch_warnings():
         # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -316,110 +264,3 @@ def _within(config: TrainingConfig, share: float) -> TrainingConfig:
     """Leave a run that share of its time, if its time is limited."""
     minutes = config.max_minutes
     return config if minutes is None else dataclasses.replace(config, max_minutes=minutes * share)
-
-
-def run_key(fingerprint: str, config: TrainingConfig, code_version: str) -> str:
-    """Name a run by its inputs, so that only an equal one goes on from its checkpoint."""
-    described = json.dumps([fingerprint, dataclasses.asdict(config), code_version], sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
-
-
-def _epochs_done(checkpoint_path: Path) -> int:
-    """Return how many epochs a checkpoint holds; 0 when there is none that can be read."""
-    try:
-        return int(torch.load(checkpoint_path, weights_only=True, map_location="cpu")["epoch"]) + 1
-    except FileNotFoundError:
-        return 0
-    except Exception:  # noqa: BLE001 -- torch raises many classes on a damaged file
-        # Torn by a kill, or of another version: the run starts afresh, which is always right.
-        checkpoint_path.unlink(missing_ok=True)
-        return 0
-
-
-def accelerator_of(config: TrainingConfig) -> str:
-    """Return Lightning's name of what a run is carried out on: GPUs if there are as many as processes, else cores."""
-    if config.devices == 1:
-        return "auto"
-    return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
-
-
-def precision_of(config: TrainingConfig) -> str:
-    """Return Lightning's name of a precision: 16 bits where the device multiplies them faster, else `32-true`."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.cuda.is_available() and accelerator_of(config) != "cpu":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    capabilities = torch.cpu.get_capabilities()
-    is_faster = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bf16-mixed" if is_faster else "32-true"
-
-
-def _trainer(
-    run_dir: Path,
-    config: TrainingConfig,
-    precision: str,
-    callbacks: list[pl.Callback],
-    loggers: list[Logger],
-    resumed_from_epoch: int,
-) -> pl.Trainer:
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    checkpoints = ModelCheckpoint(
-        run_dir,
-        filename="last",
-        every_n_epochs=1,
-        enable_version_counter=False,
-        # After the epoch is counted: saved before that, a resumed run would repeat its order of pictures.
-        save_on_train_epoch_end=True,
-    )
-    return pl.Trainer(
-        max_epochs=config.epochs,
-        accelerator=accelerator_of(config),
-        devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
-        use_distributed_sampler=False,  # our batches are shared out already
-        precision=precision,  # type: ignore[arg-type]
-        callbacks=[*callbacks, checkpoints],
-        plugins=[WholeCheckpoints()],
-        logger=[
-            # It removes what it finds, so a run that is taken up again writes beside the earlier lines.
-            CSVLogger(run_dir, name="csv", version=resumed_from_epoch),
-            TensorBoardLogger(run_dir, name="tensorboard", version=0),
-            *loggers,
-        ],
-        log_every_n_steps=1,  # small sets have few steps; a line in a file costs nothing beside a step
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
-    )
-
-
-def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
-    """Return logits, float32 (picture, emotion), for all pictures of a split: the mean of both mirror images."""
-    network = network.cpu().float().eval()
-    with torch.inference_mode():
-        batches = [prepare(chunk) for chunk in torch.split(torch.from_numpy(split.pixels), _EVALUATION_BATCH)]
-        parts = [(network(batch) + network(batch.flip(3))) / 2 for batch in batches]
-    return torch.cat(parts).numpy()
-
-
-def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[np.int64]) -> float:
-    """Return the temperature, 0.1 to 10, that makes the log loss smallest (Guo et al. 2017).
-
-    The labels keep a doubt that shrinks with their number, as if each emotion had been seen once more (Platt 1999,
-    "Probabilistic outputs for support vector machines"): a few dozen faces, all answered rightly, are no proof that
-    nothing can go wrong.
-
-    Args:
-        logits: float (picture, emotion).
-        class_indices: int (picture,).
-    """
-    num_pictures, num_classes = logits.shape
-    doubt = num_classes / (num_pictures + num_classes)
-
-    def log_loss(log_temperature: float) -> float:
-        scaled: npt.NDArray[Any] = log_softmax(logits / np.exp(log_temperature), axis=1)
-        labelled = scaled[np.arange(num_pictures), class_indices].mean()
-        return -float((1 - doubt) * labelled + doubt * scaled.mean())
-
-    return float(np.exp(minimize_scalar(log_loss, bounds=(-2.3, 2.3), method="bounded").x))

@@ -16,7 +16,8 @@ from emotion_assets.core.files import locked
 from emotion_assets.steps.data.split import read_manifest
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.lightning_parts import EmotionModule
-from emotion_assets.steps.training.train import discard_all_checkpoints, run_key, train
+from emotion_assets.steps.training.run_files import discard_all_checkpoints, run_key
+from emotion_assets.steps.training.train import train
 
 _VALUE: Final = "val/loss"
 _WARMUP_EPOCHS: Final = 2
