@@ -56,6 +56,8 @@ def test_scores_of_a_small_example_by_hand() -> None:
     assert scores.precision["angry"] == 0.5
     assert scores.support == {"angry": 1, "fear": 1, "happy": 2, "sad": 0, "surprise": 0}
     assert scores.confusion[1] == [1, 0, 0, 0, 0]
+    # Of sad and surprise there are no pictures, which says nothing about them.
+    assert replace(scores, recall=scores.recall | {"fear": 0.5}).weakest == "fear"
     assert scores.log_loss == pytest.approx(-np.log([0.6, 0.2, 0.6, 0.6]).mean(), rel=1e-5)
     # Three answers of confidence 0.6, all right; one of 0.5, wrong.
     assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.bundle import arithmetic
-from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.files import write_atomically
 from emotion_assets.steps.evaluation.audit import read_audit
 from emotion_assets.steps.evaluation.registry import CARD_NAME
@@ -32,7 +31,6 @@ def write_card(bundle_dir: Path, evaluation: Evaluation, reports_dir: Path) -> P
         arithmetic=arithmetic(evaluation.manifest),
         decision=evaluation.decision,
         scores=scores,
-        weakest=min(EMOTIONS, key=lambda emotion: scores.recall[emotion]),
         worst_slices=[f"{part.family}, {part.name} ({part.accuracy:.3f})" for part in worst],
         audit=read_audit(reports_dir, evaluation.manifest.data_fingerprint),
     )

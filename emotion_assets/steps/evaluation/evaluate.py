@@ -40,6 +40,11 @@ class Scores:
     confusion: list[list[int]]
     """Counts; rows are true, columns predicted emotions, both in the order of EMOTIONS."""
 
+    @property
+    def weakest(self) -> str:
+        """The emotion with the smallest recall, of those that have pictures."""
+        return min((emotion for emotion in EMOTIONS if self.support[emotion]), key=lambda emotion: self.recall[emotion])
+
     def flat(self, stage: str) -> dict[str, float]:
         """Return the scores as `stage/name`, for tables and plots over time."""
         scores = {

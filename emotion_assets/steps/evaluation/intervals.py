@@ -76,7 +76,7 @@ def _calibration_interval(gaps: _Array, rng: np.random.Generator) -> Interval:
 
 
 def _summands(answers: Answers) -> _Array:
-    """Return (picture, column): confusion cell, log loss, and count, confidence and success of each bin."""
+    """Return (picture, column): confusion cells, log loss, and confidence less success in each bin of confidence."""
     probabilities = answers.probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     truth, predicted = answers.class_indices, probabilities.argmax(axis=1)

@@ -160,7 +160,6 @@ def _page(
     rows = {"this model": (evaluation.scores, evaluation.intervals)}
     if evaluation.champion_scores and evaluation.champion_intervals:
         rows[f"champion {evaluation.decision.champion}"] = (evaluation.champion_scores, evaluation.champion_intervals)
-    weakest = min(EMOTIONS, key=lambda emotion: evaluation.scores.recall[emotion])
     best_half = next(point for point in curve if point["coverage"] >= 0.5 - np.finfo(float).eps or point is curve[-1])
     return render(
         "report.html.jinja",
@@ -172,6 +171,5 @@ def _page(
         pictures=sources,
         captions=captions,
         curve=curve,
-        weakest=weakest,
         best_half=best_half,
     )
