@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.catalogue import folder_signature
 from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.steps.data.folder import folder_signature
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

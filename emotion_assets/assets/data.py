@@ -10,7 +10,8 @@ import pandas as pd
 from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, picture, table
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
-from emotion_assets.steps.data.catalogue import TABLE_NAME, folder_signature, take_stock
+from emotion_assets.steps.data.catalogue import take_stock
+from emotion_assets.steps.data.folder import folder_signature
 from emotion_assets.steps.data.gallery import contact_sheet
 from emotion_assets.steps.data.split import (
     LEDGER_NAME,
@@ -21,6 +22,7 @@ from emotion_assets.steps.data.split import (
     read_manifest,
     read_split,
 )
+from emotion_assets.steps.data.table import TABLE_NAME
 
 _CODE_VERSION = code_version("data")
 _NUM_SHOWN = 36

@@ -17,7 +17,7 @@ from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.automation.runs import latest_end, unfinished_runs
 from emotion_assets.resources import Automation, Places
-from emotion_assets.steps.data.catalogue import folder_signature
+from emotion_assets.steps.data.folder import folder_signature
 from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
 
 COOLDOWN_SECONDS = 6 * 3600

@@ -19,7 +19,7 @@ from emotion_assets.automation.sensors import (
 )
 from emotion_assets.core.errors import InvalidSettingError
 from emotion_assets.resources import Automation, Places
-from emotion_assets.steps.data.catalogue import folder_signature
+from emotion_assets.steps.data.folder import folder_signature
 
 QUIET_SECONDS = Automation().quiet_seconds
 AT_ONCE = Automation(quiet_seconds=0)

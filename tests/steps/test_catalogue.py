@@ -17,9 +17,11 @@ from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data import reading
-from emotion_assets.steps.data.catalogue import STORE_NAME, TABLE_NAME, StockReport, folder_signature, take_stock
+from emotion_assets.steps.data.catalogue import STORE_NAME, StockReport, take_stock
+from emotion_assets.steps.data.folder import folder_signature
 from emotion_assets.steps.data.reading import SeenFile, _received, _sent, read_files
 from emotion_assets.steps.data.store import Store
+from emotion_assets.steps.data.table import TABLE_NAME
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def test_take_stock_lists_unreadable_files(raw: Path, monkeypatch: pytest.Monkey
         return real_open(path, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_assets.steps.data.catalogue.os.open", refuse)
+        patch.setattr("emotion_assets.steps.data.reading.os.open", refuse)
         _, denied = stock(raw)
     report, allowed = stock(raw)
 
@@ -176,7 +178,7 @@ def test_take_stock_leaves_a_changing_file_for_later(raw: Path, monkeypatch: pyt
         return real_read(name, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_assets.steps.data.catalogue.os.open", grow)
+        patch.setattr("emotion_assets.steps.data.reading.os.open", grow)
         _, during = stock(raw)
     _, after = stock(raw)
 
@@ -340,7 +342,7 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_deleted(raw: Path, monkey
 
     for code, reason, num_to_retry in ((13, "unreadable_file", 0), (5, "failed_read", 1)):
         with monkeypatch.context() as patch:
-            patch.setattr("emotion_assets.steps.data.catalogue.os.scandir", lambda path, code=code: fail(path, code))
+            patch.setattr("emotion_assets.steps.data.folder.os.scandir", lambda path, code=code: fail(path, code))
             report, during = stock(raw)
         assert (report.num_removed, report.num_to_retry) == (0, num_to_retry)
         assert during.loc["Sad", "reason_code"] == reason

@@ -8,8 +8,9 @@ import pandas as pd
 from PIL import Image
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.catalogue import TABLE_NAME, take_stock
+from emotion_assets.steps.data.catalogue import take_stock
 from emotion_assets.steps.data.show import catalogue_pictures
+from emotion_assets.steps.data.table import TABLE_NAME
 
 ALWAYS = {"class_balance", "sizes", *(f"faces_{emotion}" for emotion in EMOTIONS)}
 

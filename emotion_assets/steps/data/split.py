@@ -26,9 +26,10 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_drafts, sha256_of, sync_folder, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.data.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
-from emotion_assets.steps.data.catalogue import STORE_NAME, conflicts, publish
+from emotion_assets.steps.data.catalogue import STORE_NAME
 from emotion_assets.steps.data.near_duplicates import compare_new_contents, describe, similar_pairs
 from emotion_assets.steps.data.store import Store
+from emotion_assets.steps.data.table import conflicts, publish
 
 SPLITS: Final = ("train", "val", "test")
 SHARES: Final = {"train": 0.8, "val": 0.1, "test": 0.1}

@@ -19,7 +19,7 @@ from emotion_assets.core.errors import PictureError
 from emotion_assets.core.files import files_below, listed
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import read_picture
-from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS, PROBABILITY_COLUMNS
+from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
 from emotion_assets.steps.training.reference import logged_table
 
 _MAX_FOLDER_PICTURES: Final = 500
@@ -130,6 +130,3 @@ def answer_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, i
         return pd.DataFrame(columns=list(LOGGED_COLUMNS)), num_refused
     pixels = np.stack(pictures)
     return logged_table(pixels, classifier.predict(pixels).probabilities), num_refused
-
-
-NUMERIC_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS)

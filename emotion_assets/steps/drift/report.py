@@ -21,8 +21,8 @@ from emotion_assets.core.errors import PictureError, UnusableDataError
 from emotion_assets.core.files import locked, write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_grey
 from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
-from emotion_assets.steps.drift.predictions import NUMERIC_COLUMNS
-from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftVerdict
+from emotion_assets.steps.drift.tiers import FALSE_ALARM_RATE, NUMERIC_COLUMNS
+from emotion_assets.steps.drift.verdict import DriftVerdict
 from emotion_assets.steps.drift.windows import VERDICT_NAME, DriftSource, Window, past_verdicts
 
 REPORT_NAME: Final = "report.html"

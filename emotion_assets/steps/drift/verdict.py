@@ -21,44 +21,29 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
 from emotion_assets.steps.drift.likeness import HARMFUL_LOSS, Likeness, Rehearsal
 from emotion_assets.steps.drift.oddness import ODD_PERCENTILE, Oddness
 from emotion_assets.steps.drift.parts import Part
 from emotion_assets.steps.drift.shares import estimated_shares, weights_of
 from emotion_assets.steps.drift.significance import p_of_emotions, p_of_more, p_of_numbers
+from emotion_assets.steps.drift.tiers import (
+    ANSWER_COLUMNS,
+    ANSWER_LIMIT,
+    FALSE_ALARM_RATE,
+    INPUT_COLUMNS,
+    INPUT_LIMIT,
+    NUMERIC_COLUMNS,
+)
+from emotion_assets.steps.drift.words import changes_in_words, likeness_in_words, part_in_words
 from emotion_assets.steps.training.reference import TRUTH_COLUMN
-from emotion_assets.steps.training.rehearsal import UNCHANGED
 
 MIN_PICTURES: Final = 50
 """Below this a window says nothing: neither drift nor its absence."""
-FALSE_ALARM_RATE: Final = 0.01
-"""For each tier and window."""
-
 SURE_P_VALUE: Final = 1e-6
 """Below this one window is enough to act on; otherwise it takes two in a row."""
 
 _SEVERITIES: Final = ((0.4, "strong"), (0.2, "clear"), (0.0, "slight"))
-
-INPUT_COLUMNS: Final = STATISTICS
-ANSWER_COLUMNS: Final = (*PROBABILITY_COLUMNS, EMOTION_COLUMN)
-
-_WORDS: Final = {
-    "brightness": ("brighter", "darker"),
-    "contrast": ("richer in contrast", "flatter in contrast"),
-    "sharpness": ("sharper", "softer"),
-    "detail": ("richer in detail", "blurrier"),
-    "entropy": ("richer in grey levels", "poorer in grey levels"),
-    "edge_fraction": ("fuller of edges", "poorer in edges"),
-    "noise": ("noisier", "smoother"),
-    "clipped_fraction": ("more often pure black or white", "less often pure black or white"),
-    "top_minus_bottom": ("brighter at the top", "brighter at the bottom"),
-    "mirror_symmetry": ("more symmetrical", "less symmetrical"),
-    "centre_minus_border": ("brighter in the centre", "darker in the centre"),
-    "horizontal_gradient_fraction": ("more upright in structure", "more level in structure"),
-    "eyes_minus_cheeks": ("brighter at the eyes", "darker at the eyes"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +106,6 @@ def judge(
     current: pd.DataFrame,
     reference: pd.DataFrame,
     rehearsal: Rehearsal | None = None,
-    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> DriftVerdict:
     """Compare the logged values of recent pictures with those of the reference.
 
@@ -129,7 +113,6 @@ def judge(
         current: one row a picture, with the columns of LOGGED_COLUMNS.
         reference: the same, of validation faces.
         rehearsal: the changes that this model rehearsed, if it did.
-        false_alarm_rate: how often each tier may raise an alarm when nothing changed.
     """
     if len(current) < MIN_PICTURES or len(reference) < MIN_PICTURES:
         cause = (
@@ -137,24 +120,21 @@ def judge(
             f"{MIN_PICTURES} of each are needed."
         )
         return DriftVerdict("too_few", len(current), len(reference), {}, {}, False, False, cause)
-    numeric = (*INPUT_COLUMNS, *PROBABILITY_COLUMNS)
-    p_values = {name: p_of_numbers(current[name], reference[name]) for name in numeric}
+    p_values = {name: p_of_numbers(current[name], reference[name]) for name in NUMERIC_COLUMNS}
     p_values[EMOTION_COLUMN] = p_of_emotions(current[EMOTION_COLUMN], reference[EMOTION_COLUMN])
-    shifts = {name: _shift(current[name], reference[name]) for name in numeric}
-    has_input_change = min(p_values[name] for name in INPUT_COLUMNS) < false_alarm_rate / len(INPUT_COLUMNS)
-    has_answer_change = min(p_values[name] for name in ANSWER_COLUMNS) < false_alarm_rate / len(ANSWER_COLUMNS)
+    shifts = {name: _shift(current[name], reference[name]) for name in NUMERIC_COLUMNS}
+    has_input_change = min(p_values[name] for name in INPUT_COLUMNS) < INPUT_LIMIT
+    has_answer_change = min(p_values[name] for name in ANSWER_COLUMNS) < ANSWER_LIMIT
     oddness = Oddness(reference)
     num_odd = int(oddness.is_odd(current).sum())
     odd_p_value = p_of_more(num_odd, len(current), oddness.num_odd_in_reference, len(reference))
-    has_odd_pictures = odd_p_value < false_alarm_rate
-    why = _explanation(current, reference, rehearsal, has_input_change, has_answer_change, false_alarm_rate)
+    has_odd_pictures = odd_p_value < FALSE_ALARM_RATE
+    why = _explanation(current, reference, rehearsal, has_input_change, has_answer_change)
     state = _state(why, has_input_change, has_answer_change, has_odd_pictures)
-    seen = _changes_in_words(
-        current, reference, p_values, shifts, has_input_change, has_answer_change, false_alarm_rate
-    )
+    changes = changes_in_words(current, reference, p_values, shifts, has_input_change, has_answer_change)
     if why.is_explained_by_shares:
-        seen[-1] += ", as another mix of emotions would do"
-    seen = [*_part_in_words(why.part), *_likeness_in_words(why), *seen]
+        changes[-1] += ", as another mix of emotions would do"  # that is asked only where answers changed
+    seen = [*part_in_words(why.part), *likeness_in_words(why.looks, why.leaves_answers), *changes]
     if has_odd_pictures:
         seen.append(
             f"{num_odd} of {len(current)} pictures are odd, as {100 - ODD_PERCENTILE} % of validation faces are"
@@ -169,7 +149,7 @@ def judge(
         has_input_change=has_input_change,
         has_answer_change=has_answer_change,
         cause=cause,
-        severity=_severity(current, reference) if state not in ("ok", "too_few") else "none",
+        severity=_severity(current, reference) if state != "ok" else "none",
         num_odd=num_odd,
         has_odd_pictures=has_odd_pictures,
         odd_p_value=odd_p_value,
@@ -202,24 +182,23 @@ def _explanation(
     rehearsal: Rehearsal | None,
     has_input_change: bool,
     has_answer_change: bool,
-    false_alarm_rate: float,
 ) -> _Explanation:
     shares, weights, is_explained = None, None, False
     if has_answer_change and TRUTH_COLUMN in reference:
         shares = estimated_shares(current, reference)
         weights = weights_of(reference, shares)
-        is_explained = _explains(current, reference, weights, false_alarm_rate)
+        is_explained = _explains(current, reference, weights)
     if rehearsal is None:
         return _Explanation(shares, is_explained, leaves_answers=has_answer_change)
     looks, leaves_answers, unexplained_p, part = None, False, None, None
     if (has_input_change or has_answer_change) and not is_explained:
         looks = rehearsal.likeness(current)
         smallest_p = min(_p_of_answers(current, looks.rehearsed))
-        leaves_answers = has_answer_change and smallest_p < false_alarm_rate / len(ANSWER_COLUMNS)
+        leaves_answers = has_answer_change and smallest_p < ANSWER_LIMIT
         unexplained_p = smallest_p if looks.is_a_change and not looks.is_dear else None
     if not (looks and looks.is_a_change):
         part = rehearsal.part(current, weights if is_explained else None)
-    is_sure = part is not None and part.p_value < false_alarm_rate
+    is_sure = part is not None and part.p_value < FALSE_ALARM_RATE
     return _Explanation(shares, is_explained, looks, leaves_answers, unexplained_p, part if is_sure else None)
 
 
@@ -241,34 +220,12 @@ def _state(why: _Explanation, has_input_change: bool, has_answer_change: bool, h
     return "odd_pictures" if has_odd_pictures or why.part else "ok"
 
 
-def _likeness_in_words(why: _Explanation) -> list[str]:
-    looks = why.looks
-    if looks is None or not looks.is_a_change:
-        return []
-    words = f"pictures look {' or '.join(change for change in looks.changes if change != UNCHANGED)}"
-    if why.leaves_answers:
-        return [f"{words}, but answers changed more than that explains"]
-    return [f"{words}, which cost {_cost_in_words(looks.loss)} on validation faces"]
-
-
-def _cost_in_words(loss: float) -> str:
-    return f"about {100 * loss:.0f} points of accuracy" if loss >= 0.01 else "hardly any accuracy"
-
-
-def _part_in_words(part: Part | None) -> list[str]:
-    if part is None:
-        return []
-    return [f"about {part.share:.0%} of the pictures look {part.change}, which costs {_cost_in_words(part.loss)}"]
-
-
-def _explains(
-    current: pd.DataFrame, reference: pd.DataFrame, weights: npt.NDArray[np.float64], false_alarm_rate: float
-) -> bool:
+def _explains(current: pd.DataFrame, reference: pd.DataFrame, weights: npt.NDArray[np.float64]) -> bool:
     """Tell whether nothing is left to see against a reference of the same mix: happy faces look different, too."""
     inputs = [p_of_numbers(current[name], reference[name], weights) for name in INPUT_COLUMNS]
-    if min(inputs) < false_alarm_rate / len(inputs):
+    if min(inputs) < INPUT_LIMIT:
         return False
-    return min(_p_of_answers(current, reference, weights)) >= false_alarm_rate / len(ANSWER_COLUMNS)
+    return min(_p_of_answers(current, reference, weights)) >= ANSWER_LIMIT
 
 
 def _p_of_answers(
@@ -287,28 +244,3 @@ def _severity(current: pd.DataFrame, reference: pd.DataFrame) -> str:
 def _shift(current: pd.Series[float], reference: pd.Series[float]) -> float:
     deviation = float(reference.std())
     return float(current.mean() - reference.mean()) / deviation if deviation > 0 else 0.0
-
-
-def _changes_in_words(
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    p_values: dict[str, float],
-    shifts: dict[str, float],
-    has_input_change: bool,
-    has_answer_change: bool,
-    false_alarm_rate: float,
-) -> list[str]:
-    parts = []
-    if has_input_change:
-        changed = [name for name in INPUT_COLUMNS if p_values[name] < false_alarm_rate / len(INPUT_COLUMNS)]
-        strongest = sorted(changed, key=lambda name: -abs(shifts[name]))[:3]
-        words = [_WORDS[name][shifts[name] < 0] for name in strongest]
-        parts.append(f"pictures are {', '.join(words)} than the validation faces")
-    if has_answer_change:
-        share = {
-            emotion: float((current[EMOTION_COLUMN] == emotion).mean() - (reference[EMOTION_COLUMN] == emotion).mean())
-            for emotion in EMOTIONS
-        }
-        gained = max(share, key=lambda emotion: share[emotion])
-        parts.append(f"answers shift to {gained} ({share[gained]:+.0%})")
-    return parts

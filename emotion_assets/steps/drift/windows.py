@@ -77,7 +77,7 @@ def past_verdicts(
     for path in sorted(drift_dir.glob(f"*/{VERDICT_NAME}"), reverse=True):
         if path.parent.name <= newest:
             record: dict[str, Any] = json.loads(path.read_text())
-            if version in (None, record["model_version"]) and kind in (None, record["source"]):
+            if version in (None, record.get("model_version")) and kind in (None, record.get("source")):
                 yield path.parent, record
 
 

@@ -26,9 +26,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.files import write_atomically, write_json
-from emotion_assets.steps.data.catalogue import TABLE_NAME
 from emotion_assets.steps.data.gallery import contact_sheet
 from emotion_assets.steps.data.split import Split, read_manifest, read_split, write_splits
+from emotion_assets.steps.data.table import TABLE_NAME
 from emotion_assets.steps.training.calibration import logits_of
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.train import train

@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from emotion_assets.core.image_stats import image_statistics
-from emotion_assets.steps.data.catalogue import TABLE_NAME
 from emotion_assets.steps.data.split import Split
+from emotion_assets.steps.data.table import TABLE_NAME
 from emotion_assets.steps.evaluation.evaluate import Answers
 
 MIN_SLICE_PICTURES: Final = 20

@@ -1,0 +1,18 @@
+"""The two tiers of drift, and how small a p-value of theirs counts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
+
+INPUT_COLUMNS: Final = STATISTICS
+ANSWER_COLUMNS: Final = (*PROBABILITY_COLUMNS, EMOTION_COLUMN)
+NUMERIC_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS)
+
+FALSE_ALARM_RATE: Final = 0.01
+"""For each tier and window."""
+INPUT_LIMIT: Final = FALSE_ALARM_RATE / len(INPUT_COLUMNS)
+"""Of the p-value of one column, after Bonferroni; so is the next."""
+ANSWER_LIMIT: Final = FALSE_ALARM_RATE / len(ANSWER_COLUMNS)
