@@ -20,11 +20,11 @@ from starlette.routing import Route
 
 from emotion_assets.core.bundle import arithmetic
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.data_root import FEEDBACK, MODELS, PREDICTIONS
+from emotion_assets.core.data_root import MODELS
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import PictureError
 from emotion_assets.core.images import SlowPictureError
-from emotion_service.answers import Answered, Answerer, TooLateError, Wishes
+from emotion_service.answers import Answered, TooLateError, Wishes
 from emotion_service.champion import ChampionWatch
 from emotion_service.errors import (
     EXCEPTION_HANDLERS,
@@ -34,17 +34,15 @@ from emotion_service.errors import (
     answer_request_error,
     error_body,
 )
-from emotion_service.feedback import FeedbackBox, read_feedback
+from emotion_service.feedback import read_feedback
 from emotion_service.gatekeeper import Gatekeeper
-from emotion_service.kept_pictures import KeptPictures
 from emotion_service.label_queue import LabelQueue
-from emotion_service.memory import MemoryKeeper
 from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.openapi import openapi_document
 from emotion_service.pages import page
-from emotion_service.prediction_log import PredictionLog
 from emotion_service.settings import Settings
 from emotion_service.uploads import BodyBudget, read_json_body, read_picture, read_pictures
+from emotion_service.worker import Worker
 
 _PAGE: Final = page("page.html")
 _LABEL_PAGE: Final = page("label.html")
@@ -65,13 +63,8 @@ class EmotionApp:
         """Start without a model; `load` brings one."""
         self.settings = settings
         self.model: Classifier | None = None
-        self.log: PredictionLog | None = None
-        self.metrics: Metrics | None = None
-        self._box: FeedbackBox | None = None
-        self._answerer: Answerer | None = None
-        self._pictures: KeptPictures | None = None
+        self.worker: Worker | None = None
         self._watch: ChampionWatch | None = None
-        self._memory: MemoryKeeper | None = None
         self._queue = LabelQueue(settings.data_dir)
         self._num_running = 0
         # Far more bodies may arrive at a time than are answered: senders are slow.
@@ -87,26 +80,10 @@ class EmotionApp:
         """
         model = Classifier(bundle_dir)
         model.self_test()
-        if self.metrics is None:
-            self._open()
-        assert self.metrics
+        if self.worker is None:
+            self.worker = Worker(self.settings)
         self.model = model
-        self.metrics.note_model(model.version)
-
-    def _open(self) -> None:
-        """Make what belongs to this worker alone."""
-        metrics = self.metrics = Metrics()
-        self._box = FeedbackBox(self.settings.data_dir / FEEDBACK)
-        self._answerer = Answerer(self._box.new_id)
-        self._memory = MemoryKeeper()
-        predictions_dir = self.settings.data_dir / PREDICTIONS
-
-        def count(result: str, number: int) -> None:
-            metrics.records.labels(result).inc(number)
-
-        self.log = PredictionLog(predictions_dir, count)
-        # Also where none are kept any more: those of before must go in time.
-        self._pictures = KeptPictures(predictions_dir, self.settings.keep_days, count)
+        self.worker.metrics.note_model(model.version)
 
     def follow_champion(self) -> None:
         """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
@@ -124,14 +101,8 @@ class EmotionApp:
         if self._watch:
             self._watch.close()
         self._large.shutdown(wait=False, cancel_futures=True)
-        if self.log:
-            self.log.close()
-        if self._pictures:
-            self._pictures.close()
-        if self._memory:
-            self._memory.close()
-        if self.metrics:
-            self.metrics.close()
+        if self.worker:
+            self.worker.close()
 
     def routes(self) -> Starlette:
         """Return the application: every path is answered here, or by the server around it."""
@@ -159,7 +130,7 @@ class EmotionApp:
 
         routes.append(Route("/{path:path}", refuse, methods=_ALL_METHODS))
         middleware = [
-            Middleware(Gatekeeper, self.settings, lambda: self.metrics, routes=frozenset(allowed), guarded=_GUARDED)
+            Middleware(Gatekeeper, self.settings, self._counters, routes=frozenset(allowed), guarded=_GUARDED)
         ]
         if self.settings.cors_origins:
             cors = Middleware(
@@ -175,6 +146,9 @@ class EmotionApp:
         }
         return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
+    def _counters(self) -> Metrics | None:
+        return self.worker.metrics if self.worker else None
+
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(_PAGE)
 
@@ -182,9 +156,7 @@ class EmotionApp:
         return JSONResponse(openapi_document(self.version))
 
     async def _metrics(self, _: Request) -> Response:
-        if self.metrics is None:
-            raise RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
-        return Response(await to_thread.run_sync(self.metrics.text), media_type=MEDIA_TYPE)
+        return Response(await to_thread.run_sync(self._require_worker().metrics.text), media_type=MEDIA_TYPE)
 
     async def _facts(self, _: Request) -> Response:
         manifest = self._require_model().manifest
@@ -213,7 +185,7 @@ class EmotionApp:
                 (result,) = await self._answer(model, [content], wishes, deadline)
             if isinstance(result, PictureError):
                 raise result
-        self._note(result)
+        self._require_worker().note(result)
         return JSONResponse(result.body)
 
     async def _predict_batch(self, request: Request) -> Response:
@@ -223,10 +195,11 @@ class EmotionApp:
             contents = await read_pictures(request, self._budget)
             with self._place():
                 results = await self._answer(model, contents, wishes, deadline)
+        worker = self._require_worker()
         items = []
         for result in results:
             if isinstance(result, Answered):
-                self._note(result)
+                worker.note(result)
                 items.append(result.body)
             else:
                 self._count_refusal(result.code)
@@ -234,14 +207,12 @@ class EmotionApp:
         return JSONResponse(items)
 
     async def _feedback(self, request: Request) -> Response:
-        self._require_model()
-        assert self._box
-        assert self.metrics
+        worker = self._require_worker()
         async with self._limits():
             prediction_id, emotion = read_feedback(await read_json_body(request), EMOTIONS)
         # However long the disk takes: a label that is kept must not be answered as if it were not.
-        await to_thread.run_sync(self._box.keep, prediction_id, emotion)
-        self.metrics.feedback.labels(emotion).inc()
+        await to_thread.run_sync(worker.box.keep, prediction_id, emotion)
+        worker.metrics.feedback.labels(emotion).inc()
         return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
 
     async def _label_page(self, _: Request) -> Response:
@@ -267,18 +238,17 @@ class EmotionApp:
     async def _answer(
         self, model: Classifier, contents: list[bytes], wishes: Wishes, deadline: float
     ) -> list[Answered | PictureError]:
-        assert self._answerer
-        assert self._memory
-        answer = self._answerer.answer
+        worker = self._require_worker()
+        answer = worker.answerer.answer
         if len(contents) == 1 and not wishes.finds_face:
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
             with contextlib.suppress(SlowPictureError):
                 results = answer(model, contents, wishes, deadline, is_hurried=True)
                 if isinstance(results[0], PictureError):
                     # A damaged one may claim to be large, and memory was taken for it.
-                    self._memory.note()
+                    worker.memory.note()
                 return results
-        self._memory.note()
+        worker.memory.note()
         # A thread, so that a large picture does not hold up the others; few, because each may need much memory.
         with self._budget.body() as take:
             take(sum(map(len, contents)))
@@ -310,18 +280,6 @@ class EmotionApp:
         except ClientDisconnect as error:
             raise RequestError(400, "incomplete_body", "The connection closed before the body was complete.") from error
 
-    def _note(self, answered: Answered) -> None:
-        """Log an answer that is about to be sent, and count it."""
-        assert self.log
-        assert self.metrics
-        self.log.append(answered.record())
-        if self.settings.keep_images:
-            assert self._pictures
-            self._pictures.append(answered.body["prediction_id"], answered.format, answered.content)
-        body = answered.body
-        self.metrics.predictions.labels(body["emotion"], body["model_version"]).inc()
-        self.metrics.confidence.observe(body["probabilities"][body["emotion"]])
-
     def _counted(self, handler: Handler) -> Handler:
         """Count what a handler answers, by its code."""
 
@@ -333,13 +291,22 @@ class EmotionApp:
         return answer
 
     def _count_refusal(self, code: str) -> None:
-        if self.metrics:
-            self.metrics.refusals.labels(code).inc()
+        if self.worker:
+            self.worker.metrics.refusals.labels(code).inc()
 
     def _require_model(self) -> Classifier:
         if self.model is None:
-            raise RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
+            raise _no_model()
         return self.model
+
+    def _require_worker(self) -> Worker:
+        if self.worker is None:
+            raise _no_model()
+        return self.worker
+
+
+def _no_model() -> RequestError:
+    return RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
 
 
 def _wishes(request: Request) -> Wishes:

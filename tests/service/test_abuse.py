@@ -53,11 +53,11 @@ class Served:
 
     def num_records(self) -> int:
         """How many answers the log has, once it has caught up."""
-        assert self.app.log
-        while not self.app.log._queue.empty():
+        assert self.app.worker
+        while not self.app.worker.log._queue.empty():
             time.sleep(0.01)
         time.sleep(0.05)
-        return self.app.log.num_written
+        return self.app.worker.log.num_written
 
 
 @pytest.fixture(scope="module")

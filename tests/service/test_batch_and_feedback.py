@@ -261,8 +261,8 @@ def test_pictures_that_nobody_waits_for_keep_their_places(
         gate.wait(20)
         running.pop()
 
-    assert app._answerer
-    monkeypatch.setattr(app._answerer, "answer", slow)
+    assert app.worker
+    monkeypatch.setattr(app.worker.answerer, "answer", slow)
     app.settings = dataclasses.replace(app.settings, timeout_seconds=0.1, max_concurrency=64)
     with TestClient(app.routes()) as client:
         statuses = {client.post("/predict", files={"image": face}).status_code for _ in range(12)}
