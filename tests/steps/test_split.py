@@ -189,6 +189,17 @@ def test_without_a_catalogue_the_remedy_is_the_ingest(tmp_path: Path) -> None:
     assert not (tmp_path / "catalogue").exists()
 
 
+def test_pixels_of_another_decoder_are_not_trained_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service would see the same photographs otherwise; the next ingest reads them anew."""
+    for module in ("store", "reading"):
+        monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "another")
+    with pytest.raises(UnusableDataError, match="Materialize raw_images first"):
+        make_splits(root / "catalogue", root / "splits")
+
+    take_stock(root / "raw", root / "catalogue")
+    assert make_splits(root / "catalogue", root / "splits").num_new == 0
+
+
 def test_what_a_kill_left_is_removed(root: Path) -> None:
     """Half-written arrays are as large as whole ones."""
     draft = root / "splits" / "train" / ".pixels.npy.0a1b2c3d.tmp"

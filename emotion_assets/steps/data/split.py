@@ -78,7 +78,8 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
     nothing changed; the catalogue's table is.
 
     Raises:
-        UnusableDataError: there is no catalogue, or a class has too few usable pictures; the message has the counts.
+        UnusableDataError: there is no catalogue, another decoder made it, or a class has too few usable pictures; the
+            message has the counts.
     """
     if not (catalogue_dir / STORE_NAME).exists():
         raise UnusableDataError(f"There is no {catalogue_dir / STORE_NAME}. Materialize raw_images first.")
@@ -90,6 +91,11 @@ def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
         Store(catalogue_dir / STORE_NAME) as store,
     ):
         remove_drafts(splits_dir)
+        if store.is_outdated():
+            raise UnusableDataError(
+                "Another version of this code, or of Pillow, has read the photographs, and the service would see them "
+                "otherwise. Materialize raw_images first: it reads them anew."
+            )
         # An ingest that was killed may have left pictures that nobody compared; a wrong deal would be for ever.
         compare_new_contents(store)
         deal = _deal(store, read_ledger(ledger_path))

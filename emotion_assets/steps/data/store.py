@@ -142,6 +142,14 @@ class Store:
                 (DECODER_VERSION,),
             )
 
+    def is_outdated(self) -> bool:
+        """Tell whether another decoder than this code's has read a content of some file."""
+        query = (
+            "SELECT 1 FROM contents WHERE (decoder < ?1 OR decoder > ?1)"
+            " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
+        )
+        return self._connection.execute(query, (DECODER_VERSION,)).fetchone() is not None
+
     def note_met(self, files: list[SeenFile]) -> list[SeenFile]:
         """Count those of these files that were known before the walk, and return those that are new or changed.
 
