@@ -114,7 +114,7 @@ class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its para
     """How sensors wait, and what they give to the runs that they start."""
 
     quiet_seconds: float = 60
-    """A folder counts as quiet when no file in it was changed for so long: half-copied deliveries wait."""
+    """A folder counts as quiet when it has looked the same for so long: half-copied deliveries wait."""
     run_config_path: str = ""
     """A file with the run configuration; empty takes the defaults."""
 

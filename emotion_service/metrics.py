@@ -121,7 +121,10 @@ def _own_directory(given: str) -> str:
         if number.isdecimal() and path.name != f"{Path(given).name}-{_process(int(number))}":
             shutil.rmtree(path, ignore_errors=True)
     own = f"{given}-{parent}"
-    Path(own).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(own).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return given  # a place for that one folder alone, as a container may have
     return own
 
 

@@ -63,6 +63,7 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
         "window": _span(window, check.source),
         "is_new_window": window.is_new,
         "model_version": check.source.model_version,
+        "champion": champion or "none",
         "num_current": verdict.num_current,
         "num_reference": verdict.num_reference,
         "num_odd": verdict.num_odd,

@@ -16,8 +16,6 @@ def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return list(instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)))
 
 
-def latest_end(instance: dg.DagsterInstance, job_name: str) -> tuple[float, dg.DagsterRunStatus | None]:
-    """Return when the latest run of a job ended, in seconds since the epoch, and how; 0 and None if none has."""
-    for record in instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=1):
-        return record.end_time or 0.0, record.dagster_run.status
-    return 0.0, None
+def latest_run(instance: dg.DagsterInstance, job_name: str) -> dg.RunRecord | None:
+    """Return the latest run of a job with its times; None if there was none."""
+    return next(iter(instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=1)), None)

@@ -15,7 +15,7 @@ from emotion_assets.assets.drift import drift_report
 from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, latest_metadata
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
-from emotion_assets.automation.runs import latest_end, unfinished_runs
+from emotion_assets.automation.runs import latest_run, unfinished_runs
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.folder import folder_signature
 from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
@@ -40,6 +40,8 @@ class _Memory:
     at: float = 0.0
     own: str = ""
     """The signature without labels of the service's pictures."""
+    learnt: str = ""
+    """What the newest model was trained on then."""
 
     @classmethod
     def of(cls, context: dg.SensorEvaluationContext) -> Self:
@@ -69,12 +71,16 @@ def new_images_sensor(
     if signature == learnt:
         return dg.SkipReason(f"Nothing new: the newest model was trained on these {num_files:,} files.")
     own, _ = folder_signature(places.raw_dir, without=FEEDBACK_NAME)
-    memory = _Memory.of(context)
+    memory = _Memory.of(context).having_seen(signature)
     cooldown_seconds = 0
     if memory.own == own and memory.signature != signature:
-        # What people label comes one by one, and each would be a training.
-        cooldown_seconds = COOLDOWN_SECONDS if memory.signature == learnt else RETRY_SECONDS
-    return _request(context, automation, memory, signature, own, {"trigger": "new_images"}, cooldown_seconds)
+        if memory.learnt == learnt:
+            # The run for these photographs taught nothing; labels that came since must not start one each.
+            memory = dataclasses.replace(memory, signature=signature)
+        else:
+            cooldown_seconds = COOLDOWN_SECONDS
+    wanted = dataclasses.replace(memory, own=own, learnt=learnt)
+    return _request(context, automation, memory, wanted, {"trigger": "new_images"}, cooldown_seconds)
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
@@ -97,27 +103,25 @@ def drift_sensor(
             f"{cause}The {num_files:,} labelled photographs are the ones that the newest model was trained on, so "
             f"training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
         )
-    memory = _Memory.of(context)
-    return _request(context, automation, memory, signature, "", {"trigger": "drift"}, COOLDOWN_SECONDS, cause)
+    memory = _Memory.of(context).having_seen(signature)
+    return _request(context, automation, memory, memory, {"trigger": "drift"}, COOLDOWN_SECONDS, cause)
 
 
 def _request(
     context: dg.SensorEvaluationContext,
     automation: Automation,
     memory: _Memory,
-    signature: str,
-    own: str,
+    wanted: _Memory,
     tags: dict[str, str],
     cooldown_seconds: float,
     cause: str = "",
 ) -> dg.SensorResult:
-    """Ask for a run if nothing speaks against it, else say after `cause` what does."""
-    memory = memory.having_seen(signature)
+    """Ask for a run if nothing speaks against it, and remember `wanted`; else say after `cause` what does."""
     if reason := _why_not(context, memory, automation.quiet_seconds, cooldown_seconds):
         return dg.SensorResult(skip_reason=cause + reason, cursor=memory.as_cursor())
     request = dg.RunRequest(tags=tags, run_config=automation.run_config())
-    memory = dataclasses.replace(memory, signature=signature, at=time.time(), own=own)
-    return dg.SensorResult([request], cursor=memory.as_cursor())
+    wanted = dataclasses.replace(wanted, signature=memory.seen, at=time.time())
+    return dg.SensorResult([request], cursor=wanted.as_cursor())
 
 
 def _why_not(
@@ -133,15 +137,16 @@ def _why_not(
         )
     if any(_trains(run) for run in unfinished_runs(context.instance)):
         return "A retrain run is queued or running; what is new is taken after it."
-    ended_at, status = latest_end(context.instance, retrain.name)
-    is_same = memory.signature == memory.seen
-    if is_same and ended_at > memory.at and status == dg.DagsterRunStatus.CANCELED:
+    run = latest_run(context.instance, retrain.name)
+    # Whoever started it: what it took in is what lies there now.
+    is_tried = run is not None and run.create_timestamp.timestamp() >= memory.since
+    if run and is_tried and run.dagster_run.status == dg.DagsterRunStatus.CANCELED:
         return "The run for these files was cancelled. Start the job retrain by hand, or wait for other files."
-    waited_seconds = now - max(memory.at, ended_at)
-    if is_same and 0 <= waited_seconds < RETRY_SECONDS:
+    waited_seconds = now - max(memory.at, (run.end_time or 0.0) if run else 0.0)
+    if (is_tried or memory.signature == memory.seen) and 0 <= waited_seconds < RETRY_SECONDS:
         return (
-            f"A run for these files was requested or ended {waited_seconds / 60:.0f} minutes ago and trained no model. "
-            f"Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
+            f"A run for these files was requested or ended {waited_seconds / 60:.0f} minutes ago and trained no model "
+            f"on them. Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
         )
     if 0 <= now - memory.at < cooldown_seconds:
         return (
@@ -151,9 +156,9 @@ def _why_not(
     return None
 
 
-def _learnt(context: dg.SensorEvaluationContext) -> str | None:
-    """Return how `raw/` looked to the ingest that the newest model goes back to."""
-    return ingested_as(context.instance, trained_cnn.key).get(SIGNATURE_NAME)
+def _learnt(context: dg.SensorEvaluationContext) -> str:
+    """Return how `raw/` looked to the ingest that the newest model goes back to; empty if that is not known."""
+    return ingested_as(context.instance, trained_cnn.key).get(SIGNATURE_NAME, "")
 
 
 def _trains(run: dg.DagsterRun) -> bool:

@@ -89,6 +89,9 @@ _QUICK_PIXELS: Final = 250_000
 # Two bytes begin a segment, unless they are stuffing, a restart inside a scan's data, padding, or a mark of arithmetic
 # coding that stands alone.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+# Pillow, which reads the head, takes more of them for standing alone, and reads on behind an end without a scan.
+_JPEG_HEAD_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd9\xf0-\xfd\xff]")
+_JPEG_START: Final = b"\xff\xd8"
 _JPEG_SCAN: Final = b"\xff\xda"
 _JPEG_END: Final = b"\xff\xd9"
 
@@ -282,7 +285,7 @@ def _check_jpeg_head(content: bytes) -> None:
     """Refuse what takes long to read before a single pixel is decoded."""
     num_segments = num_filling = 0
     position = 2
-    while (found := _JPEG_MARKER.search(content, position)) and found[0] not in (_JPEG_SCAN, _JPEG_END):
+    while (found := _JPEG_HEAD_MARKER.search(content, position)) and found[0] != _JPEG_SCAN:
         num_segments += 1
         num_filling += found.start() - position
         if num_segments > MAX_JPEG_SEGMENTS:
@@ -303,7 +306,10 @@ def _num_packed_chunks(content: bytes) -> int:
     position = len(_PNG_MAGIC)
     while position + 8 <= len(content):
         num_chunks += 1
-        num_packed += content[position + 4 : position + 8] in _PNG_PACKED
+        kind = content[position + 4 : position + 8]
+        if kind == b"IEND":
+            break
+        num_packed += kind in _PNG_PACKED
         if num_chunks > MAX_PNG_CHUNKS or num_packed > MAX_PNG_PACKED:
             raise UnreadablePictureError(
                 f"The PNG picture has more than {MAX_PNG_CHUNKS:,} chunks, or {MAX_PNG_PACKED} packed texts and colour "
@@ -365,10 +371,13 @@ def _count_jpeg_scans(content: bytes) -> int:
     if num_scans <= 1:
         return num_scans  # these two bytes may stand elsewhere too, so only a larger number needs a closer look
     num_scans = 0
-    while (found := _JPEG_MARKER.search(content, position)) and found[0] != _JPEG_END:
+    # The decoder passes over an end that comes before any scan, too.
+    while (found := _JPEG_MARKER.search(content, position)) and not (num_scans and found[0] == _JPEG_END):
         num_scans += found[0] == _JPEG_SCAN
-        # Every segment but the end says how long it is; after a scan's header its data run to the next marker.
-        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+        position = found.end()
+        if found[0] not in (_JPEG_START, _JPEG_END):
+            # A segment says how long it is; after a scan's header its data run to the next marker.
+            position += int.from_bytes(content[position : position + 2])
     return num_scans
 
 

@@ -243,9 +243,9 @@ def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.
     assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
 
-@pytest.mark.parametrize(("is_learnt", "hours"), [(True, "6 hours"), (False, "1 hours")])
+@pytest.mark.parametrize(("is_learnt", "expected"), [(True, "until 6 hours have passed"), (False, "trained no model")])
 def test_labels_that_trickle_in_start_no_run_each(
-    places: Places, instance: dg.DagsterInstance, face: bytes, is_learnt: bool, hours: str
+    places: Places, instance: dg.DagsterInstance, face: bytes, is_learnt: bool, expected: str
 ) -> None:
     """They wait some hours for each other, but do not hold up a delivery that nothing has learnt from yet."""
     put(places, face)
@@ -253,7 +253,7 @@ def test_labels_that_trickle_in_start_no_run_each(
     if is_learnt:
         report_event(instance, "trained_cnn", {"folder_signature": json.loads(cursor)["signature"]})
     put(places, face, "feedback/1.jpg")
-    assert f"until {hours} have passed" in why(tick(new_images_sensor, places, instance, cursor))
+    assert expected in why(tick(new_images_sensor, places, instance, cursor))
 
     put(places, face, "b.jpg")
     assert len(tick(new_images_sensor, places, instance, cursor).run_requests) == 1
@@ -292,6 +292,24 @@ def test_the_hour_counts_from_the_end_of_a_run(
         assert expected in why(later)
         put(places, face, "b.jpg")
         assert len(tick(new_images_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
+
+
+def test_a_run_that_somebody_cancelled_is_started_by_no_sensor(
+    places: Places, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """Whichever of them asked for it, or a person did."""
+    from emotion_assets.definitions import defs
+
+    put(places, face)
+    report_event(instance, "drift_report", INCIDENT)
+    cursor = tick(new_images_sensor, places, instance).cursor
+    drift_cursor = tick(drift_sensor, places, instance).cursor
+    run = instance.create_run_for_job(defs.resolve_job_def("retrain"), status=dg.DagsterRunStatus.STARTED)
+    instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_CANCELED.value, "retrain"), run.run_id)
+    unasked = json.dumps(json.loads(cursor) | {"signature": "", "at": 0})
+
+    for sensor, kept in ((new_images_sensor, cursor), (new_images_sensor, unasked), (drift_sensor, drift_cursor)):
+        assert "was cancelled" in why(tick(sensor, places, instance, kept))
 
 
 def test_a_schedule_does_not_pile_up_runs() -> None:

@@ -221,10 +221,11 @@ def test_decode_refuses_too_many_bytes() -> None:
         decode_picture(b"\xff\xd8\xff" + bytes(images.MAX_PICTURE_BYTES))
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png_header(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -249,6 +250,20 @@ def test_decode_refuses_progressive_bombs() -> None:
 
     with pytest.raises(UnreadablePictureError, match="scans"):
         decode_picture(bomb)
+
+
+def test_decode_counts_scans_behind_an_early_end() -> None:
+    """The decoder reads on behind an end that comes before any scan, and so must whoever counts."""
+    content = encode(gradient(), "JPEG")
+    bomb = content[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00" * 200 + content[-2:]
+
+    with pytest.raises(UnreadablePictureError):
+        decode_picture(b"\xff\xd8\xff\xd9" + bomb)
+
+
+def test_decode_does_not_mind_what_hangs_behind_a_png() -> None:
+    """Recovered files are padded with zeros."""
+    assert difference(decode_picture(encode(gradient(), "PNG") + bytes(500_000)).pixels, REFERENCE) == 0
 
 
 def test_decode_counts_scans_behind_marks_that_stand_alone() -> None:
@@ -350,8 +365,11 @@ def test_decode_refuses_heads_that_take_long_to_read(segments: bytes) -> None:
         decode_picture(jpeg_with_head(segments * 3000))
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+@pytest.mark.parametrize("mark", [b"\xff\xd9", b"\xff\xd8", b"\xff\xf0", b"\xff\xc8"])
+def test_no_mark_hides_the_rest_of_a_head(mark: bytes) -> None:
+    """Pillow reads on behind marks that stand alone, so what follows is looked at, too."""
+    with pytest.raises(UnreadablePictureError, match="takes too long to read"):
+        decode_picture(jpeg_with_head(mark + b"\xff\xfe\x00\x02" * 3000))
 
 
 @pytest.mark.parametrize("is_behind", [False, True], ids=["before", "behind"])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.errors import UnreadablePictureError, UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.data import reading
 from emotion_assets.steps.data.catalogue import STORE_NAME, StockReport, take_stock
@@ -376,6 +376,49 @@ def test_another_decoder_reads_everything_anew(raw: Path, monkeypatch: pytest.Mo
     assert (other.num_decoded, again.num_decoded) == (15, 0)
     assert other.fingerprint != first.fingerprint
     assert (raw.parent / "catalogue" / "pixels.bin").stat().st_size == 2 * size_bytes
+
+
+def test_another_decoder_may_refuse_half_of_a_pair(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other half goes on alone."""
+    path = next(raw.glob("Happy/*.jpg"))
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path.with_suffix(".png"))
+    _, before = stock(raw)
+    assert before["near_duplicate_group"].notna().sum() == 2
+    for module in ("store", "reading"):
+        monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newer")
+    real = reading.decode_picture
+
+    def stricter(content: bytes) -> object:
+        if content.startswith(b"\x89PNG"):
+            raise UnreadablePictureError("no longer")
+        return real(content)
+
+    monkeypatch.setattr(reading, "decode_picture", stricter)
+
+    _, after = stock(raw)
+
+    assert after["is_accepted"].sum() == 15
+    assert after["near_duplicate_group"].isna().all()
+
+
+def test_what_cannot_be_read_anew_is_left_out(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that nobody may read, after the decoder has changed: its pixels are of another time."""
+    stock(raw)
+    for module in ("store", "reading"):
+        monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newer")
+    real_scandir = os.scandir
+
+    def fail(path: object) -> object:
+        if isinstance(path, bytes) and path.endswith(b"/Sad"):
+            raise PermissionError(13, "Permission denied")
+        return real_scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("emotion_assets.steps.data.folder.os.scandir", fail)
+    report, table = stock(raw)
+
+    assert (report.num_removed, table["is_accepted"].sum()) == (3, 12)
+    with Store(raw.parent / "catalogue" / STORE_NAME) as store:
+        assert not store.is_outdated()
 
 
 def test_a_store_of_older_code_is_brought_up_to_date(raw: Path) -> None:

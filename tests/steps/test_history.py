@@ -90,6 +90,15 @@ def test_torn_lines_are_counted(log_dir: Path) -> None:
     assert (compacted.num_new_records, compacted.num_torn_lines) == (14, 1)
 
 
+def test_an_empty_segment_holds_up_nothing(log_dir: Path) -> None:
+    """A power cut may leave one; the hours behind it are compacted all the same."""
+    (log_dir / "2026-01-01" / "20260101T080000000000-host-9.jsonl").touch()
+
+    compacted = compact_log(log_dir, NOW)
+
+    assert (compacted.num_segments, compacted.num_new_records) == (4, 15)
+
+
 def test_nothing_to_do(tmp_path: Path) -> None:
     """A service that never answered leaves nothing to compact."""
     assert compact_log(tmp_path, NOW).num_hours == 0

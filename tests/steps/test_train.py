@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.steps.training.calibration import fit_temperature
+from emotion_assets.steps.training.calibration import fit_temperature, least_log_loss_temperature, logits_of
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
 from emotion_assets.steps.training.lightning_parts import EmotionModule, WholeCheckpoints, one_cycle, side_at
 from emotion_assets.steps.training.network import EmotionNet
@@ -168,7 +168,8 @@ def test_a_teacher_is_a_network_of_the_same_kind_from_plain_labels(drawn_root: P
     plain = dataclasses.replace(config, num_teachers=0, label_smoothing=0.0, seed=config.seed + 1_000_000)
     alone = train(drawn_root / "splits", tmp_path / "alone", plain)
 
-    assert float(teacher.pop("temperature")) == pytest.approx(alone.temperature)
+    temperature = least_log_loss_temperature(logits_of(alone.network, alone.val), alone.val.class_indices)
+    assert float(teacher.pop("temperature")) == pytest.approx(temperature)
     assert all(torch.equal(teacher[name], value) for name, value in alone.network.state_dict().items())
 
 
@@ -306,6 +307,28 @@ def test_fit_temperature_recovers_overconfidence() -> None:
     truth = np.array([rng.choice(5, p=p) for p in softmax(logits, axis=1)])
 
     assert fit_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)
+    assert least_log_loss_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)
+
+
+def test_answers_are_as_sure_as_they_are_right() -> None:
+    """Also where no temperature makes every confidence right, as with answers that are now too sure, now too modest."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (4000, 5)).astype(np.float32)
+    truth = np.array([rng.choice(5, p=p) for p in softmax(logits, axis=1)])
+    uneven = logits * np.where(np.arange(4000) % 2, 4, 0.5).astype(np.float32)[:, None]
+
+    confidence = softmax(uneven / fit_temperature(uneven, truth), axis=1).max(axis=1)
+
+    assert confidence.mean() == pytest.approx((uneven.argmax(axis=1) == truth).mean(), abs=1e-3)
+
+
+@pytest.mark.parametrize(("num_right", "expected"), [(0, 10), (5, 0.1)])
+def test_a_temperature_has_its_limits(num_right: int, expected: float) -> None:
+    """A network that is never right cannot be modest enough, one of hardly any logits not sure enough."""
+    truth = np.zeros(5, dtype=np.int64)
+    logits = np.eye(5, dtype=np.float32)[np.full(5, 0 if num_right else 1)] * (1e-3 if num_right else 1e3)
+
+    assert fit_temperature(logits, truth) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("num_faces", [10, 60, 2000])

@@ -172,7 +172,8 @@ class Store:
     def drop_others(self, batches: Iterable[Iterable[bytes]], unseen: Collection[bytes] = ()) -> int:
         """Drop every file whose path is not in `batches`, and return how many they were.
 
-        What lies in the folders `unseen`, which may fill up while `batches` is read, stays: nobody could look there.
+        What lies in the folders `unseen`, which may fill up while `batches` is read, stays if this decoder has read
+        it: nobody could look there.
         """
         with self.transaction():
             self._connection.execute("CREATE TEMP TABLE present (path BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -182,8 +183,9 @@ class Store:
                 )
             for folder in unseen:
                 self._connection.execute(
-                    "INSERT OR IGNORE INTO temp.present SELECT path FROM files WHERE substr(path, 1, ?) = ?",
-                    (len(folder) + 1, folder + b"/"),
+                    "INSERT OR IGNORE INTO temp.present SELECT path FROM files JOIN contents USING (content_id)"
+                    " WHERE substr(path, 1, ?) = ? AND decoder = ?",
+                    (len(folder) + 1, folder + b"/", DECODER_VERSION),
                 )
             num_removed = self._connection.execute(
                 "DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.present)"
@@ -300,13 +302,20 @@ class Store:
             )
 
     def pairs(self) -> npt.NDArray[np.int64]:
-        """Return all near-duplicate pairs as int64 (pair, 2) of content ids."""
-        rows = self._connection.execute("SELECT first_id, second_id FROM pairs").fetchall()
+        """Return the near-duplicate pairs of accepted contents, with or without files, as int64 (pair, 2) of ids."""
+        rows = self._connection.execute(
+            "SELECT first_id, second_id FROM pairs JOIN contents a ON a.content_id = first_id"
+            " JOIN contents b ON b.content_id = second_id WHERE a.descriptor IS NOT NULL AND b.descriptor IS NOT NULL"
+        ).fetchall()
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
     def num_pairs(self) -> int:
-        """Return how many pairs of near-duplicates there are."""
-        return int(self._connection.execute("SELECT count(*) FROM pairs").fetchone()[0])
+        """Return how many pairs of near-duplicates there are among the contents of files."""
+        query = (
+            "SELECT count(*) FROM pairs WHERE first_id IN (SELECT content_id FROM files)"
+            " AND second_id IN (SELECT content_id FROM files)"
+        )
+        return int(self._connection.execute(query).fetchone()[0])
 
     def path_of(self, content_id: int) -> bytes:
         """Return the path of a file with this content, relative to raw/; empty if there is none any more."""

@@ -18,7 +18,7 @@ import pandas as pd
 
 from emotion_assets.core.data_root import DAYS
 from emotion_assets.core.files import write_atomically
-from emotion_assets.steps.drift.predictions import HISTORY_NAME, parts_of
+from emotion_assets.steps.drift.predictions import COLUMNS, HISTORY_NAME, parts_of
 
 _SEGMENT: Final = re.compile(r"(\d{8}T\d{2})\d{4}.*\.jsonl")
 # A writer may hold a last batch for a moment when the hour ends.
@@ -52,7 +52,7 @@ def compact_log(predictions_dir: Path, now: datetime | None = None) -> Compacted
     num_records = num_torn = 0
     for hour, paths in sorted(hours.items()):
         target = predictions_dir / HISTORY_NAME / f"{hour[:4]}-{hour[4:6]}-{hour[6:8]}" / f"{hour[9:]}.parquet"
-        parts = list(parts_of(target)) if target.exists() else []
+        parts = [pd.DataFrame(columns=list(COLUMNS)), *(parts_of(target) if target.exists() else ())]
         for path in paths:
             rows = list(parts_of(path))
             num_records += sum(map(len, rows))

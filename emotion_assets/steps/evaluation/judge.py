@@ -117,7 +117,10 @@ def _judge(
         # It serves: held against itself it could only be refused, or lose the reason for which a person accepted it.
         decision = accepted
     elif answers.version in registry.rolled_back():
-        refusal = f"{answers.version} was rolled back by a person. Train anew, or force it with a reason."
+        refusal = (
+            f"{answers.version} was rolled back by a person. Train with another seed or other data, or force it with a "
+            "reason."
+        )
         decision = dataclasses.replace(decision, is_accepted=False, reasons=[refusal, *decision.reasons])
     if champion is None and champion_version is not None:
         # Only a person brings it this far, so the reason is kept whatever the floors say.

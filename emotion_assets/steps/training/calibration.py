@@ -7,13 +7,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from emotion_assets.steps.data.split import Split
 from emotion_assets.steps.training.network import EmotionNet, prepare
 
 _BATCH: Final = 512
+_LOG_TEMPERATURES: Final = (-2.3, 2.3)
 
 
 def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
@@ -26,22 +27,54 @@ def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[np.int64]) -> float:
-    """Return the temperature, 0.1 to 10, that makes the log loss smallest (Guo et al. 2017).
+    """Return the temperature, 0.1 to 10, with which answers are on average as sure as they are right.
 
-    The labels keep a doubt that shrinks with their number, as if each emotion had been seen once more (Platt 1999,
-    "Probabilistic outputs for support vector machines"): a few dozen faces, all answered rightly, are no proof that
-    nothing can go wrong.
+    People read the probability of the answer, so that is what is made honest. The temperature of the least log loss
+    (Guo et al. 2017) leaves networks of smoothed labels surer than they are right, on the very faces that it was fitted
+    to; `docs/log.md` has the comparison.
 
     Args:
         logits: float (picture, emotion).
         class_indices: int (picture,).
     """
     num_pictures, num_classes = logits.shape
-    doubt = num_classes / (num_pictures + num_classes)
+    doubt = _doubt(num_pictures, num_classes)
+    share_right = float((logits.argmax(axis=1) == class_indices).mean())
+    wanted: float = (1 - doubt) * share_right + doubt / num_classes
+
+    def surplus(log_temperature: float) -> float:
+        probabilities: npt.NDArray[np.float64] = softmax(logits / np.exp(log_temperature), axis=1)
+        return float(probabilities.max(axis=1).mean()) - wanted
+
+    low, high = _LOG_TEMPERATURES
+    # The hotter, the less sure; at an end where that is still not enough, there is no more to be had.
+    if surplus(low) <= 0:
+        return float(np.exp(low))
+    return float(np.exp(high if surplus(high) >= 0 else float(brentq(surplus, low, high))))
+
+
+def least_log_loss_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[np.int64]) -> float:
+    """Return the temperature, 0.1 to 10, that makes the log loss smallest (Guo et al. 2017): that of a teacher.
+
+    Args:
+        logits: float (picture, emotion).
+        class_indices: int (picture,).
+    """
+    num_pictures, num_classes = logits.shape
+    doubt = _doubt(num_pictures, num_classes)
 
     def log_loss(log_temperature: float) -> float:
         scaled: npt.NDArray[Any] = log_softmax(logits / np.exp(log_temperature), axis=1)
         labelled = scaled[np.arange(num_pictures), class_indices].mean()
         return -float((1 - doubt) * labelled + doubt * scaled.mean())
 
-    return float(np.exp(minimize_scalar(log_loss, bounds=(-2.3, 2.3), method="bounded").x))
+    return float(np.exp(minimize_scalar(log_loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
+
+
+def _doubt(num_pictures: int, num_classes: int) -> float:
+    """Return the share of doubt in the labels: as if each emotion had been seen once more.
+
+    It shrinks with their number (Platt 1999, "Probabilistic outputs for support vector machines"): a few dozen faces,
+    all answered rightly, are no proof that nothing can go wrong.
+    """
+    return num_classes / (num_pictures + num_classes)

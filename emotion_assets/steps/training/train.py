@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -19,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_drafts, write_atomically
 from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
-from emotion_assets.steps.training.calibration import fit_temperature, logits_of
+from emotion_assets.steps.training.calibration import fit_temperature, least_log_loss_temperature, logits_of
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.lightning_parts import (
     AveragedWeights,
@@ -159,7 +161,14 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
         log(f"{title} is finished already")
     else:
         its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
-        trained = _fit(its_run, own, (), lambda line: log(f"{title}: {line}"), num_sharing=config.num_teachers + 1)
+        trained = _fit(
+            its_run,
+            own,
+            (),
+            lambda line: log(f"{title}: {line}"),
+            num_sharing=config.num_teachers + 1,
+            calibrate=least_log_loss_temperature,  # that is how its answers are learnt
+        )
         if is_first_process():
             weights = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
             write_atomically(
@@ -185,6 +194,7 @@ def _fit(
     log: Callable[[str], None],
     *,
     num_sharing: int | None = None,
+    calibrate: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], float] = fit_temperature,
 ) -> TrainedNetwork:
     """Train one network, one of `num_sharing` that share the time; by default of its teachers and itself."""
     _seed(config)
@@ -197,7 +207,7 @@ def _fit(
     resumed_from_epoch = _carry_out(run, run.run_dir(config), config, module, log)
     return TrainedNetwork(
         network=network,
-        temperature=fit_temperature(logits_of(network, run.val), run.val.class_indices),
+        temperature=calibrate(logits_of(network, run.val), run.val.class_indices),
         pose=None,
         data_fingerprint=run.fingerprint,
         config=config,
