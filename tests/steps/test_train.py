@@ -385,8 +385,11 @@ def test_equal_inputs_train_no_second_time(drawn_root: Path, tmp_path: Path) -> 
         return train_bundle(*places, preset="quick", overrides=choices, code_version="x", log=lines.append)
 
     first = bundle()
+    (run_dir,) = (tmp_path / "work").iterdir()
+    (run_dir / "last.ckpt").write_bytes(b"of a run that was killed before it had tidied up")
     same = bundle()
     assert same == first
+    assert not (run_dir / "last.ckpt").exists()
     assert "Nothing has changed since" in lines[-1]
     other = bundle(seed=1)
     back = bundle()

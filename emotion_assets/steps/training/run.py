@@ -44,6 +44,8 @@ def train_bundle(
     # Two runs at once would share cores and checkpoints; the second waits.
     with locked(models_dir / ".training.lock"):
         if equal := _equal_bundle(splits_dir, models_dir, config, code_version):
+            # It may have been killed when its bundle was written, and before it had tidied up.
+            discard_run(work_dir / run_key(read_manifest(equal).data_fingerprint, config, code_version))
             log(f"Nothing has changed since {equal.name} was trained: it stays. Another seed trains another model.")
             return equal
         if config.devices > 1:
