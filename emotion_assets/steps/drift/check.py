@@ -119,7 +119,7 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
     window = _window(verdict, source, current, before, is_new=is_new)
     report_dir = new_report_dir(places.reports_dir)
     atypical: list[Path] = []
-    requested = None
+    queue_problem = None
     if source.kind == "predictions":
         performance = labelled_performance(requests(places.reports_dir, version), places.feedback_dir)
         window = dataclasses.replace(window, performance=performance)
@@ -129,6 +129,8 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         if window.is_incident:
             requested = label_request(current, is_odd, places.predictions_dir)
             write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
+            # Before the verdict: whoever reads of an incident finds what it asks for.
+            queue_problem = _queue(requested, places.feedback_dir, version)
     html_path = write_drift_report(report_dir, current, reference, verdict, source, window, atypical)
     return DriftCheck(
         verdict,
@@ -137,7 +139,7 @@ def check_drift(bundle_dir: Path, places: DriftPlaces) -> DriftCheck:
         report_dir,
         html_path,
         told_by=frozenset(told_by(places.reports_dir, version) if window.is_incident and not window.is_opened else ()),
-        queue_problem=None if requested is None else _queue(requested, places.feedback_dir, version),
+        queue_problem=queue_problem,
     )
 
 
