@@ -54,7 +54,8 @@ drift-ui: $(READY) ## the history of drift reports, on port 3003
 
 serve: $(READY) ## the accepted model on port 3001
 	@# By its folder: by its name, BentoML would take this checkout's code for the part that has the same name.
-	bento=$$($(BIN)/bentoml get emotion_service:latest -o path) && \
+	@# BentoML's own command for that breaks long paths into lines.
+	bento=$$($(BIN)/python -c "import bentoml; print(bentoml.get('emotion_service:latest').path)") && \
 	$(BIN)/bentoml serve "$$bento" --host 127.0.0.1 --port 3001
 
 container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
