@@ -15,7 +15,7 @@ from emotion_assets.assets.drift import drift_report
 from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, latest_metadata
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
-from emotion_assets.automation.runs import latest_run, unfinished_runs
+from emotion_assets.automation.runs import latest_training, trains, unfinished_runs
 from emotion_assets.resources import Automation, Places
 from emotion_assets.steps.data.folder import folder_signature
 from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
@@ -74,11 +74,15 @@ def new_images_sensor(
     memory = _Memory.of(context).having_seen(signature)
     cooldown_seconds = 0
     if memory.own == own and memory.signature != signature:
-        if memory.learnt == learnt:
-            # The run for these photographs taught nothing; labels that came since must not start one each.
-            memory = dataclasses.replace(memory, signature=signature)
-        else:
+        # Only labels came since, which must not start a run each.
+        run = latest_training(context.instance)
+        is_success = run is not None and run.dagster_run.status == dg.DagsterRunStatus.SUCCESS
+        if memory.learnt != learnt or (is_success and _end_of(run) > memory.at):
             cooldown_seconds = COOLDOWN_SECONDS
+            memory = dataclasses.replace(memory, at=max(memory.at, _end_of(run)))
+        else:
+            # The run for the photographs before them taught nothing.
+            memory = dataclasses.replace(memory, signature=signature)
     wanted = dataclasses.replace(memory, own=own, learnt=learnt)
     return _request(context, automation, memory, wanted, {"trigger": "new_images"}, cooldown_seconds)
 
@@ -135,14 +139,14 @@ def _why_not(
             f"Files are coming or going: raw/ has looked as it does for {now - memory.since:.0f} s; "
             f"waiting for {quiet_seconds:g} s of quiet."
         )
-    if any(_trains(run) for run in unfinished_runs(context.instance)):
+    if any(trains(run) for run in unfinished_runs(context.instance)):
         return "A retrain run is queued or running; what is new is taken after it."
-    run = latest_run(context.instance, retrain.name)
+    run = latest_training(context.instance)
     # Whoever started it: what it took in is what lies there now.
     is_tried = run is not None and run.create_timestamp.timestamp() >= memory.since
     if run and is_tried and run.dagster_run.status == dg.DagsterRunStatus.CANCELED:
         return "The run for these files was cancelled. Start the job retrain by hand, or wait for other files."
-    waited_seconds = now - max(memory.at, (run.end_time or 0.0) if run else 0.0)
+    waited_seconds = now - max(memory.at, _end_of(run))
     if (is_tried or memory.signature == memory.seen) and 0 <= waited_seconds < RETRY_SECONDS:
         return (
             f"A run for these files was requested or ended {waited_seconds / 60:.0f} minutes ago and trained no model "
@@ -150,18 +154,16 @@ def _why_not(
         )
     if 0 <= now - memory.at < cooldown_seconds:
         return (
-            f"A run was requested {(now - memory.at) / 60:.0f} minutes ago; the next one waits until "
+            f"A run was requested or ended {(now - memory.at) / 60:.0f} minutes ago; the next one waits until "
             f"{cooldown_seconds / 3600:.0f} hours have passed."
         )
     return None
 
 
+def _end_of(run: dg.RunRecord | None) -> float:
+    return (run.end_time or 0.0) if run else 0.0
+
+
 def _learnt(context: dg.SensorEvaluationContext) -> str:
     """Return how `raw/` looked to the ingest that the newest model goes back to; empty if that is not known."""
     return ingested_as(context.instance, trained_cnn.key).get(SIGNATURE_NAME, "")
-
-
-def _trains(run: dg.DagsterRun) -> bool:
-    # From the UI assets are materialized in a job without a name of ours; without a selection it is all of them.
-    is_of_ui = run.job_name.startswith("__ASSET_JOB")
-    return run.job_name == retrain.name or (is_of_ui and trained_cnn.key in (run.asset_selection or {trained_cnn.key}))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,12 @@ MAX_JPEG_SEGMENTS: Final = 2000
 MAX_JPEG_EXIF_PARTS: Final = 256
 MAX_JPEG_FILLING_BYTES: Final = 100_000
 
+# Each strip and tile of a TIFF is a step of Python, and so is each component of a JPEG's frame.
+MAX_TIFF_PARTS: Final = 20_000
+MAX_TIFF_ENTRIES: Final = 4_000
+_QUICK_TIFF_PARTS: Final = 256
+MAX_JPEG_FRAME_BYTES: Final = 8 + 4 * 3
+
 # Chunks cost a step of Python each, and packed ones up to a megabyte, however small they are.
 MAX_PNG_CHUNKS: Final = 20_000
 MAX_PNG_PACKED: Final = 16
@@ -91,6 +98,7 @@ _QUICK_PIXELS: Final = 250_000
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 # Pillow, which reads the head, takes more of them for standing alone, and reads on behind an end without a scan.
 _JPEG_HEAD_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd9\xf0-\xfd\xff]")
+_JPEG_FRAME: Final = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
 _JPEG_START: Final = b"\xff\xd8"
 _JPEG_SCAN: Final = b"\xff\xda"
 _JPEG_END: Final = b"\xff\xd9"
@@ -100,6 +108,9 @@ _TIFF_PHOTOMETRIC: Final = 262
 _TIFF_STRIPS: Final = 273
 _TIFF_SAMPLES: Final = 277
 _TIFF_TILE_SIDES: Final = (322, 323)
+_TIFF_TILES: Final = 324
+# Of bits, offsets, samples, byte counts and what extra samples mean: what the decoder goes through one by one.
+_TIFF_LISTS: Final = frozenset({258, 273, 279, 324, 325, 338, 339})
 _WHITE_IS_ZERO: Final = 0
 _USUAL_TILE_PIXELS: Final = 1024 * 1024
 
@@ -243,6 +254,8 @@ def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried:
         raise SlowPictureError
     if signature == "JPEG":
         _check_jpeg_head(content)
+    if signature == "TIFF" and _num_tiff_parts(content) > _QUICK_TIFF_PARTS and is_hurried:
+        raise SlowPictureError
     if signature == "PNG" and _num_packed_chunks(content) > _QUICK_PNG_PACKED and is_hurried:
         raise SlowPictureError
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -283,21 +296,51 @@ def _check_header(image: Image.Image, signature: str) -> None:
 
 def _check_jpeg_head(content: bytes) -> None:
     """Refuse what takes long to read before a single pixel is decoded."""
-    num_segments = num_filling = 0
+    num_segments = num_filling = num_frames = 0
     position = 2
     while (found := _JPEG_HEAD_MARKER.search(content, position)) and found[0] != _JPEG_SCAN:
         num_segments += 1
         num_filling += found.start() - position
-        if num_segments > MAX_JPEG_SEGMENTS:
+        length = int.from_bytes(content[found.end() : found.end() + 2])
+        if _JPEG_FRAME.fullmatch(found[0]):
+            num_frames += 1 if length <= MAX_JPEG_FRAME_BYTES else 2
+        if num_segments > MAX_JPEG_SEGMENTS or num_frames > 1:
             break
-        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+        position = found.end() + length
     num_filling += (found.start() if found else len(content)) - position
     num_exif_parts = content.count(b"Exif\0\0", 0, position)
-    if num_segments > MAX_JPEG_SEGMENTS or num_filling > MAX_JPEG_FILLING_BYTES or num_exif_parts > MAX_JPEG_EXIF_PARTS:
+    if (
+        num_segments > MAX_JPEG_SEGMENTS
+        or num_frames > 1
+        or num_filling > MAX_JPEG_FILLING_BYTES
+        or num_exif_parts > MAX_JPEG_EXIF_PARTS
+    ):
         raise UnreadablePictureError(
-            f"The JPEG picture's head has {num_segments:,} segments or more, {num_exif_parts:,} of them EXIF, and "
-            f"{num_filling:,} bytes between them, which takes too long to read. Save it anew without metadata."
+            f"The JPEG picture's head has {num_segments:,} segments or more, {num_exif_parts:,} of them EXIF, "
+            f"{num_filling:,} bytes between them, or several frames, which takes too long to read. Save it anew "
+            "without metadata."
         )
+
+
+def _num_tiff_parts(content: bytes) -> int:
+    """Return the length of the longest list in a TIFF's first directory; Pillow makes an object of each entry."""
+    order: Literal["little", "big"] = "little" if content[:1] == b"I" else "big"
+    is_big = content[2:4] in (b"+\0", b"\0+")
+    # Bytes of an address, of the number of entries, of an entry, and within that of its count.
+    address, number, entry, count = (8, 8, 20, 8) if is_big else (4, 2, 12, 4)
+    directory = int.from_bytes(content[address : 2 * address], order)
+    num_entries = int.from_bytes(content[directory : directory + number], order)
+    longest = 0
+    for place in range(min(num_entries, MAX_TIFF_ENTRIES + 1)):
+        position = directory + number + place * entry
+        if int.from_bytes(content[position : position + 2], order) in _TIFF_LISTS:
+            longest = max(longest, int.from_bytes(content[position + 4 : position + 4 + count], order))
+    if num_entries > MAX_TIFF_ENTRIES or longest > MAX_TIFF_PARTS:
+        raise UnreadablePictureError(
+            f"The TIFF picture has {num_entries:,} entries, and lists of up to {longest:,} parts, which takes too long "
+            "to read. Save it anew."
+        )
+    return longest
 
 
 def _num_packed_chunks(content: bytes) -> int:
@@ -332,14 +375,20 @@ def _check_tiff(image: Image.Image) -> None:
     The decoder takes memory for a whole tile, whatever part of it is picture.
     """
     tags, num_pixels = getattr(image, "tag_v2", {}), image.width * image.height
-    across, down = (int(tags.get(tag, 0)) for tag in _TIFF_TILE_SIDES)
+    across, down = (max(1, int(tags.get(tag, 1))) for tag in _TIFF_TILE_SIDES)
     if across * down > max(2 * num_pixels, _USUAL_TILE_PIXELS):
         raise UnreadablePictureError(
             f"The TIFF picture of {num_pixels:,} pixels lies in tiles of {across:,} × {down:,}. "
             "Save it anew without tiles."
         )
+    samples = int(tags.get(_TIFF_SAMPLES, 1))
+    num_tiles = len(tags.get(_TIFF_TILES, ()))
+    if num_tiles > math.ceil(image.width / across) * math.ceil(image.height / down) * samples:
+        raise UnreadablePictureError(
+            f"The TIFF picture of {image.width:,} × {image.height:,} pixels lies in {num_tiles:,} tiles. Save it anew."
+        )
     num_strips = len(tags.get(_TIFF_STRIPS, ()))
-    if num_strips > image.height * int(tags.get(_TIFF_SAMPLES, 1)):
+    if num_strips > image.height * samples:
         raise UnreadablePictureError(
             f"The TIFF picture of {image.height:,} rows lies in {num_strips:,} strips. Save it anew."
         )

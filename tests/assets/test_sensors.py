@@ -259,6 +259,20 @@ def test_labels_that_trickle_in_start_no_run_each(
     assert len(tick(new_images_sensor, places, instance, cursor).run_requests) == 1
 
 
+def test_a_run_of_the_ui_that_somebody_cancelled_is_not_started_again(
+    places: Places, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """It has another name, and trains the same."""
+    from emotion_assets.definitions import defs
+
+    put(places, face)
+    cursor = json.dumps(json.loads(tick(new_images_sensor, places, instance).cursor) | {"signature": "", "at": 0})
+    run = instance.create_run_for_job(defs.resolve_job_def("__ASSET_JOB"), status=dg.DagsterRunStatus.STARTED)
+    instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_CANCELED.value, "__ASSET_JOB"), run.run_id)
+
+    assert "was cancelled" in why(tick(new_images_sensor, places, instance, cursor))
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [(dg.DagsterRunStatus.FAILURE, "trained no model"), (dg.DagsterRunStatus.CANCELED, "was cancelled")],

@@ -65,7 +65,7 @@ def tiff(tags: dict[int, int], data: bytes, num_strips: int = 1) -> bytes:
     tags = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1} | tags | {place: start, count: len(data)}
     lines = []
     for tag, value in sorted(tags.items()):
-        number = num_strips if tag in (273, 279) else 1
+        number = num_strips if tag in (place, count) else 1
         lines.append(struct.pack("<HHII", tag, 4, number, start + len(data) if number > 1 else value))
     head = b"II*\0" + struct.pack("<IH", 8, len(lines)) + b"".join(lines) + bytes(4)
     return head.ljust(start, b"\0") + data + struct.pack("<I", start) * num_strips * (num_strips > 1)
@@ -95,6 +95,38 @@ def test_decode_refuses_tiles_that_are_far_larger_than_the_picture() -> None:
     assert small.width_px == 64
     with pytest.raises(UnreadablePictureError, match="20,000 × 20,000"):
         decode_picture(tiff({259: 8, 322: 20_000, 323: 20_000}, zlib.compress(bytes(1000))))
+
+
+@pytest.mark.parametrize("is_tiled", [False, True])
+def test_decode_refuses_tiffs_of_very_many_parts(is_tiled: bool) -> None:
+    """Pillow makes an object of each before anything else is known: gigabytes for ten megabytes."""
+    sides = {322: 64, 323: 1} if is_tiled else {278: 1}
+    content = tiff(sides, bytes(64), num_strips=30_000)
+
+    with pytest.raises(UnreadablePictureError, match="takes too long to read"):
+        decode_picture(content)
+
+
+def test_decode_reads_no_tiff_of_many_parts_in_a_hurry() -> None:
+    """A step each, on the event loop."""
+    with pytest.raises(SlowPictureError):
+        decode_picture(tiff({278: 1}, bytes(64), num_strips=300), is_hurried=True)
+
+
+def test_decode_refuses_more_tiles_than_cover_the_picture() -> None:
+    """Each would be decoded."""
+    with pytest.raises(UnreadablePictureError, match="400 tiles"):
+        decode_picture(tiff({322: 64, 323: 1}, bytes(64), num_strips=400))
+
+
+def test_decode_refuses_heads_of_many_frames() -> None:
+    """Each may name thousands of components, which Pillow keeps."""
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 8 + 3 * 200, 8, 64, 64, 200) + b"\x01\x11\x00" * 200
+
+    with pytest.raises(UnreadablePictureError, match="several frames"):
+        decode_picture(jpeg_with_head(frame))
+    with pytest.raises(UnreadablePictureError, match="several frames"):
+        decode_picture(jpeg_with_head(b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 64, 64, 1) + b"\x01\x11\x00"))
 
 
 def test_decode_refuses_more_strips_than_rows() -> None:

@@ -116,6 +116,8 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
     (happy / "folder.jpg").mkdir()
     (happy / "coming.jpg.part").write_bytes(face[:100])
     (happy / ".coming.jpg.Xb3k").write_bytes(face)
+    (happy / ".thumbnails").mkdir()
+    (happy / ".thumbnails" / "a.jpg").write_bytes(face + b"small")
     (happy / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (raw / "Neutral").mkdir()
     (raw / "Neutral" / "x.jpg").write_bytes(face)
@@ -138,6 +140,7 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
         "Happy/giant.jpg": "picture_too_large",
         "Happy/coming.jpg.part": "unfinished_copy",
         "Happy/.coming.jpg.Xb3k": "system_file",
+        "Happy/.thumbnails": "system_file",
         "Happy/Thumbs.db": "system_file",
         "Neutral": "unknown_folder",
         "delivery.zip": "packed_archive",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 from collections import Counter
@@ -198,6 +199,28 @@ def test_pixels_of_another_decoder_are_not_trained_on(root: Path, monkeypatch: p
 
     take_stock(root / "raw", root / "catalogue")
     assert make_splits(root / "catalogue", root / "splits").num_new == 0
+
+
+def test_pictures_that_turn_out_alike_across_splits_do_not_block_everything(root: Path) -> None:
+    """Another decoder may see two as one photograph; both keep their split in the ledger, and the larger split gives."""
+    path = next((root / "raw").rglob("Happy/**/*.jpg"))
+    copy = path.with_suffix(".png")
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(copy)
+    take_stock(root / "raw", root / "catalogue")
+    make_splits(root / "catalogue", root / "splits")
+    ours, theirs = (hashlib.sha256(each.read_bytes()).hexdigest() for each in (path, copy))
+    ledger = root / "splits" / "ledger.csv"
+    lines = dict(line.split(",") for line in ledger.read_text().split())
+    assert lines[ours] == lines[theirs]
+    lines |= {ours: "train", theirs: "test"}
+    ledger.write_text("".join(f"{name},{split}\n" for name, split in lines.items()))
+
+    report = make_splits(root / "catalogue", root / "splits")
+
+    assert report.num_ties == 1
+    assert ours not in members(root)
+    assert members(root)[theirs] == "test"
+    assert not leaking_pairs([read_split(root / "splits", name) for name in SPLITS])
 
 
 def test_what_a_kill_left_is_removed(root: Path) -> None:

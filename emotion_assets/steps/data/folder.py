@@ -55,12 +55,12 @@ def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[_Looked | O
         for entry in entries:
             path = b"%b/%b" % (folder, entry.name)
             try:
-                if entry.is_dir(follow_symlinks=False):
+                if entry.name.startswith(b".") or entry.name.lower() in _SYSTEM_FILES:
+                    yield path, "system_file", "What is hidden is passed over: programs keep their own so, and drafts."
+                elif entry.is_dir(follow_symlinks=False):
                     yield from _walk_folder(root, path, label)
                 elif entry.name.lower().endswith(_UNFINISHED_SUFFIXES):
                     yield path, "unfinished_copy", "The name says that it is still being copied. It waits."
-                elif entry.name.startswith(b".") or entry.name.lower() in _SYSTEM_FILES:
-                    yield path, "system_file", "Hidden files are passed over: programs keep their own so, and drafts."
                 elif entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     yield SeenFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino), status

@@ -133,6 +133,7 @@ def compare_new_contents(store: Store) -> int:
     """
     if not store.has_uncompared():
         return 0
+    store.drop_outdated_pairs()
     ids, descriptors, is_compared = store.descriptors()
     try:
         pairs = similar_pairs(descriptors, is_compared, max_pairs=MAX_PAIRS - store.num_pairs())

@@ -139,6 +139,9 @@ def _deal(store: Store, ledger: dict[str, str]) -> Deal:
     newcomers, ties = assign(labels, neighbours, ledger)
     known = ledger | newcomers
     splits = {content_hash: known[content_hash] for content_hash in labels if content_hash in known}
+    apart = _torn_apart(splits, neighbours)
+    splits = {content_hash: split for content_hash, split in splits.items() if content_hash not in apart}
+    ties |= apart
     left_out = dict.fromkeys(conflicting, LABEL_CONFLICT) | dict.fromkeys(ties, TIES_SPLITS)
     return Deal(splits, labels, newcomers, left_out)
 
@@ -186,6 +189,19 @@ def _join_relatives(
                 progress = True
             elif splits:
                 left_out.add(newcomer)
+
+
+def _torn_apart(splits: dict[str, str], neighbours: dict[str, set[str]]) -> set[str]:
+    """Return what has to go because near-duplicates of it lie in another split; of two, that of the larger split.
+
+    No new picture is dealt so, but another decoder may find two alike that were not.
+    """
+    return {
+        content_hash
+        for content_hash, split in splits.items()
+        for other in neighbours.get(content_hash, ())
+        if other in splits and SPLITS.index(split) < SPLITS.index(splits[other])
+    }
 
 
 def _groups(members: list[str], neighbours: dict[str, set[str]]) -> list[list[str]]:

@@ -309,6 +309,13 @@ class Store:
         ).fetchall()
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
+    def drop_outdated_pairs(self) -> None:
+        """Remove the pairs of contents that are to be compared anew, because another decoder has read them."""
+        self._connection.execute(
+            "DELETE FROM pairs WHERE first_id IN (SELECT content_id FROM contents WHERE is_compared = 0)"
+            " OR second_id IN (SELECT content_id FROM contents WHERE is_compared = 0)"
+        )
+
     def num_pairs(self) -> int:
         """Return how many pairs of near-duplicates there are among the contents of files."""
         query = (
