@@ -214,7 +214,9 @@ class Store:
         """
         fresh = {content.content_hash: content for _, content in entries if content.is_fresh}
         pictures = {name: content.pixels for name, content in fresh.items() if content.pixels is not None}
-        first = int(self._connection.execute("SELECT coalesce(max(position) + 1, 0) FROM contents").fetchone()[0])
+        # As the index of positions answers it; an expression of it would look through all contents.
+        last = self._connection.execute("SELECT max(position) FROM contents WHERE position IS NOT NULL").fetchone()[0]
+        first = 0 if last is None else int(last) + 1
         self._pixel_file.write(first, list(pictures.values()))
         positions = {name: first + number for number, name in enumerate(pictures)}
         contents = (
