@@ -113,12 +113,12 @@ def _own_directory(given: str) -> str:
 
     Every service with the same BENTOML_HOME is given the same one, and empties it when it starts.
     """
-    parent = _process(os.getppid())
+    parent = _identity_of(os.getppid())
     if not parent:
         return given
     for path in Path(given).parent.glob(f"{Path(given).name}-*-*"):
         number = path.name.split("-")[-2]
-        if number.isdecimal() and path.name != f"{Path(given).name}-{_process(int(number))}":
+        if number.isdecimal() and path.name != f"{Path(given).name}-{_identity_of(int(number))}":
             shutil.rmtree(path, ignore_errors=True)
     own = f"{given}-{parent}"
     try:
@@ -128,7 +128,7 @@ def _own_directory(given: str) -> str:
     return own
 
 
-def _process(number: int) -> str:
+def _identity_of(number: int) -> str:
     """Return a process's number and start, which no later process has as well; empty if that cannot be known."""
     try:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()

@@ -11,11 +11,11 @@ from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, picture,
 from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.resources import Places, code_version
 from emotion_assets.steps.data.catalogue import take_stock
+from emotion_assets.steps.data.deal import SPLITS
 from emotion_assets.steps.data.folder import folder_signature
 from emotion_assets.steps.data.gallery import contact_sheet
 from emotion_assets.steps.data.split import (
     LEDGER_NAME,
-    SPLITS,
     leaking_pairs,
     make_splits,
     read_ledger,

@@ -33,15 +33,17 @@ class _Memory:
     """What a sensor keeps from one look to the next, as its cursor."""
 
     seen: str = ""
-    """The signature of `raw/` at the last look, and since when it has been that."""
+    """The signature of `raw/` at the last look."""
     since: float = 0.0
+    """Since when it has been that, in seconds since the epoch."""
     signature: str = ""
-    """The signature of the last request, when it was made, and what `own` was then."""
+    """The signature of `raw/` at the last request."""
     at: float = 0.0
+    """When that was made, in seconds since the epoch."""
     own: str = ""
-    """The signature without labels of the service's pictures."""
+    """The signature at the last request without labels of the service's pictures."""
     learnt: str = ""
-    """What the newest model was trained on then."""
+    """The signature that the newest model was trained on at the last request."""
 
     @classmethod
     def of(cls, context: dg.SensorEvaluationContext) -> Self:

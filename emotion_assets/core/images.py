@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 from PIL import Image, ImageChops
 
+from emotion_assets.core import picture_heads
 from emotion_assets.core.errors import (
     EmptyPictureError,
     PictureError,
@@ -28,6 +28,7 @@ from emotion_assets.core.errors import (
     UnreadablePictureError,
     UnsupportedFormatError,
 )
+from emotion_assets.core.picture_heads import PNG_MAGIC, count_jpeg_scans, has_quick_head
 
 # Pillow warns of odd metadata, which says nothing about the pixels; what matters is checked here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -41,8 +42,11 @@ MAX_PICTURE_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 20_000
 MIN_SIDE_PX: Final = 8
 
-DECODER_VERSION: Final = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode()).hexdigest()[:12]
-"""Changes whenever this module or Pillow does: pixels that another version read may differ from the service's."""
+_SOURCES: Final = (Path(__file__), Path(picture_heads.__file__))
+DECODER_VERSION: Final = hashlib.sha256(
+    b"".join(path.read_bytes() for path in _SOURCES) + PIL.__version__.encode()
+).hexdigest()[:12]
+"""Changes whenever the decoder's sources or Pillow do: what another version read may differ from the service's."""
 
 # Pillow's WebP decoder holds the canvas several times over: 15 bytes a pixel were measured.
 MAX_WEBP_PIXELS: Final = 12_000_000
@@ -53,31 +57,12 @@ MAX_JPEG_SCANS: Final = 100
 MAX_JPEG_SCAN_PIXELS: Final = 500_000_000
 MAX_JPEG_COEFFICIENT_BYTES: Final = 150_000_000
 
-# Pillow reads a head in steps of Python, and adds up the parts of EXIF one by one: 21 s for half a million of them.
-# EXIF of 10 MiB has 160 parts.
-MAX_JPEG_SEGMENTS: Final = 2000
-MAX_JPEG_EXIF_PARTS: Final = 256
-MAX_JPEG_FILLING_BYTES: Final = 100_000
-
-# Each strip and tile of a TIFF is a step of Python, and so is each component of a JPEG's frame.
-MAX_TIFF_PARTS: Final = 20_000
-MAX_TIFF_ENTRIES: Final = 4_000
-_QUICK_TIFF_PARTS: Final = 256
-MAX_JPEG_FRAME_BYTES: Final = 8 + 4 * 3
-
-# Chunks cost a step of Python each, and packed ones up to a megabyte, however small they are.
-MAX_PNG_CHUNKS: Final = 20_000
-MAX_PNG_PACKED: Final = 16
-_QUICK_PNG_PACKED: Final = 2
-_PNG_PACKED: Final = (b"iCCP", b"zTXt", b"iTXt")
-
 # Every other Pillow decoder stays off: EPS starts an interpreter, many are rarely fuzzed.
 # Phone pictures in MPO containers open as JPEG.
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
-    (_PNG_MAGIC, "PNG"),
+    (PNG_MAGIC, "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
@@ -93,24 +78,12 @@ _STRIP_PIXELS: Final = 1_000_000
 _QUICK_BYTES: Final = 128 * 1024
 _QUICK_PIXELS: Final = 250_000
 
-# Two bytes begin a segment, unless they are stuffing, a restart inside a scan's data, padding, or a mark of arithmetic
-# coding that stands alone.
-_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-# Pillow, which reads the head, takes more of them for standing alone, and reads on behind an end without a scan.
-_JPEG_HEAD_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd9\xf0-\xfd\xff]")
-_JPEG_FRAME: Final = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
-_JPEG_START: Final = b"\xff\xd8"
-_JPEG_SCAN: Final = b"\xff\xda"
-_JPEG_END: Final = b"\xff\xd9"
-
 _TIFF_BITS: Final = 258
 _TIFF_PHOTOMETRIC: Final = 262
 _TIFF_STRIPS: Final = 273
 _TIFF_SAMPLES: Final = 277
 _TIFF_TILE_SIDES: Final = (322, 323)
 _TIFF_TILES: Final = 324
-# Of bits, offsets, samples, byte counts and what extra samples mean: what the decoder goes through one by one.
-_TIFF_LISTS: Final = frozenset({258, 273, 279, 324, 325, 338, 339})
 _WHITE_IS_ZERO: Final = 0
 _USUAL_TILE_PIXELS: Final = 1024 * 1024
 
@@ -252,11 +225,7 @@ def _format_by_content(content: bytes) -> str:
 def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried: bool) -> GreyPicture:
     if is_hurried and len(content) > _QUICK_BYTES:
         raise SlowPictureError
-    if signature == "JPEG":
-        _check_jpeg_head(content)
-    if signature == "TIFF" and _num_tiff_parts(content) > _QUICK_TIFF_PARTS and is_hurried:
-        raise SlowPictureError
-    if signature == "PNG" and _num_packed_chunks(content) > _QUICK_PNG_PACKED and is_hurried:
+    if not has_quick_head(content, signature) and is_hurried:
         raise SlowPictureError
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
@@ -294,75 +263,6 @@ def _check_header(image: Image.Image, signature: str) -> None:
         )
 
 
-def _check_jpeg_head(content: bytes) -> None:
-    """Refuse what takes long to read before a single pixel is decoded."""
-    num_segments = num_filling = num_frames = 0
-    position = 2
-    while (found := _JPEG_HEAD_MARKER.search(content, position)) and found[0] != _JPEG_SCAN:
-        num_segments += 1
-        num_filling += found.start() - position
-        length = int.from_bytes(content[found.end() : found.end() + 2])
-        if _JPEG_FRAME.fullmatch(found[0]):
-            num_frames += 1 if length <= MAX_JPEG_FRAME_BYTES else 2
-        if num_segments > MAX_JPEG_SEGMENTS or num_frames > 1:
-            break
-        position = found.end() + length
-    num_filling += (found.start() if found else len(content)) - position
-    num_exif_parts = content.count(b"Exif\0\0", 0, position)
-    if (
-        num_segments > MAX_JPEG_SEGMENTS
-        or num_frames > 1
-        or num_filling > MAX_JPEG_FILLING_BYTES
-        or num_exif_parts > MAX_JPEG_EXIF_PARTS
-    ):
-        raise UnreadablePictureError(
-            f"The JPEG picture's head has {num_segments:,} segments or more, {num_exif_parts:,} of them EXIF, "
-            f"{num_filling:,} bytes between them, or several frames, which takes too long to read. Save it anew "
-            "without metadata."
-        )
-
-
-def _num_tiff_parts(content: bytes) -> int:
-    """Return the length of the longest list in a TIFF's first directory; Pillow makes an object of each entry."""
-    order: Literal["little", "big"] = "little" if content[:1] == b"I" else "big"
-    is_big = content[2:4] in (b"+\0", b"\0+")
-    # Bytes of an address, of the number of entries, of an entry, and within that of its count.
-    address, number, entry, count = (8, 8, 20, 8) if is_big else (4, 2, 12, 4)
-    directory = int.from_bytes(content[address : 2 * address], order)
-    num_entries = int.from_bytes(content[directory : directory + number], order)
-    longest = 0
-    for place in range(min(num_entries, MAX_TIFF_ENTRIES + 1)):
-        position = directory + number + place * entry
-        if int.from_bytes(content[position : position + 2], order) in _TIFF_LISTS:
-            longest = max(longest, int.from_bytes(content[position + 4 : position + 4 + count], order))
-    if num_entries > MAX_TIFF_ENTRIES or longest > MAX_TIFF_PARTS:
-        raise UnreadablePictureError(
-            f"The TIFF picture has {num_entries:,} entries, and lists of up to {longest:,} parts, which takes too long "
-            "to read. Save it anew."
-        )
-    return longest
-
-
-def _num_packed_chunks(content: bytes) -> int:
-    """Return how many chunks of a PNG picture are to be inflated beside its pixels; too many are refused."""
-    num_chunks = num_packed = 0
-    position = len(_PNG_MAGIC)
-    while position + 8 <= len(content):
-        num_chunks += 1
-        kind = content[position + 4 : position + 8]
-        if kind == b"IEND":
-            break
-        num_packed += kind in _PNG_PACKED
-        if num_chunks > MAX_PNG_CHUNKS or num_packed > MAX_PNG_PACKED:
-            raise UnreadablePictureError(
-                f"The PNG picture has more than {MAX_PNG_CHUNKS:,} chunks, or {MAX_PNG_PACKED} packed texts and colour "
-                "profiles, which takes too long to read. Save it anew without metadata."
-            )
-        # Length, type and checksum are twelve bytes.
-        position += 12 + int.from_bytes(content[position : position + 4])
-    return num_packed
-
-
 def _check_png(content: bytes) -> None:
     # Pillow's normal loading ignores the checksums of the pixel data; `verify` reads them all.
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
@@ -396,7 +296,7 @@ def _check_tiff(image: Image.Image) -> None:
 
 def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
     num_pixels = image.width * image.height
-    num_scans = _count_jpeg_scans(content)
+    num_scans = count_jpeg_scans(content)
     if num_scans > MAX_JPEG_SCANS or num_scans * num_pixels > MAX_JPEG_SCAN_PIXELS:
         raise UnreadablePictureError(
             f"The JPEG picture has {num_scans} scans over {num_pixels:,} pixels, which takes too long to decode. "
@@ -412,22 +312,6 @@ def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
                 f"The progressive JPEG picture needs {num_bytes:,} bytes to decode; at most "
                 f"{MAX_JPEG_COEFFICIENT_BYTES:,} are spent. Send a smaller copy, or save it as a baseline JPEG."
             )
-
-
-def _count_jpeg_scans(content: bytes) -> int:
-    """Count the scans of the picture itself: not those of a thumbnail inside it, nor of what hangs behind it."""
-    num_scans, position = content.count(_JPEG_SCAN), 2
-    if num_scans <= 1:
-        return num_scans  # these two bytes may stand elsewhere too, so only a larger number needs a closer look
-    num_scans = 0
-    # The decoder passes over an end that comes before any scan, too.
-    while (found := _JPEG_MARKER.search(content, position)) and not (num_scans and found[0] == _JPEG_END):
-        num_scans += found[0] == _JPEG_SCAN
-        position = found.end()
-        if found[0] not in (_JPEG_START, _JPEG_END):
-            # A segment says how long it is; after a scan's header its data run to the next marker.
-            position += int.from_bytes(content[position : position + 2])
-    return num_scans
 
 
 def _orientation_of(image: Image.Image) -> int:

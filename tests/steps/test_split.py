@@ -17,13 +17,11 @@ from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked
 from emotion_assets.steps.data.catalogue import LOCK_NAME, take_stock
+from emotion_assets.steps.data.deal import SHARES, SPLITS, assign
 from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
 from emotion_assets.steps.data.split import (
     LEDGER_NAME,
-    SHARES,
-    SPLITS,
     Split,
-    assign,
     leaking_pairs,
     make_splits,
     read_ledger,

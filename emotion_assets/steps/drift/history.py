@@ -54,10 +54,11 @@ def compact_log(predictions_dir: Path, now: datetime | None = None) -> Compacted
         target = predictions_dir / HISTORY_NAME / f"{hour[:4]}-{hour[4:6]}-{hour[6:8]}" / f"{hour[9:]}.parquet"
         parts = [pd.DataFrame(columns=list(COLUMNS)), *(parts_of(target) if target.exists() else ())]
         for path in paths:
-            rows = list(parts_of(path))
-            num_records += sum(map(len, rows))
-            num_torn += _num_lines(path) - sum(map(len, rows))
-            parts += rows
+            found = list(parts_of(path))
+            num_found = sum(map(len, found))
+            num_records += num_found
+            num_torn += _num_lines(path) - num_found
+            parts += found
         table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
         file = io.BytesIO()
         table.drop_duplicates("prediction_id").sort_values("time").to_parquet(file, index=False, compression="zstd")
