@@ -126,3 +126,9 @@ def arithmetic(manifest: Manifest) -> str:
 def is_version(text: str) -> bool:
     """Tell whether `text` has the form of a model version."""
     return _VERSION_PATTERN.fullmatch(text) is not None
+
+
+def complete_versions(models_dir: Path) -> list[str]:
+    """Return the versions of all complete bundles, oldest first; names decide, not clocks."""
+    complete = (path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}"))
+    return sorted(name for name in complete if is_version(name))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.core.bundle import MANIFEST_NAME, check_files, is_version, read_manifest
+from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
 from emotion_assets.core.data_root import CHAMPION_NAME
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.files import locked, write_json
@@ -48,8 +48,7 @@ class Registry:
 
     def versions(self) -> list[str]:
         """Return the versions of all complete bundles, oldest first; names decide, not clocks."""
-        complete = (path.parent.name for path in self.models_dir.glob(f"*/{MANIFEST_NAME}"))
-        return sorted(name for name in complete if is_version(name))
+        return complete_versions(self.models_dir)
 
     def champion(self) -> str | None:
         """Return the accepted version, or None while there is none.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emotion_assets.core.bundle import MANIFEST_NAME, check_files, is_version, read_manifest
+from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import locked
 from emotion_assets.steps.data.split import read_manifest as read_splits_manifest
@@ -58,10 +58,10 @@ def train_bundle(
 
 def _equal_bundle(splits_dir: Path, models_dir: Path, config: TrainingConfig, code_version: str) -> Path | None:
     """Return the newest bundle if training would give the same one, else None."""
-    versions = [path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}") if is_version(path.parent.name)]
+    versions = complete_versions(models_dir)
     if not versions or config.max_minutes is not None:  # whose outcome depends on the machine's other work
         return None
-    bundle_dir = models_dir / max(versions)
+    bundle_dir = models_dir / versions[-1]
     try:
         manifest = read_manifest(bundle_dir)
         check_files(bundle_dir, manifest)
