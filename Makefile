@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## draw faces, run the whole pipeline, ask the service, in about two minutes
 	$(BIN)/python scripts/demo.py
 
-demo-loop: $(READY) ## the loop: pictures go bad, drift alarm, labels, retrain, better answers; about five minutes
+demo-loop: $(READY) ## the loop: images go bad, drift alarm, labels, retrain, better answers; about five minutes
 	$(BIN)/python scripts/demo_loop.py $(if $(FACES),--faces "$(FACES)")
 
 test: $(READY) ## run all tests
@@ -63,7 +63,7 @@ container-test: $(READY) ## build the image of the demo's model and prove it (as
 	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
 
 data: $(READY) ## download the Kaggle set into raw/
-	$(BIN)/python -m emotion_assets.steps.data.download "$(EMOTION_DATA_DIR)/raw"
+	$(BIN)/python -m emotion_assets.demo.kaggle "$(EMOTION_DATA_DIR)/raw"
 
 models: $(READY) ## every model with its state and scores
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" list
@@ -71,7 +71,7 @@ models: $(READY) ## every model with its state and scores
 rollback: $(READY) ## accept the model before the present one again, or VERSION=…
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" rollback $(VERSION)
 
-clean-models: $(READY) ## remove old models: 5 accepted and 3 refused ones stay
+clean-models: $(READY) ## remove old models: 5 accepted and 3 rejected ones stay
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" clean
 
 bench: $(READY) ## measure the data path

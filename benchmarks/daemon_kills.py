@@ -25,9 +25,9 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
-from emotion_assets.steps.data.folder import folder_signature
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_dataset, draw_face
+from emotion_assets.steps.ingest.scan import folder_signature
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -116,7 +116,7 @@ def main() -> None:
     chance = random.Random(options.seed)
     machine = Machine(options.scratch_dir.resolve())
     raw_dir = machine.home / "raw"
-    draw_delivery(machine.home, num_per_emotion=80, seed=11)
+    draw_dataset(machine.home, num_per_emotion=80, seed=11)
     machine.dagster("job", "execute", "-j", "retrain", "-c", str(machine.home / "run.yaml"))
     machine.start()
     time.sleep(15)

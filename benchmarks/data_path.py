@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from emotion_assets.steps.data.catalogue import take_stock
-from emotion_assets.steps.data.split import Split, make_splits, read_split
+from emotion_assets.steps.ingest.catalogue import ingest_images
+from emotion_assets.steps.splits.splits import Split, make_splits, read_split
 from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.config import PRESETS
-from emotion_assets.steps.training.lightning_parts import PictureBatches, ShuffledBatches
+from emotion_assets.steps.training.module import ShuffledBatchSampler, SplitDataset
 
 NUM_WORKERS = 2
 BATCH = 128
@@ -45,15 +45,15 @@ def measure(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def open_like_an_image_folder(path: str) -> np.ndarray:
-    """The obvious loop: open, convert to RGB, resize, take the grey of it."""
+    """The obvious loop: open, convert to RGB, resize, take the gray of it."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR).convert("L"))
 
 
 def decode_bare(path: str) -> np.ndarray:
-    """The least that turns a JPEG into 64×64: the decoder's own shrinking, grey, resize; no check, no hash."""
+    """The least that turns a JPEG into 64×64: the decoder's own shrinking, gray, resize; no check, no hash."""
     image = Image.open(io.BytesIO(Path(path).read_bytes()))
-    image.draft("L", (64, 64))
+    image.temporary("L", (64, 64))
     return np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BILINEAR))
 
 
@@ -67,20 +67,20 @@ def in_this_process(function: Callable[[str], np.ndarray], paths: list[str]) -> 
 
 
 def ingest(raw_dir: Path, catalogue_dir: Path, num_workers: int = NUM_WORKERS) -> None:
-    take_stock(raw_dir, catalogue_dir, num_workers=num_workers)
+    ingest_images(raw_dir, catalogue_dir, num_workers=num_workers)
 
 
 def epoch_from_store(split: Split) -> None:
     """One epoch of augmented batches, as training takes them."""
-    batches, generator = PictureBatches(split), torch.Generator()
-    for positions in ShuffledBatches(len(split.pixels), BATCH, seed=0):
+    batches, generator = SplitDataset(split), torch.Generator()
+    for positions in ShuffledBatchSampler(len(split.pixels), BATCH, seed=0):
         augment(batches[positions][0], 48, generator)
 
 
 def batches_from_store(split: Split) -> None:
     """One epoch of batches, before augmentation."""
-    batches = PictureBatches(split)
-    for positions in ShuffledBatches(len(split.pixels), BATCH, seed=0):
+    batches = SplitDataset(split)
+    for positions in ShuffledBatchSampler(len(split.pixels), BATCH, seed=0):
         batches[positions]
 
 
@@ -97,9 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     paths = sorted(str(path) for path in options.raw_dir.rglob("*.jpg"))
     num = len(paths)
-    print(
-        f"{num:,} pictures, {os.cpu_count()} cores, default width {PRESETS['standard'].width}, {options.rounds} rounds"
-    )
+    print(f"{num:,} images, {os.cpu_count()} cores, default width {PRESETS['standard'].width}, {options.rounds} rounds")
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) / "kept"
         ingest(options.raw_dir, kept / "catalogue")
@@ -113,7 +111,7 @@ def main() -> None:
             "the obvious loop, two processes": (num, lambda: in_two_processes(open_like_an_image_folder, paths)),
             "our ingest, two processes": (num, lambda: ingest(options.raw_dir, Path(tempfile.mkdtemp(dir=scratch)))),
             "our ingest again, nothing new": (num, lambda: ingest(options.raw_dir, kept / "catalogue")),
-            "epoch: decode every picture": (num, lambda: in_this_process(open_like_an_image_folder, paths)),
+            "epoch: decode every image": (num, lambda: in_this_process(open_like_an_image_folder, paths)),
             "epoch: batches from the store": (len(split.pixels), lambda: batches_from_store(split)),
             "epoch: the same, augmented": (len(split.pixels), lambda: epoch_from_store(split)),
         }
@@ -124,7 +122,7 @@ def main() -> None:
                 wall, cpu = measure(work)
                 walls[name].append(wall)
                 cpus[name].append(cpu)
-    print("\n| side | wall s | CPU s | pictures / s | pictures / CPU-s |\n|---|---|---|---|---|")
+    print("\n| side | wall s | CPU s | images / s | images / CPU-s |\n|---|---|---|---|---|")
     for name, (count, _) in sides.items():
         print(row(name, count, walls[name], cpus[name]))
 
@@ -139,8 +137,8 @@ def main() -> None:
         walls["our ingest, two processes"]
     )
     print(f"\nsecond run / first run, wall: {again:.3f}")
-    cheaper = rate("epoch: decode every picture") / rate("epoch: batches from the store")
-    print(f"batches from the store / decode every epoch, CPU a picture: {cheaper:.4f}")
+    cheaper = rate("epoch: decode every image") / rate("epoch: batches from the store")
+    print(f"batches from the store / decode every epoch, CPU an image: {cheaper:.4f}")
 
 
 if __name__ == "__main__":

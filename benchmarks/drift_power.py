@@ -1,10 +1,10 @@
-"""How often does each tier raise an alarm: without drift, and when pictures go bad in ways that cost accuracy or not?
+"""How often does each tier raise an alarm: without drift, and when images go bad in ways that cost accuracy or not?
 
 Usage: python -m benchmarks.drift_power BUNDLE_DIR SPLITS_DIR FACES_DIR OTHER_DIR [--windows 200] [--tables DIR]
 
-BUNDLE_DIR is a model trained on SPLITS_DIR's train split; FACES_DIR holds labelled photographs of the same source,
-OTHER_DIR unlabelled ones of another. Photographs that are near-copies of training pictures are left out. Corruptions
-act on the photographs (`benchmarks.corruptions`). Beside our verdict stand two rules of Evidently with its default
+BUNDLE_DIR is a model trained on SPLITS_DIR's train split; FACES_DIR holds labelled images of the same source,
+OTHER_DIR unlabelled ones of another. Images that are near-copies of training images are left out. Corruptions
+act on the images (`benchmarks.corruptions`). Beside our verdict stand two rules of Evidently with its default
 for large references (Wasserstein distance over the deviation, or Jensen-Shannon distance, of at least 0.1 in at least
 half of the columns): on the student project's three columns and on all of ours. They are re-implemented, because
 Evidently takes seconds a window.
@@ -27,21 +27,21 @@ from scipy.stats import wasserstein_distance
 
 from benchmarks.accuracy_over_http import copies_of_training
 from benchmarks.corruptions import CORRUPTIONS, WITHOUT_FACE, corrupted
-from emotion_assets.core.bundle import REFERENCE_NAME, REHEARSAL_NAME
+from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
+from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
-from emotion_assets.core.images import Pixels, decode_picture
-from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
-from emotion_assets.steps.data.split import read_split
-from emotion_assets.steps.drift.likeness import Rehearsal
+from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS
+from emotion_assets.core.images import Pixels, decode_image
+from emotion_assets.steps.drift.attribution import CorruptionProfile
 from emotion_assets.steps.drift.verdict import DriftVerdict, judge
-from emotion_assets.steps.training.reference import TRUTH_COLUMN, logged_table
+from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, feature_table
+from emotion_assets.steps.splits.splits import read_split
 
-STUDENT_COLUMNS: Final = ("brightness", "contrast", "sharpness")
+BASELINE_COLUMNS: Final = ("brightness", "contrast", "sharpness")
 SIZES: Final = (50, 200)
 HARM: Final = 0.05
 WINDOWS_A_REFERENCE: Final = 10
-"""Describing the changes anew for every fresh reference is dear."""
+"""Describing the changes again for every fresh reference is dear."""
 
 # What the verdict should call each corruption; a mirrored face is no change that matters.
 CAUSES: Final = {
@@ -70,7 +70,7 @@ CAUSES: Final = {
 
 @dataclass
 class Rates:
-    """What happened in some windows, as shares of them."""
+    """What happened in some windows, as fractions of them."""
 
     windows: int = 0
     inputs: float = 0
@@ -79,7 +79,7 @@ class Rates:
     odd: float = 0
     part: float = 0
     any: float = 0
-    student: float = 0
+    baseline: float = 0
     evidently: float = 0
     alarmed: float = 0
     """An input or answer change, or a part, was seen."""
@@ -96,30 +96,36 @@ def evidently_alarm(current: pd.DataFrame, reference: pd.DataFrame, columns: Ite
 
 def _distance(current: pd.Series, reference: pd.Series) -> float:
     if current.name == EMOTION_COLUMN:
-        shares = [
+        fractions = [
             values.value_counts(normalize=True).reindex(EMOTIONS, fill_value=0) for values in (current, reference)
         ]
-        return float(jensenshannon(*shares))
+        return float(jensenshannon(*fractions))
     return float(wasserstein_distance(reference, current) / max(float(reference.std()), 1e-9))
 
 
 def count(verdicts: Iterable[tuple[DriftVerdict, bool, bool]], cause: str | None = None) -> Rates:
     rates, alarmed, first, named = Rates(), 0, 0, 0
-    for verdict, student, evidently in verdicts:
+    for verdict, baseline, evidently in verdicts:
         rates.windows += 1
-        rates.inputs += verdict.has_input_change
-        rates.answers += verdict.has_answer_change
-        rates.acts += verdict.state == "answers_changed"
-        rates.odd += verdict.has_odd_pictures
+        rates.inputs += verdict.has_input_drift
+        rates.answers += verdict.has_prediction_drift
+        rates.acts += verdict.state == "prediction_drift"
+        rates.odd += verdict.has_outliers
         rates.part += verdict.part is not None
         rates.any += verdict.state != "ok"
-        rates.student += student
+        rates.baseline += baseline
         rates.evidently += evidently
-        if verdict.has_input_change or verdict.has_answer_change or verdict.part:
+        if verdict.has_input_drift or verdict.has_prediction_drift or verdict.part:
             alarmed += 1
-            named_first = verdict.part.change if verdict.part else verdict.looks_like[0] if verdict.looks_like else ""
+            named_first = (
+                verdict.part.change
+                if verdict.part
+                else verdict.nearest_corruptions[0]
+                if verdict.nearest_corruptions
+                else ""
+            )
             first += named_first == cause
-            named += cause in (named_first, *verdict.looks_like)
+            named += cause in (named_first, *verdict.nearest_corruptions)
             rates.expected_loss.append(max(verdict.expected_loss or 0.0, verdict.part.loss if verdict.part else 0.0))
     for name in ("inputs", "answers", "acts", "odd", "part", "any", "student", "evidently"):
         setattr(rates, name, getattr(rates, name) / rates.windows)
@@ -128,9 +134,11 @@ def count(verdicts: Iterable[tuple[DriftVerdict, bool, bool]], cause: str | None
     return rates
 
 
-def look(window: pd.DataFrame, reference: pd.DataFrame, rehearsal: Rehearsal | None) -> tuple[DriftVerdict, bool, bool]:
-    rules = [evidently_alarm(window, reference, columns) for columns in (STUDENT_COLUMNS, LOGGED_COLUMNS)]
-    return judge(window, reference, rehearsal), *rules
+def look(
+    window: pd.DataFrame, reference: pd.DataFrame, corruptions: CorruptionProfile | None
+) -> tuple[DriftVerdict, bool, bool]:
+    rules = [evidently_alarm(window, reference, columns) for columns in (BASELINE_COLUMNS, FEATURE_COLUMNS)]
+    return judge(window, reference, corruptions), *rules
 
 
 def without_drift(
@@ -138,20 +146,28 @@ def without_drift(
 ) -> Rates:
     """Draw windows, and for every tenth a fresh reference unless one is fixed."""
     rng = np.random.default_rng((size, seed))
-    reference, rehearsal, rest = fixed, Rehearsal(fixed, changes) if fixed is not None else None, np.arange(len(pool))
+    reference, corruptions, rest = (
+        fixed,
+        CorruptionProfile(fixed, changes) if fixed is not None else None,
+        np.arange(len(pool)),
+    )
     verdicts = []
     for number in range(windows):
         if fixed is None and number % WINDOWS_A_REFERENCE == 0:
             order = rng.permutation(len(pool))
             rest, reference = order[len(pool) // 2 :], pool.iloc[order[: len(pool) // 2]]
-            rehearsal = Rehearsal(reference, changes)
+            corruptions = CorruptionProfile(reference, changes)
         window = pool.iloc[rng.choice(rest, size, replace=False)]
-        verdicts.append(look(window, reference, rehearsal))
+        verdicts.append(look(window, reference, corruptions))
     return count(verdicts)
 
 
 def scenario(
-    job: tuple[str, int], tables: dict[str, pd.DataFrame], reference: pd.DataFrame, rehearsal: Rehearsal, windows: int
+    job: tuple[str, int],
+    tables: dict[str, pd.DataFrame],
+    reference: pd.DataFrame,
+    corruptions: CorruptionProfile,
+    windows: int,
 ) -> Rates:
     name, size = job
     rng = np.random.default_rng((11, size))
@@ -160,11 +176,13 @@ def scenario(
     cause = next(
         (cause for start, cause in CAUSES.items() if name.startswith(start) or f"% {start} among" in name), None
     )
-    return count((look(window, reference, rehearsal) for window in drawn), cause)
+    return count((look(window, reference, corruptions) for window in drawn), cause)
 
 
-def delays(table: pd.DataFrame, before: pd.DataFrame, reference: pd.DataFrame, rehearsal: Rehearsal) -> list[int]:
-    """Return, for fifty onsets within a window of 200, after how many bad pictures an incident is open."""
+def delays(
+    table: pd.DataFrame, before: pd.DataFrame, reference: pd.DataFrame, corruptions: CorruptionProfile
+) -> list[int]:
+    """Return, for fifty onsets within a window of 200, after how many bad images an incident is open."""
     rng = np.random.default_rng(5)
     found = []
     for _ in range(50):
@@ -173,9 +191,9 @@ def delays(table: pd.DataFrame, before: pd.DataFrame, reference: pd.DataFrame, r
         stream = pd.concat([before.iloc[rng.choice(len(before), good, replace=False)], bad])
         in_a_row, seen = 0, 10_000
         for end in (200, 400, 600):
-            verdict = judge(stream.iloc[end - 200 : end], reference, rehearsal)
-            in_a_row = in_a_row + 1 if verdict.state == "answers_changed" else 0
-            if in_a_row >= 2 or verdict.is_sure:
+            verdict = judge(stream.iloc[end - 200 : end], reference, corruptions)
+            in_a_row = in_a_row + 1 if verdict.state == "prediction_drift" else 0
+            if in_a_row >= 2 or verdict.is_significant:
                 seen = end - good
                 break
         found.append(seen)
@@ -183,9 +201,9 @@ def delays(table: pd.DataFrame, before: pd.DataFrame, reference: pd.DataFrame, r
 
 
 def logged(classifier: Classifier, pixels: Pixels, truth: list[str] | None) -> pd.DataFrame:
-    table = logged_table(pixels, classifier.predict(pixels).probabilities)
+    table = feature_table(pixels, classifier.predict(pixels).probabilities)
     if truth is not None:
-        table[TRUTH_COLUMN] = truth
+        table[TRUE_EMOTION_COLUMN] = truth
     return table
 
 
@@ -195,16 +213,16 @@ def all_tables(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
     if keep and any(keep.glob("*.parquet")):
         return {path.stem: pd.read_parquet(path) for path in sorted(keep.glob("*.parquet"))}
     classifier = Classifier(options.bundle_dir, 2)
-    paths = [path for path in sorted(options.faces_dir.rglob("*.jpg")) if emotion_of_folder(path.parent.name)]
+    paths = [path for path in sorted(options.faces_dir.rglob("*.jpg")) if emotion_from_folder(path.parent.name)]
     paths = [path for path, copy in zip(paths, copies_of_training(paths, options.splits_dir), strict=True) if not copy]
-    truth = [str(emotion_of_folder(path.parent.name)) for path in paths]
+    truth = [str(emotion_from_folder(path.parent.name)) for path in paths]
     tables = {}
     for name in ("val", "test"):
         split = read_split(options.splits_dir, name)
         tables[f"_{name}"] = logged(classifier, split.pixels, [EMOTIONS[index] for index in split.class_indices])
     others = sorted(options.other_dir.rglob("*.jpg"))
     for name, chosen, emotions in (("_new", paths, truth), ("_other", others, None)):
-        tables[name] = logged(classifier, np.stack([decode_picture(p.read_bytes()).pixels for p in chosen]), emotions)
+        tables[name] = logged(classifier, np.stack([decode_image(p.read_bytes()).pixels for p in chosen]), emotions)
     for name in CORRUPTIONS:
         tables[name] = logged(classifier, corrupted(paths, name), None if name in WITHOUT_FACE else truth)
     if keep:
@@ -222,21 +240,21 @@ def with_mixtures(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     def drawn(weights: np.ndarray) -> pd.DataFrame:
         return new.sample(len(new), replace=True, weights=weights, random_state=0)
 
-    for emotion, share in (("happy", 0.45), ("happy", 0.7), ("happy", 0.95), ("happy", 0.0), ("sad", 0.6)):
-        is_it = (new[TRUTH_COLUMN] == emotion).to_numpy()
-        weights = np.where(is_it, share / is_it.mean(), (1 - share) / (1 - is_it.mean()))
-        found[f"mix: {share:.0%} {emotion}"] = drawn(weights)
+    for emotion, fraction in (("happy", 0.45), ("happy", 0.7), ("happy", 0.95), ("happy", 0.0), ("sad", 0.6)):
+        is_it = (new[TRUE_EMOTION_COLUMN] == emotion).to_numpy()
+        weights = np.where(is_it, fraction / is_it.mean(), (1 - fraction) / (1 - is_it.mean()))
+        found[f"mix: {fraction:.0%} {emotion}"] = drawn(weights)
     for name, strange in (
         ("other source", tables["_other"]),
         ("texture", tables["texture"]),
         ("inverted", tables["inverted"]),
     ):
-        for share in (0.1, 0.3):
+        for fraction in (0.1, 0.3):
             parts = [
                 table.sample(round(2000 * part), replace=True, random_state=0)
-                for table, part in ((strange, share), (new, 1 - share))
+                for table, part in ((strange, fraction), (new, 1 - fraction))
             ]
-            found[f"{share:.0%} {name} among faces"] = pd.concat(parts, ignore_index=True)
+            found[f"{fraction:.0%} {name} among faces"] = pd.concat(parts, ignore_index=True)
     found["other source"] = tables["_other"]
     return found
 
@@ -249,14 +267,14 @@ def main() -> None:
     parser.add_argument("other_dir", type=Path)
     parser.add_argument("--windows", type=int, default=200)
     parser.add_argument("--quiet-windows", type=int, default=1000)
-    parser.add_argument("--tables", type=Path, help="keeps the answers to all pictures, the slow part")
+    parser.add_argument("--tables", type=Path, help="keeps the answers to all images, the slow part")
     options = parser.parse_args()
     tables = all_tables(options)
     reference = pd.read_parquet(options.bundle_dir / REFERENCE_NAME)
-    changes = pd.read_parquet(options.bundle_dir / REHEARSAL_NAME)
+    changes = pd.read_parquet(options.bundle_dir / CORRUPTIONS_NAME)
     with ProcessPoolExecutor(2) as pool:
         show_false_alarms(pool, tables, reference, changes, options.quiet_windows)
-        show_scenarios(pool, tables, reference, Rehearsal(reference, changes), options.windows)
+        show_scenarios(pool, tables, reference, CorruptionProfile(reference, changes), options.windows)
 
 
 def show_false_alarms(
@@ -267,7 +285,7 @@ def show_false_alarms(
         "| reference | window | inputs | answers | odd | part | acts | Evidently, 3 columns | Evidently, all columns |"
     )
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    # Validation faces first: a rehearsal knows its faces by their position there.
+    # Validation faces first: a corruption profile knows its faces by their position there.
     everything = pd.concat([tables[name] for name in ("_val", "_test", "_new")], ignore_index=True)
     unseen = pd.concat([tables[name] for name in ("_test", "_new")], ignore_index=True)
     for words, faces, fixed in (("fresh half", everything, None), ("the model's", unseen, reference)):
@@ -283,19 +301,19 @@ def show_scenarios(
     pool: ProcessPoolExecutor,
     tables: dict[str, pd.DataFrame],
     reference: pd.DataFrame,
-    rehearsal: Rehearsal,
+    corruptions: CorruptionProfile,
     windows: int,
 ) -> None:
     new, drifted = tables["_new"], with_mixtures(tables)
-    accuracy = float((new[EMOTION_COLUMN] == new[TRUTH_COLUMN]).mean())
+    accuracy = float((new[EMOTION_COLUMN] == new[TRUE_EMOTION_COLUMN]).mean())
     losses = {
-        name: accuracy - float((table[EMOTION_COLUMN] == table[TRUTH_COLUMN]).mean())
+        name: accuracy - float((table[EMOTION_COLUMN] == table[TRUE_EMOTION_COLUMN]).mean())
         for name, table in drifted.items()
-        if TRUTH_COLUMN in table and table[TRUTH_COLUMN].notna().all()
+        if TRUE_EMOTION_COLUMN in table and table[TRUE_EMOTION_COLUMN].notna().all()
     }
     names = sorted(drifted, key=lambda name: losses.get(name, np.inf))
     jobs = [(name, size) for name in names for size in SIZES]
-    work = partial(scenario, tables=drifted, reference=reference, rehearsal=rehearsal, windows=windows)
+    work = partial(scenario, tables=drifted, reference=reference, corruptions=corruptions, windows=windows)
     print(f"\n## With drift, {windows} windows each, the model's reference\n")
     print(
         "| scenario | lost, points | expected | any, 50 | any, 200 | acts, 50 | acts, 200 | cause first, 200 "
@@ -308,11 +326,11 @@ def show_scenarios(
         if size == SIZES[-1]:
             show_row(name, losses.get(name), [found[name, each] for each in SIZES])
     show_summary(found, losses)
-    print("\n## Delay of an incident, windows of 200, pictures after the onset\n")
+    print("\n## Delay of an incident, windows of 200, images after the onset\n")
     print("| scenario | median | worst of 50 |\n|---|---|---|")
     for name in names:
         if losses.get(name, 0) >= 0.1 and not name.startswith("mix"):
-            waited = delays(drifted[name], new, reference, rehearsal)
+            waited = delays(drifted[name], new, reference, corruptions)
             print(f"| {name} | {np.median(waited):.0f} | {max(waited)} |", flush=True)
 
 
@@ -321,7 +339,7 @@ def show_row(name: str, loss: float | None, rates: list[Rates]) -> None:
     lost = "no label" if loss is None else f"{100 * loss:.1f}"
     expected = f"{100 * np.mean(large.expected_loss):.1f}" if large.expected_loss else ""
     numbers = [small.any, large.any, small.acts, large.acts, large.cause_first, large.cause_named]
-    numbers += [large.student, large.evidently]
+    numbers += [large.baseline, large.evidently]
     print(f"| {name} | {lost} | {expected} | " + " | ".join(f"{value:.2f}" for value in numbers) + " |", flush=True)
 
 
@@ -335,7 +353,7 @@ def show_summary(found: dict[tuple[str, int], Rates], losses: dict[str, float]) 
         hits = sum(rates.acts for rates in harmful.values())
         alarmed = {name: rates.alarmed for name, rates in rows.items() if name != "mirrored"}
         causes = [
-            sum(getattr(rows[name], key) * share for name, share in alarmed.items()) / sum(alarmed.values())
+            sum(getattr(rows[name], key) * fraction for name, fraction in alarmed.items()) / sum(alarmed.values())
             for key in ("cause_first", "cause_named")
         ]
         print(

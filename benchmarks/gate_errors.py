@@ -12,8 +12,8 @@ import argparse
 
 import numpy as np
 
-from emotion_assets.steps.evaluation.compare import GateConfig, decide
-from emotion_assets.steps.evaluation.evaluate import Answers, score
+from emotion_assets.steps.evaluation.gate import GateConfig, decide
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, score
 
 PRIORS = np.array([0.17, 0.17, 0.32, 0.21, 0.13])
 ACCURACY = 0.71
@@ -34,28 +34,28 @@ def chance_of(difficulty: np.ndarray, accuracy: float) -> np.ndarray:
     return 1 / (1 + np.exp(-((low + high) / 2 - difficulty)))
 
 
-def answered(version: str, truth: np.ndarray, chance: np.ndarray, rng: np.random.Generator) -> Answers:
+def answered(version: str, truth: np.ndarray, chance: np.ndarray, rng: np.random.Generator) -> LabelledPredictions:
     """Return answers that are right with each face's `chance`, and calibrated on the whole."""
     right = rng.random(len(truth)) < chance
     said = np.where(right, truth, (truth + rng.integers(1, 5, len(truth))) % 5)
     probabilities = np.full((len(truth), 5), (1 - ACCURACY) / 4, dtype=np.float32)
     probabilities[np.arange(len(truth)), said] = ACCURACY
-    return Answers(version, probabilities, truth)
+    return LabelledPredictions(version, probabilities, truth)
 
 
-def refusal_rate(num_faces: int, loss: float, num_draws: int) -> tuple[float, float]:
-    """Return the share of candidates worse by `loss` that are refused, and the mean share of disagreement."""
+def rejection_rate(num_faces: int, loss: float, num_draws: int) -> tuple[float, float]:
+    """Return the fraction of candidates worse by `loss` that are rejected, and the mean fraction of disagreement."""
     rng = np.random.default_rng(round(1000 * loss) + num_faces)
     difficulty = rng.logistic(0, 1.8, num_faces)
-    num_refused, disagreement = 0, 0.0
+    num_rejected, disagreement = 0, 0.0
     for _ in range(num_draws):
         truth = rng.choice(5, num_faces, p=PRIORS)
         champion = answered("champion", truth, chance_of(difficulty, ACCURACY), rng)
         candidate = answered("candidate", truth, chance_of(difficulty, ACCURACY - loss), rng)
         disagreement += float((champion.is_right != candidate.is_right).mean())
         decision = decide(candidate, score(candidate), champion, score(champion), GateConfig())
-        num_refused += not decision.is_accepted
-    return num_refused / num_draws, disagreement / num_draws
+        num_rejected += not decision.is_accepted
+    return num_rejected / num_draws, disagreement / num_draws
 
 
 def main() -> None:
@@ -67,10 +67,10 @@ def main() -> None:
     for loss in (*(-gain for gain in reversed(GAINS)), *LOSSES):
         cells = []
         for size in SIZES:
-            rate, disagreement = refusal_rate(size, loss, options.draws)
+            rate, disagreement = rejection_rate(size, loss, options.draws)
             cells.append(f"{rate:.3f}")
         print(f"| {-loss:+.2f} | " + " | ".join(cells) + " |", flush=True)
-    print(f"\nshare of refused candidates; disagreement {disagreement:.3f}; {options.draws} draws a cell")
+    print(f"\nshare of rejected candidates; disagreement {disagreement:.3f}; {options.draws} draws a cell")
 
 
 if __name__ == "__main__":

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from emotion_assets.steps.data.demo_faces import draw_delivery
-from emotion_assets.steps.data.split import read_manifest
+from emotion_assets.demo.faces import draw_dataset
+from emotion_assets.steps.splits.splits import read_manifest
 
 INGEST = """
 import sys
 from pathlib import Path
-from emotion_assets.steps.data import catalogue
-from emotion_assets.steps.data.split import make_splits
+from emotion_assets.steps.ingest import catalogue
+from emotion_assets.steps.splits.splits import make_splits
 catalogue._BATCH_FILES, catalogue._PARALLEL_FROM_FILES = 8, 40
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    catalogue.take_stock(root / "raw", root / "catalogue", num_workers=2)
+    catalogue.ingest_images(root / "raw", root / "catalogue", num_workers=2)
     make_splits(root / "catalogue", root / "splits")
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         calm = Path(folder) / "calm"
-        draw_delivery(calm, num_per_emotion=60, seed=0)
+        draw_dataset(calm, num_per_emotion=60, seed=0)
         started = time.perf_counter()
         assert start(calm).wait() == 0
         seconds = time.perf_counter() - started
@@ -79,9 +79,11 @@ def main() -> None:
             delay = random.Random(number).uniform(0, seconds)
             kill_and_rerun(root, delay)
             table, own_fingerprint, left_over = result(root)
-            is_whole = table.equals(expected) and own_fingerprint == fingerprint
-            num_whole += is_whole
-            print(f"killed at {delay:.2f} of {seconds:.2f} s: {'whole' if is_whole else 'DIFFERENT'} {left_over or ''}")
+            is_readable = table.equals(expected) and own_fingerprint == fingerprint
+            num_whole += is_readable
+            print(
+                f"killed at {delay:.2f} of {seconds:.2f} s: {'whole' if is_readable else 'DIFFERENT'} {left_over or ''}"
+            )
             shutil.rmtree(root)
     print(f"\n{num_whole} of {options.kills} results equal the undisturbed one")
 

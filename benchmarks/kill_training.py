@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.kill_training SPLITS_DIR [--kills 10] [--preset quick] [--epochs 8] [--width 16]
 
-With --preset long its teachers, itself and its network of poses are trained in turn, and a kill meets any of them.
+With --preset long its teachers, itself and its network of orientations are trained in turn, and a kill meets any of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
-from emotion_assets.core.files import sha256_of
+from emotion_assets.core.files import file_sha256
 
 TRAINING = """
 import sys
@@ -33,7 +33,7 @@ train_bundle(
 )
 """
 STEPS = re.compile(
-    r"^(.*?)(?:Epoch (\d+) of (\d+)|Going on after epoch (\d+) |Starting afresh)",
+    r"^(.*?)(?:Epoch (\d+) of (\d+)|Going on after epoch (\d+) |Starting from scratch)",
     re.MULTILINE,
 )
 """What a training's log says of a network: its title, and an epoch that is finished, or after which one it begins."""
@@ -77,7 +77,7 @@ def bundle_of(root: Path) -> tuple[list[str], float]:
     """Return the hashes of all weights and the accuracy on validation faces."""
     # A kill while a bundle was written leaves a folder without a manifest.
     (bundle_dir,) = (path.parent for path in (root / "models").glob(f"*/{MANIFEST_NAME}"))
-    hashes = [sha256_of(path) for path in sorted(bundle_dir.glob("*.safetensors"))]
+    hashes = [file_sha256(path) for path in sorted(bundle_dir.glob("*.safetensors"))]
     return hashes, read_manifest(bundle_dir).metrics["val/accuracy"]
 
 
@@ -99,7 +99,7 @@ def main() -> None:
         Training(options, calm).finish()
         seconds = time.monotonic() - started
         print(f"seed {options.seed}; undisturbed: {seconds:.0f} s\n")
-        print("| kill | after s | epochs that were finished | goes on after epoch |\n|---|---|---|---|")
+        print("| kill | after s | epochs that were finished | continues after epoch |\n|---|---|---|---|")
         training, worst = Training(options, disturbed), 0
         for number in range(options.kills):
             # Long enough to get ahead; a start takes some seconds.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from locust import HttpUser, between, task
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.demo_faces import draw_face
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_face
 
 _rng = np.random.default_rng()
 FACES = [(emotion, draw_face(emotion, _rng)) for emotion in EMOTIONS for _ in range(10)]
@@ -40,6 +40,6 @@ class Visitor(HttpUser):
 
     @task(1)
     def send_something_broken(self) -> None:
-        with self.client.post("/predict", files={"image": b"no picture"}, catch_response=True) as response:
+        with self.client.post("/predict", files={"image": b"no image"}, catch_response=True) as response:
             if response.status_code == 415:
                 response.success()

@@ -17,10 +17,10 @@ import dagster as dg
 import numpy as np
 
 from emotion_assets.automation.sensors import drift_sensor, new_images_sensor
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.resources import Automation, Places
-from emotion_assets.steps.data.catalogue import take_stock
-from emotion_assets.steps.data.demo_faces import draw_face
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_face
+from emotion_assets.resources import Automation, DataPaths
+from emotion_assets.steps.ingest.catalogue import ingest_images
 
 FILES_A_FOLDER = 1000
 FACES_AN_EMOTION = 10  # a file system allows 65,000 links to one file
@@ -56,9 +56,9 @@ def report(name: str, started: float) -> None:
 
 def tick(root: Path) -> None:
     """Let both sensors look at the files, as Dagster's daemon does; drift has just opened an incident."""
-    places = Places(data_dir=str(root), reports_url="")
+    places = DataPaths(data_dir=str(root), reports_url="")
     with dg.instance_for_test() as instance:
-        incident = {"state": "answers_changed", "cause": "darker", "is_incident": True}
+        incident = {"state": "prediction_drift", "cause": "darker", "is_incident": True}
         instance.report_runless_asset_event(dg.AssetMaterialization("drift_report", metadata=incident))
         for sensor in (new_images_sensor, drift_sensor):
             resources = {"places": places, "automation": Automation(quiet_seconds=0)}
@@ -90,7 +90,7 @@ def main() -> None:
         tick(root)
     else:
         started = time.perf_counter()
-        stock = take_stock(root / "raw", root / "catalogue")
+        stock = ingest_images(root / "raw", root / "catalogue")
         report(f"take stock: {stock.num_new:,} new, {stock.num_cached:,} known", started)
 
 

@@ -1,4 +1,4 @@
-"""How similar pictures are: pairs by similarity with how often their labels differ, and galleries to look at.
+"""How similar images are: pairs by similarity with how often their labels differ, and galleries to look at.
 
 Usage: python -m benchmarks.near_duplicates RAW_DIR GALLERY.png      on real faces; never commit that gallery
        python -m benchmarks.near_duplicates --drawn GALLERY.png      what a changed copy of a drawn face is worth
@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
-from emotion_assets.core.images import decode_picture
-from emotion_assets.steps.data import near_duplicates
-from emotion_assets.steps.data.demo_faces import draw_face
-from emotion_assets.steps.data.near_duplicates import describe
+from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.images import decode_image
+from emotion_assets.demo.faces import draw_face
+from emotion_assets.steps.ingest import near_duplicates
+from emotion_assets.steps.ingest.near_duplicates import compute_descriptors
 
 EDGES = (0.75, 0.78, 0.80, 0.82, 0.85, 0.88, 0.90, 0.94, 0.98, 1.01)
 PAIRS_SHOWN = 12
@@ -32,7 +32,7 @@ def _with_bar(image: Image.Image) -> Image.Image:
     return barred
 
 
-CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+CORRUPTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "itself": lambda image: image,
     "mirrored": ImageOps.mirror,
     "half the size": lambda image: image.resize((48, 48)),
@@ -49,8 +49,8 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def similarities(pixels: np.ndarray) -> np.ndarray:
-    """All similarities, the larger of straight and mirrored, (picture, picture) in -1..1."""
-    descriptors = describe(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
+    """All similarities, the larger of straight and mirrored, (image, image) in -1..1."""
+    descriptors = compute_descriptors(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
     mirrored = descriptors * np.where(near_duplicates._IS_ODD, -1, 1)  # noqa: SLF001
     return np.maximum(descriptors @ descriptors.T, mirrored @ descriptors.T)
 
@@ -58,14 +58,14 @@ def similarities(pixels: np.ndarray) -> np.ndarray:
 def show_drawn(path: Path) -> None:
     """Write a gallery of a drawn face and changed copies, each with its similarity."""
     figure = Figure(figsize=(14, 4.2))
-    grid = figure.subplots(3, len(CHANGES))
+    grid = figure.subplots(3, len(CORRUPTIONS))
     for row, seed in enumerate((3, 4, 5)):
         emotion = EMOTIONS[seed % len(EMOTIONS)]
         original = Image.open(io.BytesIO(draw_face(emotion, np.random.default_rng(seed)))).convert("L")
-        for column, (name, change) in enumerate(CHANGES.items()):
+        for column, (name, change) in enumerate(CORRUPTIONS.items()):
             buffer = io.BytesIO()
             change(original).save(buffer, "JPEG", quality=70)
-            pair = np.stack([decode_picture(_jpeg(original)).pixels, decode_picture(buffer.getvalue()).pixels])
+            pair = np.stack([decode_image(_jpeg(original)).pixels, decode_image(buffer.getvalue()).pixels])
             axes = grid[row][column]
             axes.imshow(pair[1], cmap="gray", vmin=0, vmax=255)
             axes.set_xlabel(f"{similarities(pair)[0, 1]:.2f}")
@@ -83,11 +83,11 @@ def _jpeg(image: Image.Image) -> bytes:
 
 def count_real(raw_dir: Path, path: Path) -> None:
     """Print pairs by similarity, and write a gallery of random ones of each bin."""
-    files = [file for file in sorted(raw_dir.rglob("*.jpg")) if emotion_of_folder(file.parent.name)]
-    pixels = np.stack([decode_picture(file.read_bytes()).pixels for file in files])
-    labels = np.array([emotion_of_folder(file.parent.name) for file in files])
+    files = [file for file in sorted(raw_dir.rglob("*.jpg")) if emotion_from_folder(file.parent.name)]
+    pixels = np.stack([decode_image(file.read_bytes()).pixels for file in files])
+    labels = np.array([emotion_from_folder(file.parent.name) for file in files])
     found = []
-    descriptors = describe(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
+    descriptors = compute_descriptors(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
     for vectors in (descriptors, descriptors * np.where(near_duplicates._IS_ODD, -1, 1)):  # noqa: SLF001
         for start in range(0, len(files), 2048):
             block = vectors[start : start + 2048] @ descriptors.T

@@ -1,8 +1,8 @@
-"""Damaged pictures and killed workers: what a running service loses, and whether it comes back.
+"""Damaged images and killed workers: what a running service loses, and whether it comes back.
 
 Usage: python -m benchmarks.service_faults BUNDLE_DIR PICTURE [--mutants 10000] [--kills 100] [--seed N]
 
-The service runs with two workers. Mutants must be answered 200 or with a refusal; its memory is read ten
+The service runs with two workers. Mutants must be answered 200 or with a rejection; its memory is read ten
 times. For the kills (-9, at random moments) four clients ask all the time: every answered prediction must be in the
 log but for the stated loss, no line may be doubled, and the service must be ready by itself in the end.
 """
@@ -80,8 +80,8 @@ class Service:
         return ids
 
 
-def try_mutants(service: Service, picture: bytes, num: int, chance: random.Random) -> None:
-    originals = list(originals_of(picture))
+def try_mutants(service: Service, image: bytes, num: int, chance: random.Random) -> None:
+    originals = list(originals_of(image))
     family = psutil.Process(service.process.pid)
     statuses: Counter[int] = Counter()
     slowest = 0.0
@@ -102,7 +102,7 @@ def try_mutants(service: Service, picture: bytes, num: int, chance: random.Rando
     assert set(statuses) <= {200, 400, 413, 415, 422}, statuses
 
 
-def try_kills(service: Service, picture: bytes, num: int, chance: random.Random) -> None:
+def try_kills(service: Service, image: bytes, num: int, chance: random.Random) -> None:
     answered: list[str] = []
     statuses: Counter[str] = Counter()
     stop = threading.Event()
@@ -110,7 +110,7 @@ def try_kills(service: Service, picture: bytes, num: int, chance: random.Random)
     def client() -> None:
         while not stop.is_set():
             try:
-                status, body = service.request("POST", "/predict", picture)
+                status, body = service.request("POST", "/predict", image)
             except (OSError, http.client.HTTPException) as error:
                 statuses[type(error).__name__] += 1
                 time.sleep(0.05)
@@ -146,21 +146,21 @@ def try_kills(service: Service, picture: bytes, num: int, chance: random.Random)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle_dir", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    picture = options.picture.read_bytes()
+    image = options.image.read_bytes()
     print(f"| seed | {options.seed} |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         service = Service(options.bundle_dir.resolve(), Path(folder))
         try:
             if options.mutants:
-                try_mutants(service, picture, options.mutants, chance)
+                try_mutants(service, image, options.mutants, chance)
             if options.kills:
-                try_kills(service, picture, options.kills, chance)
+                try_kills(service, image, options.kills, chance)
         finally:
             service.process.terminate()
             service.process.wait(timeout=60)

@@ -49,14 +49,14 @@ class Measured:
     def rate(self) -> float:
         return len(self.seconds) / self.wall
 
-    def percentile(self, share: float) -> float:
-        return 1000 * sorted(self.seconds)[int(share * (len(self.seconds) - 1))]
+    def percentile(self, fraction: float) -> float:
+        return 1000 * sorted(self.seconds)[int(fraction * (len(self.seconds) - 1))]
 
 
-def request_of(picture: bytes) -> bytes:
+def request_of(image: bytes) -> bytes:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-        + picture
+        + image
         + b"\r\n--b--\r\n"
     )
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
@@ -116,11 +116,13 @@ def start_service(bundle_dir: Path, scratch: Path, num_workers: int) -> tuple[su
         "OMP_NUM_THREADS": "1",
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    pack = (
-        "import sys; from pathlib import Path; from emotion_assets.steps.packing.pack import pack;"
+    build_bento = (
+        "import sys; from pathlib import Path; from emotion_assets.steps.packing.bento import pack;"
         "pack(Path(sys.argv[1]), {})"
     )
-    subprocess.run([sys.executable, "-c", pack, str(bundle_dir)], env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", build_bento, str(bundle_dir)], env=environment, check=True, capture_output=True
+    )
     port = free_port()
     command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
     return _quietly(command, environment), port
@@ -155,19 +157,19 @@ def soak(port: int, request: bytes, process: psutil.Process, minutes: float) -> 
     print(f"| before | | | {megabytes_of(process):.0f} |")
     for minute in range(round(minutes)):
         measured = load(port, request, 8, 60, process)
-        refused = len(measured.seconds) - measured.statuses[200]
-        print(f"| {minute + 1} | {measured.rate:.0f} | {refused} | {megabytes_of(process):.0f} |", flush=True)
+        rejected = len(measured.seconds) - measured.statuses[200]
+        print(f"| {minute + 1} | {measured.rate:.0f} | {rejected} | {megabytes_of(process):.0f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle_dir", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes-of-load", type=float, default=0)
     options = parser.parse_args()
-    request = request_of(options.picture.read_bytes())
+    request = request_of(options.image.read_bytes())
     servers: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -207,12 +209,13 @@ def compare(
         print("|---|---|---|---|---|---|---|")
         for name, title in NAMES.items():
             middle = [
-                statistics.median(measured.percentile(share) for measured in results[name]) for share in (0.5, 0.99)
+                statistics.median(measured.percentile(fraction) for measured in results[name])
+                for fraction in (0.5, 0.99)
             ]
-            refused = sum(len(measured.seconds) - measured.statuses[200] for measured in results[name])
+            rejected = sum(len(measured.seconds) - measured.statuses[200] for measured in results[name])
             print(
                 f"| {title} | {rates[name]:.0f} | {rates['ours'] / rates[name]:.2f}× | {cpu[name]:.2f} | "
-                f"{middle[0]:.1f} | {middle[1]:.1f} | {refused} |",
+                f"{middle[0]:.1f} | {middle[1]:.1f} | {rejected} |",
                 flush=True,
             )
         ratios = f"{cpu['ours'] / cpu['c']:.2f} in float32, {cpu['ours'] / cpu['c8']:.2f} with the same graph"

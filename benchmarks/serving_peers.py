@@ -6,7 +6,7 @@
     c8 the same with the graph that we run: what our own answer costs without BentoML, limits, log and metrics
     d  bare Starlette with a constant answer: the price of HTTP
 
-All decode with our `decode_picture`, run the same network on one thread and return the five probabilities.
+All decode with our `decode_image`, run the same network on one thread and return the five probabilities.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.images import decode_picture
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.images import decode_image
 
 
 def answer(probabilities: np.ndarray) -> dict[str, Any]:
@@ -47,15 +47,15 @@ async def uploaded(request: Request) -> bytes:
 
 
 def torch_network(bundle_dir: Path, weights: Callable[[], dict[str, Any]]) -> Any:
-    from emotion_assets.steps.training.network import EmotionNet, ServedNet
+    from emotion_assets.steps.training.model import EmotionNet, InferenceModel
 
     manifest = json.loads((bundle_dir / "manifest.json").read_text())
     choices = manifest["configuration"]
-    if choices.get("rights_faces"):
+    if choices.get("corrects_orientation"):
         raise SystemExit("This model puts faces right first, which (a) and (b) do not. Take a `standard` one.")
     network = EmotionNet(choices["width"], num_blocks=choices.get("num_blocks", 2))
     network.load_state_dict(weights())
-    return ServedNet(network.eval(), manifest["temperature"]).eval()
+    return InferenceModel(network.eval(), manifest["temperature"]).eval()
 
 
 def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
@@ -75,7 +75,7 @@ def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
 
     @app.post("/predict")
     async def predict(image: Annotated[bytes, File()]) -> dict[str, Any]:
-        pixels = torch.from_numpy(decode_picture(image).pixels[None])
+        pixels = torch.from_numpy(decode_image(image).pixels[None])
         with torch.inference_mode():
             served = (network or torch_network(bundle_dir, lambda: torch.load(path)))(pixels)
         return answer(served.probabilities[0].numpy())
@@ -86,15 +86,15 @@ def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
 def starlette_onnx(bundle_dir: Path, *, is_float32: bool) -> Any:
     import onnxruntime
 
-    from emotion_assets.core.bundle import MODEL_NAME, read_manifest, running_model
+    from emotion_assets.core.bundle import MODEL_NAME, read_manifest, runtime_model
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    name = MODEL_NAME if is_float32 else running_model(read_manifest(bundle_dir))
+    name = MODEL_NAME if is_float32 else runtime_model(read_manifest(bundle_dir))
     session = onnxruntime.InferenceSession(bundle_dir / name, options, providers=["CPUExecutionProvider"])
 
     async def predict(request: Request) -> JSONResponse:
-        pixels = decode_picture(await uploaded(request)).pixels[None]
+        pixels = decode_image(await uploaded(request)).pixels[None]
         return JSONResponse(answer(session.run(["probabilities"], {"pixels": pixels})[0][0]))
 
     return Starlette(routes=[Route("/predict", predict, methods=["POST"])])

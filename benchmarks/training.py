@@ -1,9 +1,9 @@
-"""Accuracy against CPU-seconds: the student project's network and ours; where the time goes; the share of the peak.
+"""Accuracy against CPU-seconds: the student project's network and ours; where the time goes; the fraction of the peak.
 
 Usage: python -m benchmarks.training SPLITS_DIR FACES_DIR [--student-epochs 12] [--threads N] [--rungs N] [--kept DIR]
 
 Both sides train from the same pixels in memory, on as many threads, and are asked for the same labelled faces of
-FACES_DIR, with and without near-copies of training pictures. The asking is not counted. Ours runs as a ladder of
+FACES_DIR, with and without near-copies of training images. The asking is not counted. Ours runs as a ladder of
 recipes, from a small network for seconds to the preset `quick`; each rung is a whole run, and its curve is drawn too.
 Both answer as they are served: the student's network once, ours for both mirror images. With --kept the figures are
 also written as JSON, and the networks kept, for `benchmarks.robustness`.
@@ -32,21 +32,21 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy_over_http import copies_of_training
-from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
-from emotion_assets.core.images import decode_picture
-from emotion_assets.steps.data.split import Split, read_split
-from emotion_assets.steps.evaluation.evaluate import Answers, score
-from emotion_assets.steps.evaluation.student import StudentNet
-from emotion_assets.steps.training import lightning_parts
-from emotion_assets.steps.training.calibration import logits_of
+from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.images import decode_image
+from emotion_assets.steps.evaluation.baseline import BaselineNet
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, score
+from emotion_assets.steps.splits.splits import Split, read_split
+from emotion_assets.steps.training import module
+from emotion_assets.steps.training.calibration import predict_logits
 from emotion_assets.steps.training.config import TrainingConfig, training_config
-from emotion_assets.steps.training.lightning_parts import AveragedWeights
-from emotion_assets.steps.training.network import INPUT_SIZE_PX, EmotionNet
+from emotion_assets.steps.training.model import INPUT_SIZE_PX, EmotionNet
+from emotion_assets.steps.training.module import RunningWeightAverage
 from emotion_assets.steps.training.train import train
-from emotion_assets.steps.training.trainer import precision_of
+from emotion_assets.steps.training.trainer import resolve_precision
 
-STUDENT_BATCH: Final = 64
-STUDENT_LEARNING_RATE: Final = 5e-4
+BASELINE_BATCH: Final = 64
+BASELINE_LEARNING_RATE: Final = 5e-4
 LOOK_EVERY: Final = 1.2
 """Each look at the curve comes after so many times the CPU-seconds of the one before."""
 FIRST_LOOK_S: Final = 5.0
@@ -120,7 +120,7 @@ class Curve:
 
 def scores(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
-    found = score(Answers("", probabilities, truth))
+    found = score(LabelledPredictions("", probabilities, truth))
     return found.accuracy, found.macro_f1
 
 
@@ -138,7 +138,7 @@ class Looks(pl.Callback):
     def _ask(self, faces: Split) -> np.ndarray:
         assert self._network is not None
         was_training = self._network.training
-        logits = logits_of(self._network, faces)
+        logits = predict_logits(self._network, faces)
         self._network.train(was_training)
         return logits
 
@@ -156,11 +156,11 @@ class Looks(pl.Callback):
 
     def last_look(self, network: EmotionNet, faces: Split) -> None:
         self._not_counted.close()
-        self.curve.logits = lambda: logits_of(network, faces)
+        self.curve.logits = lambda: predict_logits(network, faces)
         self.curve.look(is_last=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        averages = [callback for callback in trainer.callbacks if isinstance(callback, AveragedWeights)]
+        averages = [callback for callback in trainer.callbacks if isinstance(callback, RunningWeightAverage)]
         averaged = averages[0]._average_model if averages else None  # noqa: SLF001 -- Lightning shows it nowhere else
         self._network = averaged.module.network if averaged is not None else module.network
         self.curve.look()
@@ -213,21 +213,23 @@ class CostSplit(pl.Callback):
         self._mark, self._mark_wall = time.process_time(), time.perf_counter()
 
 
-_augment = lightning_parts.augment
+_augment = module.augment
 
 
 def labelled(faces_dir: Path) -> tuple[Split, list[Path]]:
-    paths = [path for path in sorted(faces_dir.rglob("*.jpg")) if emotion_of_folder(path.parent.name)]
-    truth = np.array([EMOTIONS.index(emotion_of_folder(path.parent.name) or "") for path in paths])
-    pixels = np.stack([decode_picture(path.read_bytes()).pixels for path in paths])
+    paths = [path for path in sorted(faces_dir.rglob("*.jpg")) if emotion_from_folder(path.parent.name)]
+    truth = np.array([EMOTIONS.index(emotion_from_folder(path.parent.name) or "") for path in paths])
+    pixels = np.stack([decode_image(path.read_bytes()).pixels for path in paths])
     return Split(pixels, truth, tuple(str(path) for path in paths)), paths
 
 
-def train_student(splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: int) -> tuple[Curve, StudentNet, float]:
+def train_baseline(
+    splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: int
+) -> tuple[Curve, BaselineNet, float]:
     torch.manual_seed(0)
     split = read_split(splits_dir, "train")
-    network = StudentNet()
-    optimizer = torch.optim.Adam(network.parameters(), lr=STUDENT_LEARNING_RATE)
+    network = BaselineNet()
+    optimizer = torch.optim.Adam(network.parameters(), lr=BASELINE_LEARNING_RATE)
     pixels, truth = torch.from_numpy(split.pixels), torch.from_numpy(split.class_indices)
 
     def ask() -> np.ndarray:
@@ -236,7 +238,7 @@ def train_student(splits_dir: Path, faces: Split, is_copy: np.ndarray, epochs: i
 
     curve = Curve("student", faces, is_copy, ask)
     for _ in range(epochs):
-        for chosen in torch.split(torch.randperm(len(pixels)), STUDENT_BATCH):
+        for chosen in torch.split(torch.randperm(len(pixels)), BASELINE_BATCH):
             loss = functional.cross_entropy(network(pixels[chosen]), truth[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -251,34 +253,34 @@ def train_ours(
     splits_dir: Path, faces: Split, is_copy: np.ndarray, name: str, config: TrainingConfig, also_at: float
 ) -> tuple[Curve, EmotionNet]:
     with tempfile.TemporaryDirectory() as folder:
-        looks = Looks(faces, is_copy, name, also_at)
-        trained = train(splits_dir, Path(folder), config, callbacks=[looks])
-        looks.last_look(trained.network, faces)
-    return looks.curve, trained.network
+        attribution = Looks(faces, is_copy, name, also_at)
+        trained = train(splits_dir, Path(folder), config, callbacks=[attribution])
+        attribution.last_look(trained.network, faces)
+    return attribution.curve, trained.network
 
 
 def split_of_cost(splits_dir: Path, config: TrainingConfig) -> CostSplit:
     """Train one epoch, and see where the time goes."""
     costs = CostSplit()
-    lightning_parts.augment = costs.augmented
+    module.augment = costs.augmented
     try:
         with tempfile.TemporaryDirectory() as folder:
             train(splits_dir, Path(folder), config, callbacks=[costs])
     finally:
-        lightning_parts.augment = _augment
+        module.augment = _augment
     return costs
 
 
-def megaflops(network: nn.Module, picture: Tensor) -> float:
-    """Return the arithmetic of forward and backward for one picture: a multiplication and an addition are two."""
+def megaflops(network: nn.Module, image: Tensor) -> float:
+    """Return the arithmetic of forward and backward for one image: a multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter:
-        network(picture.expand(8, *picture.shape[1:])).sum().backward()
+        network(image.expand(8, *image.shape[1:])).sum().backward()
     return counter.get_total_flops() / 8 / 1e6
 
 
 def has_fast_bfloat16() -> bool:
     """Whether the recipe multiplies in bfloat16 here; where the processor does not, that would be far slower."""
-    return precision_of(training_config("quick")) == "bf16-mixed"
+    return resolve_precision(training_config("quick")) == "bf16-mixed"
 
 
 def peak_gflops(dtype: torch.dtype) -> float:
@@ -310,57 +312,64 @@ def main() -> None:
         f"a product of matrices reaches {peak:.0f} GFLOP/s in {'bfloat16' if has_fast_bfloat16() else 'float32'}\n"
     )
     print("| recipe | training CPU-s | accuracy | without copies | macro-F1 |\n|---|---|---|---|---|", flush=True)
-    student, student_network, student_rate = train_student(options.splits_dir, faces, is_copy, options.student_epochs)
-    networks: dict[str, nn.Module] = {"student": student_network}
+    baseline, baseline_network, baseline_rate = train_baseline(
+        options.splits_dir, faces, is_copy, options.baseline_epochs
+    )
+    networks: dict[str, nn.Module] = {"student": baseline_network}
     ours: dict[str, Curve] = {}
     for name, overrides in list(RUNGS.items())[: options.rungs]:
         ours[name], networks[name] = train_ours(
-            options.splits_dir, faces, is_copy, name, training_config("quick", **overrides), time_of_extra_look(student)
+            options.splits_dir,
+            faces,
+            is_copy,
+            name,
+            training_config("quick", **overrides),
+            time_of_extra_look(baseline),
         )
-    show_comparison(student, ours)
+    show_comparison(baseline, ours)
     costs = split_of_cost(options.splits_dir, training_config("quick", epochs=1))
-    show_costs(costs, peak, student_rate)
+    show_costs(costs, peak, baseline_rate)
     if options.kept:
-        keep(options.kept, networks, [student, *ours.values()])
+        keep(options.kept, networks, [baseline, *ours.values()])
 
 
-def cost_of_best(student: Curve) -> tuple[float, float]:
+def cost_of_best(baseline: Curve) -> tuple[float, float]:
     """Return the student's best accuracy, and after how many CPU-seconds it had it."""
-    best = max(accuracy for _, accuracy, *_ in student.points)
-    return best, student.reaches(best) or 0.0
+    best = max(accuracy for _, accuracy, *_ in baseline.points)
+    return best, baseline.reaches(best) or 0.0
 
 
-def time_of_extra_look(student: Curve) -> float:
+def time_of_extra_look(baseline: Curve) -> float:
     """Return after how many CPU-seconds to look at ours: a little before its part of the cost, as a step overshoots."""
-    return A_PART * cost_of_best(student)[1] * 0.995
+    return A_PART * cost_of_best(baseline)[1] * 0.995
 
 
-def show_comparison(student: Curve, ours: dict[str, Curve]) -> None:
-    best, cost = cost_of_best(student)
+def show_comparison(baseline: Curve, ours: dict[str, Curve]) -> None:
+    best, cost = cost_of_best(baseline)
     print(f"\nThe student's network: {best:.3f} at its best, after {cost:.1f} CPU-s.\n")
     print(f"| ours | after {A_PART * cost:.1f} CPU-s | at its end | CPU-s of the run | student at that cost |")
     print("|---|---|---|---|---|")
     for name, curve in ours.items():
         cpu, accuracy, *_ = curve.points[-1]
-        print(f"| {name} | {curve.after(A_PART * cost):.3f} | {accuracy:.3f} | {cpu:.0f} | {student.after(cpu):.3f} |")
+        print(f"| {name} | {curve.after(A_PART * cost):.3f} | {accuracy:.3f} | {cpu:.0f} | {baseline.after(cpu):.3f} |")
 
 
-def show_costs(costs: CostSplit, peak: float, student_rate: float) -> None:
+def show_costs(costs: CostSplit, peak: float, baseline_rate: float) -> None:
     config = training_config("quick")
     together = sum(costs.seconds.values())
-    print("\n| part of the steps of `quick` | share of CPU |\n|---|---|")
+    print("\n| part of the steps of `quick` | fraction of CPU |\n|---|---|")
     for part, seconds in sorted(costs.seconds.items(), key=lambda pair: -pair[1]):
         print(f"| {part} | {seconds / together:.1%} |")
-    num_pictures = costs.num_steps * config.batch_size
+    num_images = costs.num_steps * config.batch_size
     work = megaflops(
         EmotionNet(config.width, num_blocks=config.num_blocks), torch.zeros(1, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)
     )
-    student_work = megaflops(StudentNet(), torch.zeros(1, 64, 64, dtype=torch.uint8))
-    rate = num_pictures / costs.wall
-    print("\n| network | MFLOP a picture, both ways | pictures/s | GFLOP/s | of the peak |\n|---|---|---|---|---|")
-    for name, each, pictures in (("student", student_work, student_rate), ("quick", work, rate)):
-        gflops = each * pictures / 1000
-        print(f"| {name} | {each:.0f} | {pictures:.0f} | {gflops:.0f} | {gflops / peak:.0%} |")
+    baseline_work = megaflops(BaselineNet(), torch.zeros(1, 64, 64, dtype=torch.uint8))
+    rate = num_images / costs.wall
+    print("\n| network | MFLOP an image, both ways | images/s | GFLOP/s | of the peak |\n|---|---|---|---|---|")
+    for name, each, images in (("student", baseline_work, baseline_rate), ("quick", work, rate)):
+        gflops = each * images / 1000
+        print(f"| {name} | {each:.0f} | {images:.0f} | {gflops:.0f} | {gflops / peak:.0%} |")
 
 
 def keep(folder: Path, networks: dict[str, nn.Module], curves: list[Curve]) -> None:

@@ -135,15 +135,15 @@ def check(what: str, holds: object) -> None:
     print(f"ok: {what}")
 
 
-def ask(address: str, picture: bytes) -> dict[str, Any]:
-    request = urllib.request.Request(f"{address}/predict", picture, {"Content-Type": "image/jpeg"})
+def ask(address: str, image: bytes) -> dict[str, Any]:
+    request = urllib.request.Request(f"{address}/predict", image, {"Content-Type": "image/jpeg"})
     with urllib.request.urlopen(request, timeout=20) as answer:
         return dict(json.load(answer))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--base-from-debian", action="store_true")
     options = parser.parse_args()
     images = output_of("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
@@ -161,7 +161,7 @@ def main() -> None:
         data_dir = Path(folder)
         data_dir.chmod(0o777)
         with running(image, data_dir) as container:
-            try_out(container, tag.partition(":")[2], options.picture.read_bytes())
+            try_out(container, tag.partition(":")[2], options.image.read_bytes())
             started = time.monotonic()
             output_of("podman", "stop", "--time=30", container.id)
             check(f"it stops by itself, in {time.monotonic() - started:.1f} s", time.monotonic() - started < 29)
@@ -169,10 +169,10 @@ def main() -> None:
         check("each answer has its record in the volume", len(records) == 2)
 
 
-def try_out(container: Container, version: str, picture: bytes) -> None:
+def try_out(container: Container, version: str, image: bytes) -> None:
     seconds = wait("it is ready", container.is_ready, 60)
     check(f"ready {seconds:.1f} s after its start, at most {MAX_START_SECONDS}", seconds <= MAX_START_SECONDS)
-    answer = ask(container.address, picture)
+    answer = ask(container.address, image)
     check(f"it answers: {answer['emotion']}, model {version}", answer["model_version"] == version)
     check("it runs as a plain user", int(container.run("id", "-u")) != 0)
     touched = container.run("sh", "-c", "touch /home/bentoml/bento/x /usr/x /app/x 2>&1 || true")
@@ -196,7 +196,7 @@ def try_out(container: Container, version: str, picture: bytes) -> None:
     print(f"ok: the health check notices a killed worker: {noticed[0]}")
     seconds = wait("the worker comes back", lambda: not container.health(), 60)
     check(f"a new worker serves {seconds:.1f} s later", len(container.workers()) == 2)
-    ask(container.address, picture)
+    ask(container.address, image)
 
 
 if __name__ == "__main__":

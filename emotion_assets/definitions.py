@@ -5,11 +5,11 @@ from __future__ import annotations
 import dagster as dg
 
 from emotion_assets.assets import data, drift, evaluation, feedback, packing, training
+from emotion_assets.automation.admin_jobs import MODEL_JOBS
 from emotion_assets.automation.jobs import check_drift, collect_feedback, compact_log, retrain
-from emotion_assets.automation.model_jobs import MODEL_JOBS
 from emotion_assets.automation.schedules import daily_drift_check, feedback_collection, log_compaction
 from emotion_assets.automation.sensors import drift_sensor, new_images_sensor
-from emotion_assets.resources import Alerts, Automation, Places
+from emotion_assets.resources import Alerts, Automation, DataPaths
 
 _ROOMS = [data, training, evaluation, drift, packing, feedback]
 
@@ -20,7 +20,7 @@ defs = dg.Definitions(
     sensors=[new_images_sensor, drift_sensor],
     schedules=[daily_drift_check, feedback_collection, log_compaction],
     resources={
-        "places": Places.from_environment(),
+        "places": DataPaths.from_environment(),
         "alerts": Alerts.from_environment(),
         "automation": Automation.from_environment(),
     },

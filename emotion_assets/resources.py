@@ -9,16 +9,16 @@ from typing import Any, Self
 import dagster as dg
 import yaml
 
-from emotion_assets.core import data_root
+from emotion_assets.core import layout
 from emotion_assets.core.errors import InvalidSettingError
 from emotion_assets.core.files import source_version
 from emotion_assets.steps.drift.alerts import AlertTargets
-from emotion_assets.steps.evaluation.registry import Registry
+from emotion_assets.steps.registry.registry import Registry
 
 _PACKAGE_DIR = Path(__file__).parent
 
 
-class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter breaks inference in Dagster
+class DataPaths(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter breaks inference in Dagster
     """Every folder of the pipeline, below one root. Folders are made when something is written to them."""
 
     data_dir: str
@@ -41,12 +41,12 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
 
     @property
     def raw_dir(self) -> Path:
-        """Labelled photographs, the user's own."""
+        """Labelled images, the user's own."""
         return self.root / "raw"
 
     @property
-    def unlabelled_dir(self) -> Path:
-        """Photographs of another source, the user's own."""
+    def external_dir(self) -> Path:
+        """Images of another source, the user's own."""
         return self.root / "unlabelled"
 
     @property
@@ -62,21 +62,21 @@ class Places(dg.ConfigurableResource):  # type: ignore[type-arg]  # its paramete
     @property
     def models_dir(self) -> Path:
         """Bundles and `champion.json`."""
-        return self.root / data_root.MODELS
+        return self.root / layout.MODELS
 
     @property
     def predictions_dir(self) -> Path:
         """What the service logged."""
-        return self.root / data_root.PREDICTIONS
+        return self.root / layout.PREDICTIONS
 
     @property
     def feedback_dir(self) -> Path:
         """Labels that people gave to predictions."""
-        return self.root / data_root.FEEDBACK
+        return self.root / layout.FEEDBACK
 
     @property
     def reports_dir(self) -> Path:
-        """HTML, JSON and pictures for people."""
+        """HTML, JSON and images for people."""
         return self.root / "reports"
 
     @property
@@ -123,7 +123,7 @@ class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its para
         """Read `EMOTION_QUIET_SECONDS` (default 60) and `EMOTION_RUN_CONFIG` (default none).
 
         Raises:
-            InvalidSettingError: the first is no number of seconds.
+            InvalidSettingError: the first is not a number of seconds.
         """
         text = os.environ.get("EMOTION_QUIET_SECONDS", "60")
         try:
@@ -143,7 +143,7 @@ class Automation(dg.ConfigurableResource):  # type: ignore[type-arg]  # its para
         """Return the run configuration for the runs that sensors start.
 
         Raises:
-            dg.Failure: the file cannot be read, or is no mapping.
+            dg.Failure: the file cannot be read, or is not a mapping.
         """
         if not self.run_config_path:
             return {}

@@ -1,4 +1,4 @@
-"""The routes: thin functions around reading pictures, running the model and logging the answers."""
+"""The routes: thin functions around reading images, running the model and logging the answers."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from emotion_assets.core.bundle import arithmetic
+from emotion_assets.core.bundle import runtime_precision
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.data_root import MODELS
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.errors import PictureError
-from emotion_assets.core.images import SlowPictureError
-from emotion_service.answers import Answered, TooLateError, Wishes
-from emotion_service.champion import ChampionWatch
+from emotion_assets.core.errors import ImageError
+from emotion_assets.core.images import NeedsWorkerThreadError
+from emotion_assets.core.layout import MODELS
 from emotion_service.errors import (
     EXCEPTION_HANDLERS,
     Handler,
     RequestError,
-    answer_picture_error,
-    answer_request_error,
     error_body,
+    image_error_response,
+    request_error_response,
 )
 from emotion_service.feedback import read_feedback
-from emotion_service.gatekeeper import Gatekeeper
-from emotion_service.label_queue import LabelQueue
+from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
+from emotion_service.labels import LabelQueue
 from emotion_service.metrics import MEDIA_TYPE, Metrics
+from emotion_service.middleware import RequestMiddleware
+from emotion_service.model_watcher import ModelWatcher
 from emotion_service.openapi import openapi_document
 from emotion_service.pages import page
 from emotion_service.settings import Settings
-from emotion_service.uploads import BodyBudget, read_json_body, read_picture, read_pictures
+from emotion_service.uploads import BodyBudget, read_image, read_images, read_json_body
 from emotion_service.worker import Worker
 
 _PAGE: Final = page("page.html")
@@ -52,8 +52,8 @@ _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS
 _WISHES: Final = {"heatmap": ("0", "1"), "face": ("whole", "find")}
 """Values that the query of `/predict` may have; the first is the default."""
 _MAX_LARGE_AT_ONCE: Final = 4
-"""Large pictures, batches and searches for faces that a worker does at a time: 40 megapixels take 160 MB."""
-_GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback", "/label_requests", "/label_picture"})
+"""Large images, batches and searches for faces that a worker does at a time: 40 megapixels take 160 MB."""
+_GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback", "/label_requests", "/label_image"})
 
 
 class EmotionApp:
@@ -64,13 +64,13 @@ class EmotionApp:
         self.settings = settings
         self.model: Classifier | None = None
         self.worker: Worker | None = None
-        self._watch: ChampionWatch | None = None
+        self._watch: ModelWatcher | None = None
         self._queue = LabelQueue(settings.data_dir)
         self._num_running = 0
         # Far more bodies may arrive at a time than are answered: senders are slow.
         self._budget = BodyBudget(8 * settings.max_concurrency)
         # Its threads and no more: one that nobody waits for any longer still needs its memory until it is done.
-        self._large = ThreadPoolExecutor(_MAX_LARGE_AT_ONCE, "large-pictures")
+        self._large = ThreadPoolExecutor(_MAX_LARGE_AT_ONCE, "large-images")
 
     def load(self, bundle_dir: Path) -> None:
         """Load a bundle, test it on its known answer, and start answering.
@@ -83,12 +83,12 @@ class EmotionApp:
         if self.worker is None:
             self.worker = Worker(self.settings)
         self.model = model
-        self.worker.metrics.note_model(model.version)
+        self.worker.metrics.record_model(model.version)
 
     def follow_champion(self) -> None:
         """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
         if self.settings.follow_champion:
-            self._watch = ChampionWatch(self.settings.data_dir / MODELS, lambda: self.version, self.load)
+            self._watch = ModelWatcher(self.settings.data_dir / MODELS, lambda: self.version, self.load)
             self._watch.start()
 
     @property
@@ -113,7 +113,7 @@ class EmotionApp:
             "/feedback": ("POST", self._feedback),
             "/label": ("GET", self._label_page),
             "/label_requests": ("GET", self._label_requests),
-            "/label_picture": ("GET", self._label_picture),
+            "/label_image": ("GET", self._label_image),
             "/model": ("GET", self._facts),
             "/docs.json": ("GET", self._docs),
             "/metrics": ("GET", self._metrics),
@@ -122,15 +122,15 @@ class EmotionApp:
         allowed = {path: "GET, HEAD" if method == "GET" else method for path, (method, _) in table.items()}
         allowed |= dict.fromkeys(_SERVER_ROUTES, "GET, HEAD")
 
-        async def refuse(request: Request) -> Response:
+        async def reject(request: Request) -> Response:
             # Those with the right method matched before; paths that do not exist do not come here.
             path = request.scope["path"]
             message = f"{path} does not take {request.method}. Use {allowed[path]}."
             raise RequestError(405, "method_not_allowed", message, {"Allow": allowed[path]})
 
-        routes.append(Route("/{path:path}", refuse, methods=_ALL_METHODS))
+        routes.append(Route("/{path:path}", reject, methods=_ALL_METHODS))
         middleware = [
-            Middleware(Gatekeeper, self.settings, self._counters, routes=frozenset(allowed), guarded=_GUARDED)
+            Middleware(RequestMiddleware, self.settings, self._counters, routes=frozenset(allowed), guarded=_GUARDED)
         ]
         if self.settings.cors_origins:
             cors = Middleware(
@@ -141,8 +141,8 @@ class EmotionApp:
             )
             middleware.insert(0, cors)
         handlers = EXCEPTION_HANDLERS | {
-            PictureError: self._counted(answer_picture_error),
-            RequestError: self._counted(answer_request_error),
+            ImageError: self._counted(image_error_response),
+            RequestError: self._counted(request_error_response),
         }
         return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
@@ -170,39 +170,39 @@ class EmotionApp:
                 "data_fingerprint": manifest.data_fingerprint,
                 "metrics": manifest.metrics,
                 "num_parameters": manifest.training["num_parameters"],
-                "arithmetic": arithmetic(manifest),
-                "keeps_pictures": self.settings.keep_images,
+                "arithmetic": runtime_precision(manifest),
+                "stores_images": self.settings.keep_images,
                 "keep_days": self.settings.keep_days,
             }
         )
 
     async def _predict(self, request: Request) -> Response:
         model = self._require_model()
-        wishes = _wishes(request)
+        options = _options(request)
         async with self._limits() as deadline:
-            content = await read_picture(request, self._budget)
+            content = await read_image(request, self._budget)
             with self._place():
-                (result,) = await self._answer(model, [content], wishes, deadline)
-            if isinstance(result, PictureError):
+                (result,) = await self._answer(model, [content], options, deadline)
+            if isinstance(result, ImageError):
                 raise result
         self._require_worker().note(result)
         return JSONResponse(result.body)
 
     async def _predict_batch(self, request: Request) -> Response:
         model = self._require_model()
-        wishes = _wishes(request)
+        options = _options(request)
         async with self._limits() as deadline:
-            contents = await read_pictures(request, self._budget)
+            contents = await read_images(request, self._budget)
             with self._place():
-                results = await self._answer(model, contents, wishes, deadline)
+                results = await self._answer(model, contents, options, deadline)
         worker = self._require_worker()
         items = []
         for result in results:
-            if isinstance(result, Answered):
+            if isinstance(result, PredictionResult):
                 worker.note(result)
                 items.append(result.body)
             else:
-                self._count_refusal(result.code)
+                self._count_rejection(result.code)
                 items.append(error_body(result.code, str(result)))
         return JSONResponse(items)
 
@@ -222,38 +222,38 @@ class EmotionApp:
         queue = self._require_queue()
         return JSONResponse(await to_thread.run_sync(queue.waiting))
 
-    async def _label_picture(self, request: Request) -> Response:
+    async def _label_image(self, request: Request) -> Response:
         queue = self._require_queue()
-        found = await to_thread.run_sync(queue.picture, request.query_params.get("prediction_id", ""))
+        found = await to_thread.run_sync(queue.image, request.query_params.get("prediction_id", ""))
         if found is None:
-            raise RequestError(404, "no_picture", "No picture of this prediction is kept.")
+            raise RequestError(404, "no_image", "No image of this prediction is kept.")
         return Response(found[0], media_type=found[1], headers={"Cache-Control": "no-store"})
 
     def _require_queue(self) -> LabelQueue:
         if not self.settings.token:
-            message = "The queue shows people's pictures, so it needs a token. Start the service with EMOTION_TOKEN."
+            message = "The queue shows people's images, so it needs a token. Start the service with EMOTION_TOKEN."
             raise RequestError(403, "needs_token", message)
         return self._queue
 
     async def _answer(
-        self, model: Classifier, contents: list[bytes], wishes: Wishes, deadline: float
-    ) -> list[Answered | PictureError]:
+        self, model: Classifier, contents: list[bytes], options: PredictOptions, deadline: float
+    ) -> list[PredictionResult | ImageError]:
         worker = self._require_worker()
         answer = worker.answerer.answer
-        if len(contents) == 1 and not wishes.finds_face:
+        if len(contents) == 1 and not options.detect_face:
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
-            with contextlib.suppress(SlowPictureError):
-                results = answer(model, contents, wishes, deadline, is_hurried=True)
-                if isinstance(results[0], PictureError):
+            with contextlib.suppress(NeedsWorkerThreadError):
+                results = answer(model, contents, options, deadline, fast_path_only=True)
+                if isinstance(results[0], ImageError):
                     # A damaged one may claim to be large, and memory was taken for it.
                     worker.memory.note()
                 return results
         worker.memory.note()
-        # A thread, so that a large picture does not hold up the others; few, because each may need much memory.
+        # A thread, so that a large image does not hold up the others; few, because each may need much memory.
         with self._budget.body() as take:
             take(sum(map(len, contents)))
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._large, answer, model, contents, wishes, deadline)
+            return await loop.run_in_executor(self._large, answer, model, contents, options, deadline)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -274,8 +274,8 @@ class EmotionApp:
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 yield time.monotonic() + self.settings.timeout_seconds
-        except (TimeoutError, TooLateError) as error:
-            message = f"The answer took more than {self.settings.timeout_seconds:g} s. Send a smaller picture."
+        except (TimeoutError, DeadlineExceededError) as error:
+            message = f"The answer took more than {self.settings.timeout_seconds:g} s. Send a smaller image."
             raise RequestError(504, "timeout", message) from error
         except ClientDisconnect as error:
             raise RequestError(400, "incomplete_body", "The connection closed before the body was complete.") from error
@@ -284,15 +284,15 @@ class EmotionApp:
         """Count what a handler answers, by its code."""
 
         async def answer(request: Request, error: Exception) -> Response:
-            assert isinstance(error, (PictureError, RequestError))
-            self._count_refusal(error.code)
+            assert isinstance(error, (ImageError, RequestError))
+            self._count_rejection(error.code)
             return await handler(request, error)
 
         return answer
 
-    def _count_refusal(self, code: str) -> None:
+    def _count_rejection(self, code: str) -> None:
         if self.worker:
-            self.worker.metrics.refusals.labels(code).inc()
+            self.worker.metrics.rejections.labels(code).inc()
 
     def _require_model(self) -> Classifier:
         if self.model is None:
@@ -309,11 +309,11 @@ def _no_model() -> RequestError:
     return RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
 
 
-def _wishes(request: Request) -> Wishes:
-    """Read what is asked for beside the emotion; an unknown value is refused, because it would be passed over."""
+def _options(request: Request) -> PredictOptions:
+    """Read what is asked for beside the emotion; an unknown value is rejected, because it would be skipped."""
     asked = {name: request.query_params.get(name, values[0]) for name, values in _WISHES.items()}
     for name, values in _WISHES.items():
         if asked[name] not in values:
             message = f"{name} is {asked[name][:20]!r}. Use {' or '.join(values)}."
             raise RequestError(400, "invalid_query", message)
-    return Wishes(with_heatmap=asked["heatmap"] == "1", finds_face=asked["face"] == "find")
+    return PredictOptions(with_heatmap=asked["heatmap"] == "1", detect_face=asked["face"] == "find")

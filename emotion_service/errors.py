@@ -9,15 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from emotion_assets.core.errors import (
-    EmptyPictureError,
-    PictureError,
-    PictureTooLargeError,
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
     UnsupportedFormatError,
 )
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
-_STATUS_OF_PICTURE_ERROR = {EmptyPictureError: 400, PictureTooLargeError: 413, UnsupportedFormatError: 415}
+_STATUS_OF_IMAGE_ERROR = {EmptyImageError: 400, ImageTooLargeError: 413, UnsupportedFormatError: 415}
 
 
 class RequestError(Exception):
@@ -30,7 +30,7 @@ class RequestError(Exception):
 
 
 def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
-    """Return the body that every refusal has."""
+    """Return the body that every rejection has."""
     return {"error": {"code": code, "message": message}}
 
 
@@ -39,26 +39,26 @@ def error_response(status: int, code: str, message: str, headers: Mapping[str, s
     return JSONResponse(error_body(code, message), status, headers)
 
 
-async def answer_picture_error(_: Request, error: Exception) -> Response:
-    """Answer a refused picture; damaged ones are 422."""
-    assert isinstance(error, PictureError)
-    return error_response(_STATUS_OF_PICTURE_ERROR.get(type(error), 422), error.code, str(error))
+async def image_error_response(_: Request, error: Exception) -> Response:
+    """Answer a rejected image; damaged ones are 422."""
+    assert isinstance(error, ImageError)
+    return error_response(_STATUS_OF_IMAGE_ERROR.get(type(error), 422), error.code, str(error))
 
 
-async def answer_request_error(_: Request, error: Exception) -> Response:
-    """Answer a request that is refused for its form, its route or the service's state."""
+async def request_error_response(_: Request, error: Exception) -> Response:
+    """Answer a request that is rejected for its form, its route or the service's state."""
     assert isinstance(error, RequestError)
     return error_response(error.status, error.code, str(error), error.headers)
 
 
-async def answer_http_error(_: Request, error: Exception) -> Response:
-    """Answer what Starlette itself refuses."""
+async def http_error_response(_: Request, error: Exception) -> Response:
+    """Answer what Starlette itself rejects."""
     assert isinstance(error, HTTPException)
     return error_response(error.status_code, "http_error", error.detail, error.headers)
 
 
 EXCEPTION_HANDLERS: dict[type[Exception], Handler] = {
-    PictureError: answer_picture_error,
-    RequestError: answer_request_error,
-    HTTPException: answer_http_error,
+    ImageError: image_error_response,
+    RequestError: request_error_response,
+    HTTPException: http_error_response,
 }

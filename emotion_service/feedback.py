@@ -1,6 +1,6 @@
-"""Labels that people give to answered pictures: one for each prediction, whichever worker is asked.
+"""Labels that people give to answered images: one for each prediction, whichever worker is asked.
 
-A prediction's id carries a signature, so an id that was never given is recognised without searching the log.
+A prediction's id carries a signature, so an id that was never given is recognized without searching the log.
 A label is a file of its own that appears whole or not at all; the second one for a prediction finds the first.
 """
 
@@ -27,13 +27,13 @@ _KEY_NAME: Final = ".key"
 _logger = logging.getLogger("emotion_service.feedback")
 
 
-class FeedbackBox:
+class FeedbackStore:
     """Gives ids, knows its own again, and keeps one label for each."""
 
     def __init__(self, feedback_dir: Path) -> None:
         """Use `feedback_dir`; it is made when the first label comes."""
         self._dir = feedback_dir
-        self._secret = _secret_of(feedback_dir)
+        self._secret = _load_or_create_key(feedback_dir)
         self._digits = RandomDigits()
 
     def new_id(self) -> str:
@@ -45,7 +45,7 @@ class FeedbackBox:
         """Keep the label of a prediction.
 
         Raises:
-            RequestError: the id is none of ours (404), it has a label already (409), or the disk refuses (503).
+            RequestError: the id is none of ours (404), it has a label already (409), or the disk rejects (503).
         """
         name, signature = prediction_id[:_NUM_RANDOM_DIGITS], prediction_id[_NUM_RANDOM_DIGITS:]
         if not prediction_id.isascii() or not hmac.compare_digest(signature, self._signature(name)):
@@ -58,11 +58,11 @@ class FeedbackBox:
             "emotion": emotion,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
-        draft = path.with_name(f".{prediction_id}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(f".{prediction_id}.{secrets.token_hex(4)}.tmp")
         try:
-            write_json(draft, record)
+            write_json(temporary, record)
             # A link fails where the name is taken: exactly one label wins, also between workers.
-            os.link(draft, path)
+            os.link(temporary, path)
             with contextlib.suppress(OSError):
                 sync_folder(path.parent)  # it is kept; whether a power cut can still take it back is another matter
         except FileExistsError as error:
@@ -73,33 +73,33 @@ class FeedbackBox:
             ) from error
         finally:
             with contextlib.suppress(OSError):
-                draft.unlink()
+                temporary.unlink()
 
     def _signature(self, name: str) -> str:
         return hmac.digest(self._secret, name.encode("utf-8", "replace"), "sha256").hex()[:_NUM_SIGNED_DIGITS]
 
 
-def _secret_of(feedback_dir: Path) -> bytes:
+def _load_or_create_key(feedback_dir: Path) -> bytes:
     """Return the key that all workers share; where none can be kept, a key that lasts as long as the process."""
     path = feedback_dir / _KEY_NAME
     with contextlib.suppress(FileNotFoundError):
         try:
             return path.read_bytes()
         except PermissionError:
-            message = "%s belongs to somebody else, so labels for other workers' answers are refused; let me read it"
+            message = "%s belongs to somebody else, so labels for other workers' answers are rejected; let me read it"
             _logger.error(message, path)  # noqa: TRY400 -- where it happened says nothing
     with contextlib.suppress(OSError):
         feedback_dir.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{_KEY_NAME}.{secrets.token_hex(4)}.tmp")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        temporary = path.with_name(f"{_KEY_NAME}.{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(descriptor, secrets.token_bytes(32))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
+            os.link(temporary, path)
+        temporary.unlink()
         return path.read_bytes()
     return secrets.token_bytes(32)
 
@@ -113,7 +113,7 @@ def read_feedback(content: bytes, emotions: tuple[str, ...]) -> tuple[str, str]:
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise RequestError(400, "malformed_json", "The body is no JSON. Send prediction_id and emotion.") from error
+        raise RequestError(400, "malformed_json", "The body is not a JSON. Send prediction_id and emotion.") from error
     if not isinstance(record, dict) or not all(
         isinstance(record.get(key), str) for key in ("prediction_id", "emotion")
     ):

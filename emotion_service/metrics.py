@@ -54,15 +54,15 @@ class Metrics:
             "emotion_requests_in_progress", "Requests being answered", registry=registry, multiprocess_mode="livesum"
         )
         self.predictions = Counter(
-            "emotion_predictions", "Answered pictures", ["emotion", "model_version"], registry=registry
+            "emotion_predictions", "Answered images", ["emotion", "model_version"], registry=registry
         )
         self.confidence = Histogram(
             "emotion_confidence", "Probability of the answer", buckets=_CONFIDENCES, registry=registry
         )
-        self.refusals = Counter("emotion_refusals", "Refused pictures and requests", ["code"], registry=registry)
+        self.rejections = Counter("emotion_rejections", "Rejected images and requests", ["code"], registry=registry)
         self.records = Counter(
             "emotion_log_records",
-            "Records and kept pictures, written or lost",
+            "Records and kept images, written or lost",
             ["result"],
             registry=registry,
         )
@@ -74,11 +74,11 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        for result in ("written", "lost", "picture_written", "picture_lost"):
+        for result in ("written", "lost", "image_written", "image_lost"):
             self.records.labels(result)
         self._version = ""
 
-    def note_model(self, version: str) -> None:
+    def record_model(self, version: str) -> None:
         """Show that this worker serves `version` from now on."""
         if self._version:
             self.workers.labels(self._version).set(0)

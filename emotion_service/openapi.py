@@ -6,15 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emotion_service.schemas import ErrorAnswer, Feedback, FeedbackAnswer, ModelFacts, Prediction, QueuedPrediction
-from emotion_service.uploads import BATCH_FIELD_NAME, FIELD_NAME, MAX_BATCH_PICTURES
+from emotion_service.schemas import ErrorResponse, Feedback, FeedbackResponse, LabelRequest, ModelInfo, Prediction
+from emotion_service.uploads import BATCH_FIELD_NAME, FIELD_NAME, MAX_BATCH_IMAGES
 
-_REFUSALS = {
-    "400": "No picture, an empty one, or a malformed form.",
+_REJECTIONS = {
+    "400": "No image, an empty one, or a malformed form.",
     "401": "The service needs a bearer token.",
     "413": "Over 10 MiB or over 40 megapixels (12 for WebP, which takes more memory to decode).",
     "415": "Not JPEG, PNG, WebP, GIF, BMP or TIFF by content; or a body of another kind.",
-    "422": "The picture is damaged, incomplete or too small; or `face=find` found no face.",
+    "422": "The image is damaged, incomplete or too small; or `face=find` found no face.",
     "429": "Too many requests; try again after the seconds in `Retry-After`.",
     "431": "Over 200 header fields, or over 32 KiB of them.",
     "503": "No model is ready.",
@@ -32,12 +32,12 @@ _WISHES = [
     {
         "name": "face",
         "in": "query",
-        "description": "whole: the picture is a face. find: look for the largest face first, and cut it out.",
+        "description": "whole: the image is a face. find: look for the largest face first, and cut it out.",
         "schema": {"type": "string", "enum": ["whole", "find"], "default": "whole"},
     },
 ]
-_ITEMS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Prediction", "ErrorAnswer")]
-_MODELS = (Prediction, ErrorAnswer, ModelFacts, Feedback, FeedbackAnswer, QueuedPrediction)
+_ITEMS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Prediction", "ErrorResponse")]
+_MODELS = (Prediction, ErrorResponse, ModelInfo, Feedback, FeedbackResponse, LabelRequest)
 
 
 def openapi_document(version: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def openapi_document(version: str) -> dict[str, Any]:
     schemas = {model.__name__: _schema(model) for model in _MODELS}
     for schema in list(schemas.values()):
         schemas |= schema.pop("$defs", {})
-    refusals = {status: _answer(text, "ErrorAnswer") for status, text in _REFUSALS.items()}
+    rejections = {status: _answer(text, "ErrorResponse") for status, text in _REJECTIONS.items()}
     binary = {"schema": {"type": "string", "format": "binary"}}
     form = {
         "schema": {
@@ -58,10 +58,10 @@ def openapi_document(version: str) -> dict[str, Any]:
         "summary": "Name the emotion of one face",
         "parameters": _WISHES,
         "requestBody": {"required": True, "content": {"multipart/form-data": form, "image/*": binary}},
-        "responses": {"200": _answer("The prediction.", "Prediction"), **refusals},
+        "responses": {"200": _answer("The prediction.", "Prediction"), **rejections},
     }
     batch = {
-        "summary": f"Name the emotions of up to {MAX_BATCH_PICTURES} faces",
+        "summary": f"Name the emotions of up to {MAX_BATCH_IMAGES} faces",
         "parameters": _WISHES,
         "requestBody": {
             "required": True,
@@ -74,7 +74,7 @@ def openapi_document(version: str) -> dict[str, Any]:
                             BATCH_FIELD_NAME: {
                                 "type": "array",
                                 "minItems": 1,
-                                "maxItems": MAX_BATCH_PICTURES,
+                                "maxItems": MAX_BATCH_IMAGES,
                                 "items": {"type": "string", "format": "binary"},
                             }
                         },
@@ -84,10 +84,10 @@ def openapi_document(version: str) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "For each picture in order its prediction, or why it was refused.",
+                "description": "For each image in order its prediction, or why it was rejected.",
                 "content": {"application/json": {"schema": {"type": "array", "items": {"anyOf": _ITEMS}}}},
             },
-            **{status: answer for status, answer in refusals.items() if status != "422"},
+            **{status: answer for status, answer in rejections.items() if status != "422"},
         },
     }
     feedback = {
@@ -97,19 +97,19 @@ def openapi_document(version: str) -> dict[str, Any]:
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Feedback"}}},
         },
         "responses": {
-            "200": _answer("The label was accepted.", "FeedbackAnswer"),
-            "400": _answer("The body is no such JSON.", "ErrorAnswer"),
-            "404": _answer("There is no such prediction.", "ErrorAnswer"),
-            "409": _answer("The prediction has a label already.", "ErrorAnswer"),
-            "413": _answer("The body is over 4 KiB.", "ErrorAnswer"),
-            "415": _answer("The body is not JSON by its type.", "ErrorAnswer"),
-            "422": _answer("The emotion is none that the model knows.", "ErrorAnswer"),
-            **{status: refusals[status] for status in ("401", "429", "431", "503", "504")},
+            "200": _answer("The label was accepted.", "FeedbackResponse"),
+            "400": _answer("The body is no such JSON.", "ErrorResponse"),
+            "404": _answer("There is no such prediction.", "ErrorResponse"),
+            "409": _answer("The prediction has a label already.", "ErrorResponse"),
+            "413": _answer("The body is over 4 KiB.", "ErrorResponse"),
+            "415": _answer("The body is not JSON by its type.", "ErrorResponse"),
+            "422": _answer("The emotion is none that the model knows.", "ErrorResponse"),
+            **{status: rejections[status] for status in ("401", "429", "431", "503", "504")},
         },
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "emotion_service", "version": version, "description": "Emotion of a face photograph."},
+        "info": {"title": "emotion_service", "version": version, "description": "Emotion of a face image."},
         "paths": {
             "/predict": {"post": predict},
             "/predict_batch": {"post": batch},
@@ -117,7 +117,7 @@ def openapi_document(version: str) -> dict[str, Any]:
             "/model": {
                 "get": {
                     "summary": "Facts of the model that answers",
-                    "responses": {"200": _answer("The facts.", "ModelFacts"), "503": refusals["503"]},
+                    "responses": {"200": _answer("The facts.", "ModelInfo"), "503": rejections["503"]},
                 }
             },
             "/": {"get": _plain("The page", "text/html")},
@@ -132,27 +132,27 @@ def openapi_document(version: str) -> dict[str, Any]:
                                 "application/json": {
                                     "schema": {
                                         "type": "array",
-                                        "items": {"$ref": "#/components/schemas/QueuedPrediction"},
+                                        "items": {"$ref": "#/components/schemas/LabelRequest"},
                                     }
                                 }
                             },
                         },
-                        "403": _answer("The service runs without a token.", "ErrorAnswer"),
-                        **{status: refusals[status] for status in ("401", "429", "431")},
+                        "403": _answer("The service runs without a token.", "ErrorResponse"),
+                        **{status: rejections[status] for status in ("401", "429", "431")},
                     },
                 }
             },
-            "/label_picture": {
+            "/label_image": {
                 "get": {
-                    "summary": "The kept picture of a prediction; only with a token",
+                    "summary": "The kept image of a prediction; only with a token",
                     "parameters": [
                         {"name": "prediction_id", "in": "query", "required": True, "schema": {"type": "string"}}
                     ],
                     "responses": {
-                        "200": {"description": "The picture.", "content": {"image/*": {}}},
-                        "403": _answer("The service runs without a token.", "ErrorAnswer"),
-                        "404": _answer("No picture of it is kept.", "ErrorAnswer"),
-                        **{status: refusals[status] for status in ("401", "429", "431")},
+                        "200": {"description": "The image.", "content": {"image/*": {}}},
+                        "403": _answer("The service runs without a token.", "ErrorResponse"),
+                        "404": _answer("No image of it is kept.", "ErrorResponse"),
+                        **{status: rejections[status] for status in ("401", "429", "431")},
                     },
                 }
             },
@@ -168,7 +168,7 @@ def openapi_document(version: str) -> dict[str, Any]:
                     **_plain("Prometheus metrics", "text/plain"),
                     "responses": {
                         "200": {"description": "OK", "content": {"text/plain": {}}},
-                        "503": refusals["503"],
+                        "503": rejections["503"],
                     },
                 }
             },

@@ -77,10 +77,10 @@ class PredictionLog:
     def _write(self, records: list[dict[str, Any]]) -> None:
         lines = "".join(_ENCODER.encode(record) + "\n" for record in records).encode()
         try:
-            is_whole = self._segment().write(lines) == len(lines)
+            is_readable = self._segment().write(lines) == len(lines)
         except OSError:
-            is_whole = False
-        if is_whole:
+            is_readable = False
+        if is_readable:
             self.num_written += len(records)
             self._count("written", len(records))
         else:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class FaceRegion(BaseModel):
-    """A square of a picture, in shares of its width and height; it may reach over the edges."""
+    """A square of an image, in fractions of its width and height; it may reach over the edges."""
 
     left: float
     top: float
@@ -22,7 +22,7 @@ class FaceRegion(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The answer for one picture."""
+    """The answer for one image."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -32,7 +32,7 @@ class Prediction(BaseModel):
         description=f"Calibrated probability of each of {', '.join(EMOTIONS)}; they sum to 1."
     )
     model_version: str
-    features: dict[str, float] = Field(description=f"Statistics of the picture: {', '.join(STATISTICS)}.")
+    features: dict[str, float] = Field(description=f"Statistics of the image: {', '.join(STATISTICS)}.")
     face: FaceRegion | None = Field(
         default=None, description="With `?face=find`: the square that the network was shown."
     )
@@ -49,13 +49,13 @@ class ErrorDetail(BaseModel):
     message: str
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """The body of every answer that is not a success."""
 
     error: ErrorDetail
 
 
-class ModelFacts(BaseModel):
+class ModelInfo(BaseModel):
     """What is known of the model that answers."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -68,9 +68,9 @@ class ModelFacts(BaseModel):
     data_fingerprint: str
     metrics: dict[str, float]
     num_parameters: int
-    arithmetic: Literal["int8", "float32"] = Field(description="What the convolutions compute in.")
-    keeps_pictures: bool = Field(description="Whether answered pictures are kept for labelling.")
-    keep_days: int = Field(description="After so many days a kept picture is removed.")
+    runtime_precision: Literal["int8", "float32"] = Field(description="What the convolutions compute in.")
+    stores_images: bool = Field(description="Whether answered images are kept for labelling.")
+    keep_days: int = Field(description="After so many days a kept image is removed.")
 
 
 class Feedback(BaseModel):
@@ -80,17 +80,17 @@ class Feedback(BaseModel):
     emotion: str = Field(json_schema_extra={"enum": list(EMOTIONS)})
 
 
-class FeedbackAnswer(Feedback):
+class FeedbackResponse(Feedback):
     """The label was accepted; a second one for the same prediction is not."""
 
     state: str = Field(json_schema_extra={"enum": ["accepted"]})
 
 
-class QueuedPrediction(BaseModel):
+class LabelRequest(BaseModel):
     """A prediction that wants a label."""
 
     prediction_id: str
     emotion: str = Field(description="What the network said.")
     confidence: Probability
     reason: str = Field(json_schema_extra={"enum": ["random", "odd", "uncertain"]})
-    has_picture: bool
+    has_image: bool

@@ -1,7 +1,7 @@
 """The BentoML service: one class that mounts our routes and holds one model.
 
 BentoML brings packaging, workers, health and traces. The routes are our own, because its image inputs
-answer damaged pictures with 500 and have no size limit.
+answer damaged images with 500 and have no size limit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _app = EmotionApp(_settings)
 # Only a proxy that is named here may say for whom it asks; uvicorn would believe everybody on this machine.
 os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 
-# In a container BentoML leaves a dead worker dead, and the container goes on without it. Ours comes back there, too.
+# In a container BentoML leaves a dead worker dead, and the container continues without it. Ours comes back there, too.
 os.environ.pop("BENTOML_CONTAINERIZED", None)
 
 _python = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -26,9 +26,9 @@ class Settings:
     follow_champion: bool = True
     """Whether to take the model that the pipeline on the same data root accepts, while running."""
     keep_images: bool = False
-    """Whether the bytes of answered pictures are kept, for labelling."""
+    """Whether the bytes of answered images are kept, for labelling."""
     keep_days: int = 30
-    """After so many days a kept picture is removed."""
+    """After so many days a kept image is removed."""
     token: str = ""
     """What clients must send as a bearer token; empty lets everybody in."""
     rate_per_minute: float = 0
@@ -70,7 +70,7 @@ def _number(key: str, default: float, *, low: float) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise InvalidSettingError(f"{key} is {text!r}, which is no number. Set a number or unset it.") from error
+        raise InvalidSettingError(f"{key} is {text!r}, which is not a number. Set a number or unset it.") from error
     if not (value >= low and math.isfinite(value)):
         raise InvalidSettingError(f"{key} is {text!r}, but must be finite and at least {low:g}.")
     return value

@@ -1,4 +1,4 @@
-"""Take pictures out of a request, with the size limit kept while the body streams in."""
+"""Take images out of a request, with the size limit kept while the body streams in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from emotion_assets.core.errors import EmptyPictureError, PictureTooLargeError
-from emotion_assets.core.images import MAX_PICTURE_BYTES
+from emotion_assets.core.errors import EmptyImageError, ImageTooLargeError
+from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_service.errors import RequestError
 
 FIELD_NAME = "image"
 BATCH_FIELD_NAME = "images"
-MAX_BATCH_PICTURES = 64
+MAX_BATCH_IMAGES = 64
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 MAX_JSON_BYTES = 4096
 MAX_HELD_BYTES = 256 * 1024 * 1024
@@ -29,12 +29,12 @@ _PLAIN_FILE: Final = re.compile(
     rb'(?i:content-disposition): form-data; name="%b"; filename="[^"\\%%;\r\n]*"'
     rb"(\r\n(?i:content-type): [a-zA-Z0-9/.+-]+)?" % FIELD_NAME.encode()
 )
-# Boundaries, part headers and a few small fields around the picture.
+# Boundaries, part headers and a few small fields around the image.
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
 _MAX_PART_HEAD_BYTES = 1024
 # What is too large is thrown away as it comes, up to here: a client that is cut off while it sends
 # often sees a broken connection instead of the answer.
-_MAX_DRAINED_BYTES = 8 * MAX_PICTURE_BYTES
+_MAX_DRAINED_BYTES = 8 * MAX_IMAGE_BYTES
 
 
 class BodyBudget:
@@ -76,29 +76,29 @@ def _too_busy() -> RequestError:
     return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})
 
 
-async def read_pictures(request: Request, budget: BodyBudget) -> list[bytes]:
-    """Return the bytes of the pictures in the fields `images`, in their order; an empty part is empty bytes.
+async def read_images(request: Request, budget: BodyBudget) -> list[bytes]:
+    """Return the bytes of the images in the fields `images`, in their order; an empty part is empty bytes.
 
     Raises:
-        PictureTooLargeError: the body is over 32 MiB.
-        EmptyPictureError: there is no such field.
-        RequestError: the body is no form (415 or 400), has more than 64 pictures (400), or the worker holds too many
+        ImageTooLargeError: the body is over 32 MiB.
+        EmptyImageError: there is no such field.
+        RequestError: the body is no form (415 or 400), has more than 64 images (400), or the worker holds too many
             bodies already (429).
     """
-    _refuse_encoding(request)
+    _reject_encoding(request)
     if _media_type(request) != "multipart/form-data":
         raise RequestError(
             415,
             "unsupported_media_type",
-            f"Send up to {MAX_BATCH_PICTURES} pictures as multipart/form-data in fields named {BATCH_FIELD_NAME!r}.",
+            f"Send up to {MAX_BATCH_IMAGES} images as multipart/form-data in fields named {BATCH_FIELD_NAME!r}.",
         )
     body = await _read_body(request, MAX_BATCH_BYTES, budget)
     # A few more than the limit, so that the answer can say what is wrong.
-    parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_PICTURES + 8) if body else []
+    parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_IMAGES + 8) if body else []
     if not parts:
-        raise EmptyPictureError(f"There is no picture. Send some in fields named {BATCH_FIELD_NAME!r}.")
-    if len(parts) > MAX_BATCH_PICTURES:
-        raise RequestError(400, "too_many_images", f"There are more than {MAX_BATCH_PICTURES} pictures. Send fewer.")
+        raise EmptyImageError(f"There is not an image. Send some in fields named {BATCH_FIELD_NAME!r}.")
+    if len(parts) > MAX_BATCH_IMAGES:
+        raise RequestError(400, "too_many_images", f"There are more than {MAX_BATCH_IMAGES} images. Send fewer.")
     return parts
 
 
@@ -108,7 +108,7 @@ async def read_json_body(request: Request) -> bytes:
     Raises:
         RequestError: the body is over 4 KiB (413), or of another kind (415).
     """
-    _refuse_encoding(request)
+    _reject_encoding(request)
     if _media_type(request) != "application/json":
         raise RequestError(415, "unsupported_media_type", "Send JSON with Content-Type: application/json.")
     body = bytearray()
@@ -123,38 +123,38 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _refuse_encoding(request: Request) -> None:
+def _reject_encoding(request: Request) -> None:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError(415, "unsupported_encoding", "The body is compressed. Send it without Content-Encoding.")
 
 
-async def read_picture(request: Request, budget: BodyBudget) -> bytes:
-    """Return the bytes of the picture that a request carries: a raw `image/*` body or the field `image`.
+async def read_image(request: Request, budget: BodyBudget) -> bytes:
+    """Return the bytes of the image that a request carries: a raw `image/*` body or the field `image`.
 
     The sender's file name and type are not looked at; the content decides later.
 
     Raises:
-        PictureTooLargeError: the body is over the limit, as announced or while it arrives.
-        EmptyPictureError: there is no picture, or an empty one.
+        ImageTooLargeError: the body is over the limit, as announced or while it arrives.
+        EmptyImageError: there is not an image, or an empty one.
         RequestError: the body is compressed or of another kind (415), no proper form (400), or the worker holds too
             many bodies already (429).
     """
-    _refuse_encoding(request)
+    _reject_encoding(request)
     media_type = _media_type(request)
     if media_type.startswith("image/"):
-        body = await _read_body(request, MAX_PICTURE_BYTES, budget)
+        body = await _read_body(request, MAX_IMAGE_BYTES, budget)
         if not body:
-            raise _no_picture()
+            raise _no_image()
         return body
     if media_type == "multipart/form-data":
-        body = await _read_body(request, MAX_PICTURE_BYTES + _MULTIPART_OVERHEAD_BYTES, budget)
-        return await _picture_of_form(request.headers, body)
+        body = await _read_body(request, MAX_IMAGE_BYTES + _MULTIPART_OVERHEAD_BYTES, budget)
+        return await _image_of_form(request.headers, body)
     if not media_type and request.headers.get("content-length", "0") == "0":
-        raise _no_picture()
+        raise _no_image()
     raise RequestError(
         415,
         "unsupported_media_type",
-        f"Send the picture as multipart/form-data in the field {FIELD_NAME!r}, or as a raw body of type image/*.",
+        f"Send the image as multipart/form-data in the field {FIELD_NAME!r}, or as a raw body of type image/*.",
     )
 
 
@@ -178,22 +178,22 @@ async def _read_body(request: Request, limit_bytes: int, budget: BodyBudget) -> 
     return bytes(body)
 
 
-async def _picture_of_form(headers: Headers, body: bytes) -> bytes:
+async def _image_of_form(headers: Headers, body: bytes) -> bytes:
     if not body:
-        raise _no_picture()
-    picture = _only_file(headers.get("content-type", ""), body)
-    parts = [picture] if picture is not None else await _parts_of_form(headers, body, FIELD_NAME, 4)
+        raise _no_image()
+    image = _only_file(headers.get("content-type", ""), body)
+    parts = [image] if image is not None else await _parts_of_form(headers, body, FIELD_NAME, 4)
     if len(parts) > 1:
         raise RequestError(400, "several_images", f"The field {FIELD_NAME!r} came {len(parts)} times. Send one.")
     if not parts or not parts[0]:
-        raise _no_picture()
-    if len(parts[0]) > MAX_PICTURE_BYTES:
-        raise _too_large(MAX_PICTURE_BYTES)
+        raise _no_image()
+    if len(parts[0]) > MAX_IMAGE_BYTES:
+        raise _too_large(MAX_IMAGE_BYTES)
     return parts[0]
 
 
 def _only_file(content_type: str, body: bytes) -> bytes | None:
-    """Return the picture of the form that nearly every client sends, or None if it may be any other.
+    """Return the image of the form that nearly every client sends, or None if it may be any other.
 
     One part, the file in its field, written without escapes: reading that takes a tenth of a parser's time.
     """
@@ -220,7 +220,7 @@ async def _parts_of_form(headers: Headers, body: bytes, name: str, max_files: in
         form = await parser.parse()
     except MultiPartException as error:
         raise RequestError(
-            400, "malformed_form", f"The form cannot be read ({error.message}). Send it anew."
+            400, "malformed_form", f"The form cannot be read ({error.message}). Send it again."
         ) from error
     except (KeyError, ValueError) as error:  # a missing boundary, undecodable part headers
         raise RequestError(400, "malformed_form", "The form cannot be read (no boundary or bad headers).") from error
@@ -244,9 +244,9 @@ class _FormParser(MultiPartParser):
             file.close()
 
 
-def _no_picture() -> EmptyPictureError:
-    return EmptyPictureError(f"There is no picture. Send one in the field {FIELD_NAME!r} or as a raw image/* body.")
+def _no_image() -> EmptyImageError:
+    return EmptyImageError(f"There is not an image. Send one in the field {FIELD_NAME!r} or as a raw image/* body.")
 
 
-def _too_large(limit_bytes: int) -> PictureTooLargeError:
-    return PictureTooLargeError(f"The upload is larger than {limit_bytes:,} bytes. Send a smaller copy.")
+def _too_large(limit_bytes: int) -> ImageTooLargeError:
+    return ImageTooLargeError(f"The upload is larger than {limit_bytes:,} bytes. Send a smaller copy.")

@@ -1,12 +1,12 @@
-"""What a worker process has for itself: its counters, its log, its pictures, its labels."""
+"""What a worker process has for itself: its counters, its log, its images, its labels."""
 
 from __future__ import annotations
 
-from emotion_assets.core.data_root import FEEDBACK, PREDICTIONS
-from emotion_service.answers import Answered, Answerer
-from emotion_service.feedback import FeedbackBox
-from emotion_service.kept_pictures import KeptPictures
-from emotion_service.memory import MemoryKeeper
+from emotion_assets.core.layout import FEEDBACK, PREDICTIONS
+from emotion_service.feedback import FeedbackStore
+from emotion_service.heap import HeapTrimmer
+from emotion_service.image_log import ImageLog
+from emotion_service.inference import PredictionResult, Predictor
 from emotion_service.metrics import Metrics
 from emotion_service.prediction_log import PredictionLog
 from emotion_service.settings import Settings
@@ -19,29 +19,29 @@ class Worker:
         """Open everything below the data root; nothing has to be there yet."""
         predictions_dir = settings.data_dir / PREDICTIONS
         self.metrics = Metrics()
-        self.box = FeedbackBox(settings.data_dir / FEEDBACK)
-        self.answerer = Answerer(self.box.new_id)
-        self.memory = MemoryKeeper()
+        self.box = FeedbackStore(settings.data_dir / FEEDBACK)
+        self.answerer = Predictor(self.box.new_id)
+        self.memory = HeapTrimmer()
         self.log = PredictionLog(predictions_dir, self._count)
         # Also where none are kept any more: those of before must go in time.
-        self._pictures = KeptPictures(predictions_dir, settings.keep_days, self._count)
-        self._keeps_pictures = settings.keep_images
+        self._images = ImageLog(predictions_dir, settings.keep_days, self._count)
+        self._stores_images = settings.keep_images
 
     def _count(self, result: str, number: int) -> None:
         self.metrics.records.labels(result).inc(number)
 
-    def note(self, answered: Answered) -> None:
+    def note(self, answered: PredictionResult) -> None:
         """Log an answer that is about to be sent, and count it."""
         body = answered.body
         self.log.append(answered.record())
-        if self._keeps_pictures:
-            self._pictures.append(body["prediction_id"], answered.format, answered.content)
+        if self._stores_images:
+            self._images.append(body["prediction_id"], answered.format, answered.content)
         self.metrics.predictions.labels(body["emotion"], body["model_version"]).inc()
         self.metrics.confidence.observe(body["probabilities"][body["emotion"]])
 
     def close(self) -> None:
-        """Write the rest of the log and of the pictures."""
+        """Write the rest of the log and of the images."""
         self.log.close()
-        self._pictures.close()
+        self._images.close()
         self.memory.close()
         self.metrics.close()

@@ -1,6 +1,6 @@
 """The whole product in one go: draw faces, run the job `retrain`, serve the bento, ask it once.
 
-Everything is left in `data/demo`, or in EMOTION_DATA_DIR if that holds no photographs of yours.
+Everything is left in `data/demo`, or in EMOTION_DATA_DIR if that holds no images of yours.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_dataset, draw_face
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -44,14 +44,14 @@ def main() -> int:
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONWARNINGS": "ignore",
     }
-    if _holds_photographs(home):
-        say(f"{home / 'raw'} holds photographs of yours, and the demo draws its own faces.")
+    if _holds_images(home):
+        say(f"{home / 'raw'} holds images of yours, and the demo draws its own faces.")
         say("Unset EMOTION_DATA_DIR, or name an empty folder.")
         return 1
     (home / "dagster_home").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
     say("1/4  Drawing faces")
-    num_faces = draw_delivery(home, num_per_emotion=NUM_FACES_PER_EMOTION, seed=0, log=lambda text: say(f"     {text}"))
+    num_faces = draw_dataset(home, num_per_emotion=NUM_FACES_PER_EMOTION, seed=0, log=lambda text: say(f"     {text}"))
     say(f"2/4  Running the Dagster job `retrain` on {num_faces} drawn faces")
     if not run_job(environment, home / "demo.log", CHECKOUT / "scripts" / "demo_run.yaml"):
         return 1
@@ -69,7 +69,7 @@ def is_chosen() -> bool:
     return chosen is not None and Path(chosen).absolute() != CHECKOUT / "data"
 
 
-def _holds_photographs(home: Path) -> bool:
+def _holds_images(home: Path) -> bool:
     """Tell whether `raw/` has anything that an earlier demo did not draw."""
     return any(path.is_file() and path.parent.name != "demo" for path in (home / "raw").rglob("*"))
 
@@ -132,7 +132,7 @@ def ask_service(environment: dict[str, str], home: Path) -> int:
     where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else settings_of(home)
     say(
         f"\nThe service says {answer['emotion']} ({answer['probabilities'][answer['emotion']]:.0%}). What next?\n"
-        f"  make ui {where}\n      the asset graph with every number and picture, http://localhost:3000\n"
+        f"  make ui {where}\n      the asset graph with every number and image, http://localhost:3000\n"
         f"  make serve {where}\n      the page, http://localhost:3001\n"
         "  your own faces\n      put them into data/raw/<Emotion>/, then `make ui` and Materialize all"
     )

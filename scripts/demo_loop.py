@@ -1,10 +1,10 @@
-"""The loop in front of your eyes: pictures go bad, drift is noticed, people label, a better model takes over.
+"""The loop in front of your eyes: images go bad, drift is noticed, people label, a better model takes over.
 
 Everything is real: Dagster's daemon with queue and sensor, the served bento, HTTP. Only the people who label
 are this script, which knows what it drew. Left in `data/demo_loop`, or in the folder that EMOTION_DATA_DIR names.
 
     make demo-loop
-    make demo-loop FACES=folder   # photographs of yours, in folders named by emotion, instead of drawn faces
+    make demo-loop FACES=folder   # images of yours, in folders named by emotion, instead of drawn faces
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ import numpy as np
 from demo import BIN, CHECKOUT, free_port, is_chosen, run_job, say, settings_of
 from PIL import Image, ImageFilter
 
-from emotion_assets.core.emotions import EMOTIONS, emotion_of_folder
-from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
+from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.evaluation.report import read_decision
 
-_MIN_PHOTOGRAPHS = 100
+_MIN_IMAGES = 100
 
 
 @dataclass
-class Circle:
+class LoopResult:
     """What happened, for the end of the demo and for its test."""
 
     first_model: str = ""
@@ -56,11 +56,11 @@ class Circle:
     seconds: float = 0.0
 
 
-def spoil(face: bytes, rng: np.random.Generator) -> bytes:
+def corrupt(face: bytes, rng: np.random.Generator) -> bytes:
     """What a camera does that was turned, went out of focus and has too little light."""
     image = Image.open(io.BytesIO(face)).convert("L")
     image = image.rotate(55 + rng.normal(0, 4), Image.Resampling.BILINEAR, fillcolor=110)
-    image = image.filter(ImageFilter.GaussianBlur(1.2)).point(lambda grey: int(grey * 0.45))
+    image = image.filter(ImageFilter.GaussianBlur(1.2)).point(lambda gray: int(gray * 0.45))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -72,21 +72,21 @@ class DrawnFaces:
     run_config = CHECKOUT / "scripts" / "demo_run.yaml"
 
     def deliver(self, home: Path, num_per_emotion: int) -> int:
-        """Put the first delivery into `raw/`; return its number of pictures."""
-        draw_delivery(home, num_per_emotion=num_per_emotion, seed=0)
+        """Put the first delivery into `raw/`; return its number of images."""
+        draw_dataset(home, num_per_emotion=num_per_emotion, seed=0)
         return num_per_emotion * len(EMOTIONS)
 
     def asked(self, num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
-        """Return pictures that come in later, each with what it shows."""
+        """Return images that come in later, each with what it shows."""
         rng = np.random.default_rng(seed)
         for number in range(num):
             emotion = EMOTIONS[number % len(EMOTIONS)]
             face = draw_face(emotion, rng)
-            yield emotion, spoil(face, rng) if is_bad else face
+            yield emotion, corrupt(face, rng) if is_bad else face
 
 
-class Photographs:
-    """Photographs of a folder: a part is the first delivery, the others come in later."""
+class ImageFolder:
+    """Images of a folder: a part is the first delivery, the others come in later."""
 
     run_config = CHECKOUT / "scripts" / "loop_run.yaml"
 
@@ -95,18 +95,16 @@ class Photographs:
         self._paths: dict[str, list[Path]] = {emotion: [] for emotion in EMOTIONS}
         rng = np.random.default_rng(0)
         for folder in sorted(path for path in faces_dir.iterdir() if path.is_dir()):
-            emotion = emotion_of_folder(folder.name)
+            emotion = emotion_from_folder(folder.name)
             if emotion:
                 self._paths[emotion] += [path for path in sorted(folder.rglob("*")) if path.is_file()]
         for paths in self._paths.values():
             rng.shuffle(paths)  # type: ignore[arg-type]
-        if fewest := [emotion for emotion, paths in self._paths.items() if len(paths) < 2 * _MIN_PHOTOGRAPHS]:
-            raise SystemExit(
-                f"{faces_dir} needs {2 * _MIN_PHOTOGRAPHS} photographs of each emotion: {fewest} has fewer."
-            )
+        if fewest := [emotion for emotion, paths in self._paths.items() if len(paths) < 2 * _MIN_IMAGES]:
+            raise SystemExit(f"{faces_dir} needs {2 * _MIN_IMAGES} images of each emotion: {fewest} has fewer.")
 
     def deliver(self, home: Path, num_per_emotion: int) -> int:
-        """Put the first delivery into `raw/`; return its number of pictures."""
+        """Put the first delivery into `raw/`; return its number of images."""
         num = 0
         for emotion, paths in self._paths.items():
             first, self._paths[emotion] = paths[: len(paths) // 2][:num_per_emotion], paths[len(paths) // 2 :]
@@ -117,12 +115,12 @@ class Photographs:
         return num
 
     def asked(self, num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
-        """Return pictures that come in later, each with what it shows."""
+        """Return images that come in later, each with what it shows."""
         rng = np.random.default_rng(seed)
         for number in range(num):
             emotion = EMOTIONS[number % len(EMOTIONS)]
             face = self._paths[emotion][int(rng.integers(len(self._paths[emotion])))].read_bytes()
-            yield emotion, spoil(face, rng) if is_bad else face
+            yield emotion, corrupt(face, rng) if is_bad else face
 
 
 class Stage:
@@ -188,7 +186,7 @@ class Stage:
         """Return the champion if it is newer than `version`, None while nothing was decided.
 
         Raises:
-            SystemExit: the gate refused a newer model; its reasons are in the message.
+            SystemExit: the gate rejected a newer model; its reasons are in the message.
         """
         champion = self.champion()
         if champion > version:
@@ -197,8 +195,8 @@ class Stage:
             gate = read_decision(path.parent)
             if gate["candidate"] > version and not gate["is_accepted"]:
                 raise SystemExit(
-                    f"The gate refused {gate['candidate']}: {' '.join(gate['reasons'])} The first model goes on "
-                    "serving, as it should, and the circle stays open. Try again with more photographs."
+                    f"The gate rejected {gate['candidate']}: {' '.join(gate['reasons'])} The first model continues "
+                    "serving, as it should, and the circle stays open. Try again with more images."
                 )
         return None
 
@@ -227,7 +225,7 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
 class Client:
     """Somebody who asks the service, and knows what is right."""
 
-    def __init__(self, port: int, circle: Circle) -> None:
+    def __init__(self, port: int, circle: LoopResult) -> None:
         """Ask on `port`."""
         self._http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
         self._circle = circle
@@ -247,10 +245,10 @@ class Client:
         """The model that answers."""
         return str(self._http.get("/model").json()["model_version"])
 
-    def ask(self, pictures: Iterator[tuple[str, bytes]]) -> tuple[float, dict[str, str]]:
-        """Send pictures; return the accuracy, and what each prediction's picture really shows."""
+    def ask(self, images: Iterator[tuple[str, bytes]]) -> tuple[float, dict[str, str]]:
+        """Send images; return the accuracy, and what each prediction's image really shows."""
         truth, num_right = {}, 0
-        for emotion, content in pictures:
+        for emotion, content in images:
             response = self._http.post("/predict", content=content, headers={"Content-Type": "image/jpeg"})
             if response.status_code != 200:
                 self._circle.num_failed_requests += 1
@@ -269,16 +267,16 @@ class Client:
         return sum(answer.status_code == 200 for answer in answers)
 
 
-def run_circle(
+def run_loop(
     home: Path,
     num_per_emotion: int,
-    num_pictures: int,
+    num_images: int,
     tell: Callable[[str], None] = say,
-    faces: DrawnFaces | Photographs | None = None,
-) -> Circle:
+    faces: DrawnFaces | ImageFolder | None = None,
+) -> LoopResult:
     """Run the whole loop below `home` and return what happened."""
     faces = faces or DrawnFaces()
-    circle, stage, started = Circle(), Stage(home, faces.run_config), time.monotonic()
+    circle, stage, started = LoopResult(), Stage(home, faces.run_config), time.monotonic()
 
     def report(text: str) -> None:
         tell(f"{time.monotonic() - started:5.0f} s  {text}")
@@ -297,18 +295,18 @@ def run_circle(
     ):
         wait_for("the service is ready", client.is_ready, 120)
         stage.dagster("sensor", "start", "drift_sensor")
-        circle.accuracy_on_good, _ = client.ask(faces.asked(num_pictures, seed=1, is_bad=False))
-        report(f"{num_pictures} good pictures: {circle.accuracy_on_good:.0%} are answered rightly")
+        circle.accuracy_on_good, _ = client.ask(faces.asked(num_images, seed=1, is_bad=False))
+        report(f"{num_images} good images: {circle.accuracy_on_good:.0%} are answered rightly")
         good = stage.check_drift()
         circle.state_on_good = good["state"]
         report(f"check_drift says: {good['state']}, {good['cause']}")
 
         report("The camera is turned, out of focus, and the light goes")
-        truth = _until_incident(stage, client, circle, partial(faces.asked, num_pictures, is_bad=True), report)
-        report(f"ALARM ({circle.severity}): {circle.cause} Labels of {circle.num_requested} pictures are asked for")
+        truth = _until_incident(stage, client, circle, partial(faces.asked, num_images, is_bad=True), report)
+        report(f"ALARM ({circle.severity}): {circle.cause} Labels of {circle.num_requested} images are asked for")
 
         circle.num_labels = client.label(truth)
-        report(f"People gave {circle.num_labels} labels on the page; collect_feedback makes photographs of them")
+        report(f"People gave {circle.num_labels} labels on the page; collect_feedback makes images of them")
         stage.dagster("job", "launch", "-j", "collect_feedback")
         report("Waiting for drift_sensor: now there is something new to learn from")
         wait_for("a retrain by drift_sensor", lambda: stage.accepted_after(circle.first_model) is not None, 1800)
@@ -317,10 +315,10 @@ def run_circle(
         report(f"drift_sensor started a run, and the gate accepted {circle.second_model}")
         wait_for("the service follows", lambda: client.version() == circle.second_model, 60)
         report("The service answers with the new model, without a restart")
-        circle.accuracy_on_bad_after, _ = client.ask(faces.asked(num_pictures, seed=99, is_bad=True))
+        circle.accuracy_on_bad_after, _ = client.ask(faces.asked(num_images, seed=99, is_bad=True))
         # The same faces as before the alarm would be known by now; these are new ones.
         report(
-            f"New bad pictures: {circle.accuracy_on_bad_before:.0%} were answered rightly before, "
+            f"New bad images: {circle.accuracy_on_bad_before:.0%} were answered rightly before, "
             f"{circle.accuracy_on_bad_after:.0%} are now"
         )
     circle.seconds = time.monotonic() - started
@@ -330,13 +328,13 @@ def run_circle(
 def _until_incident(
     stage: Stage,
     client: Client,
-    circle: Circle,
+    circle: LoopResult,
     bad: Callable[..., Iterator[tuple[str, bytes]]],
     report: Callable[[str], None],
 ) -> dict[str, str]:
-    """Send bad pictures, window by window, until a drift report opens an incident; return what they show."""
+    """Send bad images, window by window, until a drift report opens an incident; return what they show."""
     circle.accuracy_on_bad_before, truth = client.ask(bad(seed=2))
-    report(f"{len(truth)} bad pictures: {circle.accuracy_on_bad_before:.0%} are answered rightly, and nobody knows")
+    report(f"{len(truth)} bad images: {circle.accuracy_on_bad_before:.0%} are answered rightly, and nobody knows")
     for window in (1, 2, 3):
         verdict = stage.check_drift()
         report(f"check_drift, window {window}: {verdict['state']}: {verdict['cause']}")
@@ -347,7 +345,7 @@ def _until_incident(
             return truth
         _, more = client.ask(bad(seed=10 + window))
         truth |= more
-    raise SystemExit("Three windows of bad pictures opened no incident.")
+    raise SystemExit("Three windows of bad images opened no incident.")
 
 
 def _trigger_of_last_retrain(stage: Stage) -> str:
@@ -361,21 +359,19 @@ def _trigger_of_last_retrain(stage: Stage) -> str:
 def main() -> int:
     """Run the demo in an empty folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--faces", type=Path, help="photographs in folders named by emotion; without it faces are drawn"
-    )
+    parser.add_argument("--faces", type=Path, help="images in folders named by emotion; without it faces are drawn")
     options = parser.parse_args()
     # A plain kill must not leave the service and the daemon behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    faces = Photographs(options.faces) if options.faces else None
+    faces = ImageFolder(options.faces) if options.faces else None
     home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / "demo_loop"
     if home == CHECKOUT / "data" / "demo_loop":
         shutil.rmtree(home, ignore_errors=True)
     elif home.exists() and any(home.iterdir()):
         say(f"{home} is not empty, and the demo begins from nothing. Name another folder, or unset EMOTION_DATA_DIR.")
         return 1
-    num_per_emotion, num_pictures = (800, 500) if faces else (160, 300)
-    circle = run_circle(home.absolute(), num_per_emotion, num_pictures, faces=faces)
+    num_per_emotion, num_images = (800, 500) if faces else (160, 300)
+    circle = run_loop(home.absolute(), num_per_emotion, num_images, faces=faces)
     (home / "circle.json").write_text(json.dumps(asdict(circle), indent=2) + "\n")
     say(
         f"\nThe circle closed in {circle.seconds / 60:.1f} minutes. What next?\n"

@@ -224,11 +224,11 @@ def _bodies(face: bytes) -> Iterator[Case]:
         "zeros": bytes(5000),
     }.items():
         yield _case(f"{name} as JSON", raw(body, "application/json"), 415)
-        yield _case(f"{name} as a picture", raw(body), 415)
+        yield _case(f"{name} as an image", raw(body), 415)
         yield _case(f"{name} in the form", form(part(body)), 415)
     yield _case("an address in the form", form(part(b"http://127.0.0.1:9/x.jpg", filename=None)), 415)
     png = b"\x89PNG\r\n\x1a\n"
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 6, 0, 0, 0)
+    header = struct.build_bento(">IIBBBBB", 60_000, 60_000, 8, 6, 0, 0, 0)
     yield _case("a PNG that announces 3.6 gigapixels", raw(png + b"\0\0\0\rIHDR" + header + bytes(4)), 413, 422)
 
 
@@ -238,7 +238,7 @@ def _batches(face: bytes) -> Iterator[Case]:
     yield _case("a batch of 65", form(*[images] * 65, path="/predict_batch"), 400)
     yield _case("a batch of 500", form(*[images] * 500, path="/predict_batch"), 400)
     yield _case("an empty batch", form(path="/predict_batch"), 400)
-    yield _case("a raw picture as a batch", raw(face, path="/predict_batch"), 415)
+    yield _case("a raw image as a batch", raw(face, path="/predict_batch"), 415)
     yield _case("a batch of 33 MiB", form(part(bytes(33 * 2**20), name="images"), path="/predict_batch"), 413)
 
 
@@ -276,7 +276,7 @@ def send(address: str, request: bytes, seconds: float = 30) -> tuple[int, bytes]
     host = urlsplit(address)
     answer = b""
     with socket.create_connection((host.hostname or "", host.port or 80), timeout=seconds) as connection:
-        # Refused and closed while we were sending, the answer may be there all the same.
+        # Rejected and closed while we were sending, the answer may be there all the same.
         with contextlib.suppress(OSError):
             connection.sendall(request)
         with contextlib.suppress(ConnectionResetError):

@@ -18,10 +18,10 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 _bentoml_home = tempfile.TemporaryDirectory(prefix="bentoml-")
 os.environ["BENTOML_HOME"] = _bentoml_home.name
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.catalogue import take_stock
-from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
-from emotion_assets.steps.data.split import make_splits
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_dataset, draw_face
+from emotion_assets.steps.ingest.catalogue import ingest_images
+from emotion_assets.steps.splits.splits import make_splits
 
 NUM_PER_EMOTION = 40
 
@@ -43,8 +43,8 @@ def face(faces: list[tuple[str, bytes]]) -> bytes:
 def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with 200 drawn faces, catalogue and splits. Do not write to it."""
     root = tmp_path_factory.mktemp("drawn")
-    draw_delivery(root, num_per_emotion=NUM_PER_EMOTION, seed=1)
-    take_stock(root / "raw", root / "catalogue")
+    draw_dataset(root, num_per_emotion=NUM_PER_EMOTION, seed=1)
+    ingest_images(root / "raw", root / "catalogue")
     make_splits(root / "catalogue", root / "splits")
     return root
 
@@ -55,8 +55,8 @@ def bundle_dir(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from emotion_assets.steps.training.run import train_bundle
 
     models = tmp_path_factory.mktemp("models")
-    # In float32, so that the answers can be held against torch to the last digits.
-    overrides = {"epochs": 1, "width": 8, "batch_size": 32, "is_quantised": False}
+    # In float32, so that the answers can be compared with torch to the last digits.
+    overrides = {"epochs": 1, "width": 8, "batch_size": 32, "quantize_int8": False}
     return train_bundle(
         drawn_root / "splits",
         models,

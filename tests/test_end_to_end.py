@@ -21,10 +21,10 @@ import httpx
 import numpy as np
 import pytest
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.data.demo_faces import draw_delivery, draw_face
-from emotion_assets.steps.evaluation.decision import Decision
-from emotion_assets.steps.evaluation.registry import Registry
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_dataset, draw_face
+from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.steps.registry.registry import Registry
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -85,7 +85,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A site whose first retrain was killed twice and then ran to its end."""
     site = Site(tmp_path_factory.mktemp("site"))
-    draw_delivery(site.data, num_per_emotion=80, seed=11)
+    draw_dataset(site.data, num_per_emotion=80, seed=11)
     for moment in ("greyscale_splits - STEP_START", "Epoch 3 of 12"):
         kill_at(site.retrain(), moment)
     run = site.retrain()
@@ -172,7 +172,7 @@ def ask(address: str, content: bytes) -> httpx.Response:
 
 
 def test_a_killed_run_is_made_good_by_the_next(site: Site) -> None:
-    """After two kills, one run without any repair materializes all six assets, and training goes on where it was."""
+    """After two kills, one run without any repair materializes all six assets, and training continues where it was."""
     log = (site.home / "retrain.log").read_text()
 
     assert all(site.states().values())
@@ -205,7 +205,7 @@ def test_operations_routes_answer(service: str) -> None:
     assert facts["arithmetic"] == "int8"
 
 
-def test_bad_uploads_are_refused_by_the_real_server(service: str) -> None:
+def test_bad_uploads_are_rejected_by_the_real_server(service: str) -> None:
     """The contract's errors hold behind BentoML's own middleware too."""
     cases = [
         (400, "POST", "/predict", b""),
@@ -233,7 +233,7 @@ def test_traces_reach_the_collector(service: str) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
 def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path) -> None:
-    """A person chooses a face, sees bars and version, and corrects it; a broken file and the camera's picture without a face get a sentence."""
+    """A person chooses a face, sees bars and version, and corrects it; a broken file and the camera's image without a face get a sentence."""
     from playwright.sync_api import expect, sync_playwright
 
     (tmp_path / "face.jpg").write_bytes(draw_face("surprise", np.random.default_rng(5)))
@@ -270,10 +270,10 @@ def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path)
         page.evaluate("async () => { await Promise.all([openCamera(), openCamera()]); }")
         assert page.evaluate("window.opened") == 1
         page.get_by_role("button", name="Live").click()
-        # What the fake camera shows is no face, and the page says so instead of guessing.
+        # What the fake camera shows is not a face, and the page says so instead of guessing.
         expect(page.locator("#problem")).to_contain_text("No face was found", timeout=20_000)
         page.get_by_role("button", name="Stop").click()
-        page.get_by_role("button", name="Take a picture").click()
+        page.get_by_role("button", name="Take an image").click()
         expect(page.locator("#video")).to_be_hidden()
         page.get_by_role("button", name="It is a face").click()
         expect(page.locator("#facts")).to_contain_text("answered in", timeout=20_000)

@@ -13,19 +13,19 @@ from safetensors.torch import load_file
 from starlette.testclient import TestClient
 
 from emotion_assets.core.bundle import WEIGHTS_NAME, read_manifest
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.images import decode_picture
-from emotion_assets.steps.data.catalogue import STORE_NAME, take_stock
-from emotion_assets.steps.data.store import Store
-from emotion_assets.steps.training.network import EmotionNet, ServedNet
-from emotion_assets.steps.training.reference import logged_table
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.images import decode_image
+from emotion_assets.steps.ingest.catalogue import STORE_NAME, ingest_images
+from emotion_assets.steps.ingest.store import Store
+from emotion_assets.steps.reference.reference import feature_table
+from emotion_assets.steps.training.model import EmotionNet, InferenceModel
 from emotion_service.app import EmotionApp
 from emotion_service.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def pictures(faces: list[tuple[str, bytes]]) -> dict[str, bytes]:
-    """Pictures of many kinds, by their hash: as drawn, in colour, turned by EXIF, large, in other formats."""
+def images(faces: list[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Images of many kinds, by their hash: as drawn, in color, turned by EXIF, large, in other formats."""
     contents = [content for _, content in faces]
     image = Image.open(io.BytesIO(faces[0][1]))
     exif = Image.Exif()
@@ -56,26 +56,26 @@ def service(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> TestC
 
 
 def test_ingest_training_and_service_agree(
-    pictures: dict[str, bytes], bundle_dir: Path, service: TestClient, tmp_path: Path
+    images: dict[str, bytes], bundle_dir: Path, service: TestClient, tmp_path: Path
 ) -> None:
     """Ingested pixels equal decoded ones; torch, the reference table and HTTP give the same numbers."""
-    for number, content in enumerate(pictures.values()):
+    for number, content in enumerate(images.values()):
         path = tmp_path / "raw" / "happy" / f"{number}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    take_stock(tmp_path / "raw", tmp_path / "catalogue")
+    ingest_images(tmp_path / "raw", tmp_path / "catalogue")
     with Store(tmp_path / "catalogue" / STORE_NAME) as store:
-        ingested = store.read_pixels(pictures)
+        ingested = store.read_pixels(images)
     manifest = read_manifest(bundle_dir)
     network = EmotionNet(manifest.configuration["width"])
     network.load_state_dict(load_file(bundle_dir / WEIGHTS_NAME))
     with torch.inference_mode():
-        served = ServedNet(network.eval(), manifest.temperature).eval()
+        served = InferenceModel(network.eval(), manifest.temperature).eval()
         trained = served(torch.from_numpy(ingested)).probabilities.numpy()
-    reference = logged_table(ingested, trained)
+    reference = feature_table(ingested, trained)
 
-    for index, content in enumerate(pictures.values()):
-        assert (decode_picture(content).pixels == ingested[index]).all()
+    for index, content in enumerate(images.values()):
+        assert (decode_image(content).pixels == ingested[index]).all()
         raw = service.post("/predict", content=content, headers={"Content-Type": "image/x-anything"})
         form = service.post("/predict", files={"image": ("../../x.exe", content, "text/plain")})
         assert raw.status_code == form.status_code == 200, raw.text

@@ -1,6 +1,6 @@
-"""The drift asset: recent pictures and answers beside those of the validation faces.
+"""The drift asset: recent images and answers beside those of the validation faces.
 
-Reads the prediction log, or `unlabelled/` while that has fewer than 50 answers, and the accepted model's
+Reads the prediction log, or `external/` while that has fewer than 50 answers, and the accepted model's
 reference; leaves a report. The rule of the verdict is in `steps.drift.verdict`, what follows from it in `automation`.
 """
 
@@ -12,7 +12,7 @@ import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.assets.metadata import table
-from emotion_assets.resources import Alerts, Places, code_version
+from emotion_assets.resources import Alerts, DataPaths, code_version
 
 if TYPE_CHECKING:
     from emotion_assets.steps.drift.windows import DriftSource, Window
@@ -28,29 +28,29 @@ LOOKED_AT_DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26)
     deps=[evaluation_report],
     freshness_policy=LOOKED_AT_DAILY,
 )
-def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Alerts) -> dg.MaterializeResult[None]:
-    """Whether recent pictures, or the model's answers to them, differ from what the model was validated on.
+def drift_report(context: dg.AssetExecutionContext, places: DataPaths, alerts: Alerts) -> dg.MaterializeResult[None]:
+    """Whether recent images, or the model's answers to them, differ from what the model was validated on.
 
-    Compares the latest 500 of the predictions since the last window, or `unlabelled/` while there are fewer than 50.
+    Compares the latest 500 of the predictions since the last window, or `external/` while there are fewer than 50.
     Two alarms in a row, or one beyond doubt, open an incident: people are told, and asked for labels of the most
-    telling pictures.
+    telling images.
     """
     from emotion_assets.steps.drift.alerts import Alert, send_alert
-    from emotion_assets.steps.drift.check import DriftPlaces, answering_model, check_drift, note_told
-    from emotion_assets.steps.drift.feedback import REQUEST_NAME
+    from emotion_assets.steps.drift.check import DataPaths, check_drift, deployed_model, record_notified
     from emotion_assets.steps.drift.windows import VERDICT_NAME
+    from emotion_assets.steps.feedback.labels import REQUEST_NAME
 
-    bundle_dir = answering_model(places.registry, places.predictions_dir)
+    bundle_dir = deployed_model(places.registry, places.predictions_dir)
     if bundle_dir.name != (champion := places.registry.champion()):
         context.log.warning(
-            "The service goes on answering with %s though %s is accepted: this report is about its answers. "
+            "The service continues answering with %s though %s is accepted: this report is about its answers. "
             "Serve the newest bento, or set EMOTION_FOLLOW_CHAMPION=1.",
             bundle_dir.name,
             champion,
         )
     check = check_drift(
         bundle_dir,
-        DriftPlaces(places.predictions_dir, places.feedback_dir, places.unlabelled_dir, places.reports_dir),
+        DataPaths(places.predictions_dir, places.feedback_dir, places.external_dir, places.reports_dir),
     )
     verdict, window = check.verdict, check.window
     metadata: dict[str, dg.RawMetadataValue] = {
@@ -66,12 +66,16 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
         "champion": champion or "none",
         "num_current": verdict.num_current,
         "num_reference": verdict.num_reference,
-        "num_odd": verdict.num_odd,
-        "looks_like": " or ".join(verdict.looks_like) or "nothing rehearsed",
+        "num_outliers": verdict.num_outliers,
+        "nearest_corruptions": " or ".join(verdict.nearest_corruptions) or "nothing corrupted",
         **({} if verdict.expected_loss is None else {"expected_loss": verdict.expected_loss}),
-        **({} if verdict.part is None else {"part_looks_like": verdict.part.change, "part_share": verdict.part.share}),
-        "has_input_change": verdict.has_input_change,
-        "has_answer_change": verdict.has_answer_change,
+        **(
+            {}
+            if verdict.part is None
+            else {"subpopulation_corruption": verdict.part.change, "subpopulation_fraction": verdict.part.fraction}
+        ),
+        "has_input_drift": verdict.has_input_drift,
+        "has_prediction_drift": verdict.has_prediction_drift,
         "verdict_file": dg.MetadataValue.path(check.report_dir / VERDICT_NAME),
     }
     if window.performance:
@@ -80,22 +84,22 @@ def drift_report(context: dg.AssetExecutionContext, places: Places, alerts: Aler
             metadata["labelled_accuracy"] = window.performance.accuracy
             metadata["labelled_accuracy_interval"] = f"{window.performance.low:.3f} to {window.performance.high:.3f}"
     if (check.report_dir / REQUEST_NAME).exists():
-        metadata["label_request"] = dg.MetadataValue.url(places.link(check.report_dir / REQUEST_NAME))
+        metadata["sample_for_labelling"] = dg.MetadataValue.url(places.link(check.report_dir / REQUEST_NAME))
     if check.queue_problem:
         context.log.warning(check.queue_problem)
         metadata["queue_problem"] = check.queue_problem
     if window.is_incident:
         alert = Alert(
             f"Answers of {check.source.model_version} have changed ({verdict.severity}).",
-            f"{verdict.cause} Please label the pictures of the request.",
+            f"{verdict.cause} Please label the images of the request.",
             places.link(check.html_path or check.report_dir / VERDICT_NAME),
             check.source.model_version,
             verdict.severity,
         )
-        told_by = send_alert(alert, alerts.targets(), context.log.warning, check.told_by)
-        if told_by:
-            note_told(check, told_by)
-            metadata["alert_sent_by"] = ", ".join(told_by)
+        notified_channels = send_alert(alert, alerts.targets(), context.log.warning, check.notified_channels)
+        if notified_channels:
+            record_notified(check, notified_channels)
+            metadata["alert_sent_by"] = ", ".join(notified_channels)
     if check.html_path:
         metadata |= {
             "smallest_p_value": min(verdict.p_values.values()),
@@ -117,21 +121,21 @@ def _span(window: "Window", source: "DriftSource") -> str:
     return f"{window.since} to {window.until}" if window.since else "no answers yet"
 
 
-@dg.asset_check(asset=drift_report, description="Pictures look like the validation faces.")
-def inputs_are_unchanged(places: Places) -> dg.AssetCheckResult:
-    """Warn when the pictures changed; accuracy need not suffer."""
+@dg.asset_check(asset=drift_report, description="Images look like the validation faces.")
+def no_input_drift(places: DataPaths) -> dg.AssetCheckResult:
+    """Warn when the images changed; accuracy need not suffer."""
     record = _newest(places)
-    return _result(record, is_changed=record["has_input_change"])
+    return _result(record, is_changed=record["has_input_drift"])
 
 
 @dg.asset_check(asset=drift_report, description="The model's answers are spread as on the validation faces.")
-def answers_are_unchanged(places: Places) -> dg.AssetCheckResult:
-    """Warn when the answers changed, or when pictures look like a change that is known to spoil them."""
+def no_prediction_drift(places: DataPaths) -> dg.AssetCheckResult:
+    """Warn when the answers changed, or when images look like a change that is known to spoil them."""
     record = _newest(places)
-    return _result(record, is_changed=record["has_answer_change"] or record["state"] == "answers_changed")
+    return _result(record, is_changed=record["has_prediction_drift"] or record["state"] == "prediction_drift")
 
 
-def _newest(places: Places) -> dict[str, Any]:
+def _newest(places: DataPaths) -> dict[str, Any]:
     from emotion_assets.steps.drift.windows import VERDICT_NAME, newest_report
 
     report_dir = newest_report(places.reports_dir)

@@ -7,11 +7,11 @@ accepted. The rules of the gate are in `steps.evaluation.compare`.
 import dagster as dg
 from pydantic import Field
 
-from emotion_assets.assets.metadata import picture, table, version_of
+from emotion_assets.assets.metadata import image, table, version_of
 from emotion_assets.assets.training import trained_cnn
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.resources import Places, code_version
-from emotion_assets.steps.evaluation.registry import CARD_NAME
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.resources import DataPaths, code_version
+from emotion_assets.steps.registry.registry import CARD_NAME
 
 
 class EvaluationRunConfig(dg.Config):
@@ -19,7 +19,7 @@ class EvaluationRunConfig(dg.Config):
 
     force_reason: str | None = Field(
         None,
-        description="Accepts the candidate even if the gate refuses it. Recorded for ever, with what the gate said.",
+        description="Accepts the candidate even if the gate rejects it. Recorded permanently, with what the gate said.",
     )
 
 
@@ -27,16 +27,16 @@ class EvaluationRunConfig(dg.Config):
     group_name="emotions", kinds={"report", "scikitlearn"}, code_version=code_version("evaluation"), deps=[trained_cnn]
 )
 def evaluation_report(
-    context: dg.AssetExecutionContext, places: Places, config: EvaluationRunConfig
+    context: dg.AssetExecutionContext, places: DataPaths, config: EvaluationRunConfig
 ) -> dg.MaterializeResult[None]:
     """How good the newest model is on test faces it never saw, and whether it takes the champion's place.
 
-    A refusal is a normal outcome: the champion stays, and the reasons stand here and in the report.
+    A rejection is a normal outcome: the champion stays, and the reasons stand here and in the report.
     """
-    from emotion_assets.steps.evaluation.judge import Where, judge_candidate
+    from emotion_assets.steps.evaluation.candidate import DataPaths, evaluate_candidate
 
-    judgement = judge_candidate(
-        Where(places.splits_dir, places.catalogue_dir, places.unlabelled_dir, places.reports_dir),
+    judgement = evaluate_candidate(
+        DataPaths(places.splits_dir, places.catalogue_dir, places.external_dir, places.reports_dir),
         places.registry,
         force_reason=config.force_reason,
         log=context.log.info,
@@ -52,7 +52,7 @@ def evaluation_report(
             "is_accepted": decision.is_accepted,
             "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in decision.reasons)),
             **({"force_reason": decision.force_reason} if decision.force_reason else {}),
-            "num_test_faces": scores.num_pictures,
+            "num_test_faces": scores.num_images,
             "latency_ms": round(decision.latency_ms or 0, 2),
             "intervals": table(
                 [
@@ -76,11 +76,11 @@ def evaluation_report(
             ),
             "slices": table(
                 [
-                    {"part": f"{part.family}: {part.name}", "accuracy": part.accuracy, "faces": part.num_pictures}
+                    {"part": f"{part.family}: {part.name}", "accuracy": part.accuracy, "faces": part.num_images}
                     for part in judgement.evaluation.slices
                 ]
             ),
-            **{name: picture(content, name) for name, content in judgement.pictures.items()},
+            **{name: image(content, name) for name, content in judgement.images.items()},
             "model_card": dg.MetadataValue.path(places.models_dir / decision.candidate / CARD_NAME),
             "report": dg.MetadataValue.url(places.link(report_dir / "report.html")),
             "report_file": dg.MetadataValue.path(report_dir / "report.html"),
@@ -93,8 +93,8 @@ def evaluation_report(
     blocking=True,
     description="The candidate is not worse than the accepted model, or above the floors if it is the first.",
 )
-def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, places: Places) -> dg.AssetCheckResult:
-    """Stop the run when the gate refused the candidate; the champion goes on serving."""
+def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, places: DataPaths) -> dg.AssetCheckResult:
+    """Stop the run when the gate rejected the candidate; the champion continues serving."""
     from emotion_assets.steps.evaluation.report import read_decision
 
     version = version_of(context.instance, evaluation_report.key) or places.registry.candidate()

@@ -12,8 +12,8 @@ SIGNATURE_NAME = "folder_signature"
 """What `raw/` looked like, in the metadata of all that was made of it."""
 
 
-def picture(content: bytes, text: str) -> dg.MarkdownMetadataValue:
-    """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log for ever."""
+def image(content: bytes, text: str) -> dg.MarkdownMetadataValue:
+    """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log permanently."""
     kind = "webp" if content[:4] == b"RIFF" else "png"
     return dg.MetadataValue.md(f"![{text}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
 

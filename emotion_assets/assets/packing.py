@@ -1,7 +1,7 @@
 """The bento asset: the accepted model, packed to be served.
 
 Reads `champion.json` and the bundle that it names, leaves a model and a bento in BentoML's stores. A
-candidate that the gate refused cannot get here: not in its own run, nor by materializing this asset alone.
+candidate that the gate rejected cannot get here: not in its own run, nor by materializing this asset alone.
 """
 
 from pathlib import Path
@@ -10,15 +10,15 @@ import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.core.bundle import read_manifest
-from emotion_assets.resources import Places, code_version, git_commit
+from emotion_assets.resources import DataPaths, code_version, git_commit
 
 _FOREIGN = ("torch", "dagster", "lightning", "evidently")
 
 
 @dg.asset(group_name="emotions", kinds={"python"}, code_version=code_version("packing"), deps=[evaluation_report])
-def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.MaterializeResult[None]:
+def emotion_bento(context: dg.AssetExecutionContext, places: DataPaths) -> dg.MaterializeResult[None]:
     """The bento `emotion_service` with the accepted model, ready for `bentoml serve` and `bentoml containerize`."""
-    from emotion_assets.steps.packing.pack import pack, read_labels
+    from emotion_assets.steps.packing.bento import build_bento, read_labels
 
     labels = {"run_id": context.run.run_id, "git_commit": git_commit()}
     # Nobody rolls back between the choice and the end of the pack, which makes it the latest.
@@ -26,7 +26,7 @@ def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.Mater
         bundle_dir = places.registry.require_champion()
         manifest = read_manifest(bundle_dir)
         labels |= {"data_fingerprint": manifest.data_fingerprint[:12]}
-        packed = pack(bundle_dir, labels | read_labels(places.reports_dir / "evaluation" / manifest.version))
+        packed = build_bento(bundle_dir, labels | read_labels(places.reports_dir / "evaluation" / manifest.version))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(packed.version),
         metadata={
@@ -42,12 +42,12 @@ def emotion_bento(context: dg.AssetExecutionContext, places: Places) -> dg.Mater
 
 
 @dg.asset_check(asset=emotion_bento, description="The packed model gives its known answer.")
-def packed_model_answers(places: Places) -> dg.AssetCheckResult:
+def packed_model_passes_self_test(places: DataPaths) -> dg.AssetCheckResult:
     """Load the model from BentoML's store and run its self-test."""
     import bentoml
 
     from emotion_assets.core.classifier import Classifier
-    from emotion_assets.steps.packing.pack import MODEL_NAME
+    from emotion_assets.steps.packing.bento import MODEL_NAME
 
     champion = places.registry.require_champion().name
     classifier = Classifier(Path(bentoml.models.get(f"{MODEL_NAME}:latest").path))
@@ -62,7 +62,7 @@ def bento_is_lean() -> dg.AssetCheckResult:
     """Fail when the bento would install torch, Dagster, Lightning or Evidently."""
     import bentoml
 
-    from emotion_assets.steps.packing.pack import BENTO_NAME
+    from emotion_assets.steps.packing.bento import BENTO_NAME
 
     bento = bentoml.bentos.get(f"{BENTO_NAME}:latest")
     requirements = bento.path_of("env/python/requirements.txt")

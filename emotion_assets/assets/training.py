@@ -8,10 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from emotion_assets.assets.data import greyscale_splits
-from emotion_assets.assets.metadata import ingested_as, picture, version_of
-from emotion_assets.core.bundle import arithmetic, read_manifest
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.resources import Places, code_version
+from emotion_assets.assets.metadata import image, ingested_as, version_of
+from emotion_assets.core.bundle import read_manifest, runtime_precision
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.resources import DataPaths, code_version
 
 
 class TrainingRunConfig(dg.Config):
@@ -23,7 +23,7 @@ class TrainingRunConfig(dg.Config):
         None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
     )
     batch_size: int | None = Field(
-        None, ge=2, description="Pictures a step; 128 by default. Halve it if memory is short."
+        None, ge=2, description="Images a step; 128 by default. Halve it if memory is short."
     )
     learning_rate: float | None = Field(
         None, gt=0, description="Peak rate of Muon on the filters; 0.02 by default, 0.03 for quick."
@@ -41,29 +41,31 @@ class TrainingRunConfig(dg.Config):
         description="Same data, configuration, seed and processor: same weights, unless max_minutes is set.",
     )
     devices: int | None = Field(
-        None, ge=1, description="Processes that share each batch, on as many GPUs, or on cores if there are fewer."
+        None, ge=1, description="Processes that fraction each batch, on as many GPUs, or on cores if there are fewer."
     )
-    dropout: float | None = Field(None, ge=0, lt=1, description="Share of the embedding hidden in training.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Fraction of the embedding hidden in training.")
     adam_learning_rate: float | None = Field(
         None, gt=0, description="Peak rate of AdamW on everything but the filters."
     )
-    weight_decay: float | None = Field(None, ge=0, description="Share of a weight lost in a step, in learning rates.")
+    weight_decay: float | None = Field(
+        None, ge=0, description="Fraction of a weight lost in a step, in learning rates."
+    )
     warmup_fraction: float | None = Field(None, ge=0, lt=1, description="Part of the run in which the rate rises.")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="Doubt about the labels; they are noisy.")
     averaging_fraction: float | None = Field(
-        None, ge=0, lt=1, description="Share of the steps over which the kept weights are averaged; 0.02 by default."
+        None, ge=0, lt=1, description="Fraction of the steps over which the kept weights are averaged; 0.02 by default."
     )
     num_teachers: int | None = Field(
         None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 2 for long."
     )
-    rights_faces: bool | None = Field(
+    corrects_orientation: bool | None = Field(
         None, description="Whether faces on their side, upside down or negative are put right first; true for long."
     )
-    is_progressive: bool | None = Field(None, description="Whether early steps see smaller pictures, which is cheaper.")
+    is_progressive: bool | None = Field(None, description="Whether early steps see smaller images, which is cheaper.")
     precision: str | None = Field(
         None, description="auto, 32-true, bf16-mixed or 16-mixed; auto takes what the device does well."
     )
-    is_quantised: bool | None = Field(
+    quantize_int8: bool | None = Field(
         None, description="Whether 8-bit convolutions run if their answers are as good: up to three times as fast."
     )
     tracker: str = Field("none", description="none, wandb or mlflow: where curves go beside CSV and TensorBoard.")
@@ -76,11 +78,11 @@ class TrainingRunConfig(dg.Config):
     deps=[greyscale_splits],
 )
 def trained_cnn(
-    context: dg.AssetExecutionContext, places: Places, config: TrainingRunConfig
+    context: dg.AssetExecutionContext, places: DataPaths, config: TrainingRunConfig
 ) -> dg.MaterializeResult[None]:
     """A convolutional network fitted to the train split, calibrated on val, exported as a bundle.
 
-    An interrupted run goes on from its last epoch when it is started again with the same data and configuration.
+    An interrupted run continues from its last epoch when it is started again with the same data and configuration.
     """
     from emotion_assets.steps.evaluation.figures import learning_curve_figure
     from emotion_assets.steps.training.run import train_bundle
@@ -106,11 +108,11 @@ def trained_cnn(
             "temperature": manifest.temperature,
             "epochs": len(manifest.training["history"]),
             "num_parameters": manifest.training["num_parameters"],
-            "arithmetic": arithmetic(manifest),
+            "arithmetic": runtime_precision(manifest),
             "seconds": manifest.training["seconds"],
             "cpu_seconds": manifest.training["cpu_seconds"],
             "resumed_from_epoch": manifest.training["resumed_from_epoch"],
-            "learning_curves": picture(learning_curve_figure(manifest.training["history"]), "learning curves"),
+            "learning_curves": image(learning_curve_figure(manifest.training["history"]), "learning curves"),
             "configuration": dg.MetadataValue.json(manifest.configuration),
             "data_fingerprint": manifest.data_fingerprint,
             "bundle": dg.MetadataValue.path(bundle_dir),
@@ -120,7 +122,7 @@ def trained_cnn(
 
 
 @dg.asset_check(asset=trained_cnn, description="The network does better than guessing on validation faces.")
-def network_beats_guessing(context: dg.AssetCheckExecutionContext, places: Places) -> dg.AssetCheckResult:
+def network_beats_guessing(context: dg.AssetCheckExecutionContext, places: DataPaths) -> dg.AssetCheckResult:
     """Fail when the macro-F1 is not above that of guessing, which means that nothing was learnt."""
     version = version_of(context.instance, trained_cnn.key) or places.registry.candidate()
     manifest = read_manifest(places.models_dir / version)

@@ -20,7 +20,7 @@ check_drift = dg.define_asset_job(
 collect_feedback = dg.define_asset_job(
     "collect_feedback",
     selection=dg.AssetSelection.assets(collected_feedback),
-    description="Turn labels that people gave into photographs in raw/<Emotion>/feedback/.",
+    description="Turn labels that people gave into images in raw/<Emotion>/feedback/.",
 )
 
 compact_log = dg.define_asset_job(

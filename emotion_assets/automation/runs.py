@@ -1,4 +1,4 @@
-"""What runs are queued, going on, or over."""
+"""What runs are queued, running, or over."""
 
 import dagster as dg
 
@@ -17,7 +17,7 @@ _UNFINISHED = [
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Return the runs that are queued or going on, of any job."""
+    """Return the runs that are queued or running, of any job."""
     return list(instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)))
 
 

@@ -13,7 +13,7 @@ def _unless_waiting(job_name: str) -> Callable[[dg.ScheduleEvaluationContext], d
 
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if any(run.job_name == job_name for run in unfinished_runs(context.instance)):
-            return dg.SkipReason(f"A run of {job_name} is queued or going on already.")
+            return dg.SkipReason(f"A run of {job_name} is queued or running already.")
         return dg.RunRequest()
 
     return request

@@ -1,4 +1,4 @@
-"""What starts a run by itself: new pictures, and drift. Both are stopped until you switch them on.
+"""What starts a run by itself: new images, and drift. Both are stopped until you switch them on.
 
 Stopped by default, because a running one would begin to train as soon as the UI is opened.
 """
@@ -16,9 +16,9 @@ from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, latest_m
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.automation.runs import latest_training, trains, unfinished_runs
-from emotion_assets.resources import Automation, Places
-from emotion_assets.steps.data.folder import folder_signature
-from emotion_assets.steps.drift.feedback import FEEDBACK_NAME
+from emotion_assets.resources import Automation, DataPaths
+from emotion_assets.steps.feedback.labels import FEEDBACK_NAME
+from emotion_assets.steps.ingest.scan import folder_signature
 
 COOLDOWN_SECONDS = 6 * 3600
 """Between two runs that drift asked for, or that only labels gave a reason for; labels that trickle in must not start
@@ -41,7 +41,7 @@ class _Memory:
     at: float = 0.0
     """When that was made, in seconds since the epoch."""
     own: str = ""
-    """The signature at the last request without labels of the service's pictures."""
+    """The signature at the last request without labels of the service's images."""
     learnt: str = ""
     """The signature that the newest model was trained on at the last request."""
 
@@ -52,7 +52,7 @@ class _Memory:
         return cls(**{name: value for name, value in kept.items() if name in names})
 
     def having_seen(self, signature: str) -> Self:
-        """Note how `raw/` looks now; a clock that was put back begins anew."""
+        """Note how `raw/` looks now; a clock that was put back begins again."""
         now = time.time()
         is_same = self.seen == signature and self.since <= now
         return self if is_same else dataclasses.replace(self, seen=signature, since=now)
@@ -63,13 +63,13 @@ class _Memory:
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
 def new_images_sensor(
-    context: dg.SensorEvaluationContext, places: Places, automation: Automation
+    context: dg.SensorEvaluationContext, places: DataPaths, automation: Automation
 ) -> dg.SensorResult | dg.SkipReason:
-    """Retrains when photographs came, went or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
+    """Retrains when images came, went or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
     signature, num_files = folder_signature(places.raw_dir)
     learnt = _learnt(context)
     if num_files == 0:
-        return dg.SkipReason(f"There is no photograph in {places.raw_dir} yet.")
+        return dg.SkipReason(f"There is not an image in {places.raw_dir} yet.")
     if signature == learnt:
         return dg.SkipReason(f"Nothing new: the newest model was trained on these {num_files:,} files.")
     own, _ = folder_signature(places.raw_dir, without=FEEDBACK_NAME)
@@ -83,7 +83,7 @@ def new_images_sensor(
             cooldown_seconds = COOLDOWN_SECONDS
             memory = dataclasses.replace(memory, at=max(memory.at, _end_of(run)))
         else:
-            # The run for the photographs before them taught nothing.
+            # The run for the images before them taught nothing.
             memory = dataclasses.replace(memory, signature=signature)
     wanted = dataclasses.replace(memory, own=own, learnt=learnt)
     return _request(context, automation, memory, wanted, {"trigger": "new_images"}, cooldown_seconds)
@@ -91,7 +91,7 @@ def new_images_sensor(
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
 def drift_sensor(
-    context: dg.SensorEvaluationContext, places: Places, automation: Automation
+    context: dg.SensorEvaluationContext, places: DataPaths, automation: Automation
 ) -> dg.SensorResult | dg.SkipReason:
     """Answers to an incident: asks for labels, and retrains once there is something new to learn from."""
     metadata = latest_metadata(context.instance, drift_report.key)
@@ -100,14 +100,14 @@ def drift_sensor(
     state, cause = str(metadata["state"].value), str(metadata["cause"].value)
     if not metadata["is_incident"].value:
         in_a_row = f" ({metadata['alarms_in_a_row'].value} alarm in a row; two make an incident)"
-        suffix = in_a_row if state == "answers_changed" else ""
+        suffix = in_a_row if state == "prediction_drift" else ""
         return dg.SkipReason(f"The latest drift report says {state}{suffix}: {cause}")
     signature, num_files = folder_signature(places.raw_dir)
     cause = f"Answers changed: {cause} "
     if signature == _learnt(context):
         return dg.SkipReason(
-            f"{cause}The {num_files:,} labelled photographs are the ones that the newest model was trained on, so "
-            f"training again would teach nothing. Label recent pictures and put them into {places.raw_dir}."
+            f"{cause}The {num_files:,} labelled images are the ones that the newest model was trained on, so "
+            f"training again would teach nothing. Label recent images and put them into {places.raw_dir}."
         )
     memory = _Memory.of(context).having_seen(signature)
     return _request(context, automation, memory, memory, {"trigger": "drift"}, COOLDOWN_SECONDS, cause)

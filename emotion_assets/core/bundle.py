@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.files import sha256_of, write_json
+from emotion_assets.core.files import file_sha256, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX
 
 SCHEMA_VERSION: Final = 1
@@ -23,10 +23,10 @@ MODEL_NAME: Final = "model.onnx"
 INT8_MODEL_NAME: Final = "model_int8.onnx"
 """Only where it answers as well; it is then the one that runs, in evaluation, drift and service alike."""
 WEIGHTS_NAME: Final = "weights.safetensors"
-POSE_WEIGHTS_NAME: Final = "pose_weights.safetensors"
+ORIENTATION_WEIGHTS_NAME: Final = "orientation_weights.safetensors"
 """Only where faces are put right first."""
 REFERENCE_NAME: Final = "reference.parquet"
-REHEARSAL_NAME: Final = "rehearsal.parquet"
+CORRUPTIONS_NAME: Final = "corruption profile.parquet"
 """Only where there were validation faces enough."""
 MANIFEST_NAME: Final = "manifest.json"
 
@@ -51,7 +51,7 @@ class Manifest:
     """Seconds, CPU-seconds, precision, and the learning curves as one record an epoch."""
     metrics: dict[str, float]
     """Scores on the validation split, as `val/accuracy`."""
-    known_answer: list[float]
+    golden_prediction: list[float]
     """The probabilities that the model gives for the test pattern of `core.classifier`."""
     files: dict[str, str]
     """SHA-256 of each file of the bundle, by name."""
@@ -76,26 +76,26 @@ def read_manifest(bundle_dir: Path) -> Manifest:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleMismatchError(
-            f"{bundle_dir} holds no {MANIFEST_NAME}: it is no bundle, or was never completed. Train anew."
+            f"{bundle_dir} holds no {MANIFEST_NAME}: it is not a bundle, or was never completed. Train again."
         ) from error
     except (OSError, ValueError) as error:
-        raise BundleMismatchError(f"{path} cannot be read ({error}). Restore it or train anew.") from error
+        raise BundleMismatchError(f"{path} cannot be read ({error}). Restore it or train again.") from error
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         found = record.get("schema_version") if isinstance(record, dict) else type(record).__name__
         raise BundleMismatchError(
-            f"{path} has schema version {found!r}, this code reads {SCHEMA_VERSION}. Train anew with this code."
+            f"{path} has schema version {found!r}, this code reads {SCHEMA_VERSION}. Train again with this code."
         )
     try:
         manifest = Manifest(**record)
     except TypeError as error:
-        raise BundleMismatchError(f"{path} lacks or adds a field ({error}). Train anew.") from error
+        raise BundleMismatchError(f"{path} lacks or adds a field ({error}). Train again.") from error
     if manifest.emotions != list(EMOTIONS) or manifest.image_size_px != IMAGE_SIZE_PX:
         raise BundleMismatchError(
             f"{path} is for {manifest.emotions} at {manifest.image_size_px} px; "
-            f"this code is for {list(EMOTIONS)} at {IMAGE_SIZE_PX} px. Train anew with this code."
+            f"this code is for {list(EMOTIONS)} at {IMAGE_SIZE_PX} px. Train again with this code."
         )
     if not is_version(manifest.version):
-        raise BundleMismatchError(f"{path} has the malformed version {manifest.version!r}. Train anew.")
+        raise BundleMismatchError(f"{path} has the malformed version {manifest.version!r}. Train again.")
     return manifest
 
 
@@ -108,17 +108,17 @@ def check_files(bundle_dir: Path, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         path = bundle_dir / name
         if Path(name).name != name or not path.is_file():
-            raise BundleMismatchError(f"{path}, named by the manifest, is missing. Restore it or train anew.")
-        if sha256_of(path) != digest:
+            raise BundleMismatchError(f"{path}, named by the manifest, is missing. Restore it or train again.")
+        if file_sha256(path) != digest:
             raise BundleMismatchError(f"{path} is not the file that was trained: its hash differs. Restore it.")
 
 
-def running_model(manifest: Manifest) -> str:
+def runtime_model(manifest: Manifest) -> str:
     """Return the name of the bundle's file that runs: the 8-bit graph if there is one."""
-    return INT8_MODEL_NAME if arithmetic(manifest) == "int8" else MODEL_NAME
+    return INT8_MODEL_NAME if runtime_precision(manifest) == "int8" else MODEL_NAME
 
 
-def arithmetic(manifest: Manifest) -> str:
+def runtime_precision(manifest: Manifest) -> str:
     """Return what the convolutions of the running model compute in, `int8` or `float32`."""
     return "int8" if INT8_MODEL_NAME in manifest.files else "float32"
 

@@ -1,4 +1,4 @@
-"""Run a bundle: from 64×64 grey pixels to calibrated probabilities, on onnxruntime."""
+"""Run a bundle: from 64×64 gray pixels to calibrated probabilities, on onnxruntime."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from emotion_assets.core.bundle import Manifest, check_files, read_manifest, running_model
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.bundle import Manifest, check_files, read_manifest, runtime_model
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 
 Floats = npt.NDArray[np.float32]
 
-KNOWN_ANSWER_TOLERANCE: Final = 0.02
+GOLDEN_TOLERANCE: Final = 0.02
 """Processors differ in rounding, by up to 0.007 with 8-bit convolutions; a wrong model differs by far more."""
 
 _BATCH: Final = 256
@@ -25,23 +25,23 @@ _BATCH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The network's answer for some pictures."""
+    """The network's answer for some images."""
 
     probabilities: Floats
-    """float32 (picture, emotion), calibrated, each row sums to 1."""
+    """float32 (image, emotion), calibrated, each row sums to 1."""
     embedding: Floats | None = None
-    """float32 (picture, feature), if asked for."""
+    """float32 (image, feature), if asked for."""
     activation_maps: Floats | None = None
-    """float32 (picture, emotion, row, column), if asked for: evidence for each emotion, place by place."""
+    """float32 (image, emotion, row, column), if asked for: evidence for each emotion, place by place."""
 
     @property
     def class_indices(self) -> npt.NDArray[np.int64]:
-        """The most probable emotion of each picture, int64 (picture,)."""
+        """The most probable emotion of each image, int64 (image,)."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
 
 class Classifier:
-    """A loaded bundle. Loading checks schema and hashes; running needs no normalisation by the caller."""
+    """A loaded bundle. Loading checks schema and hashes; running needs no normalization by the caller."""
 
     def __init__(self, bundle_dir: Path, num_threads: int = 1) -> None:
         """Load the bundle in `bundle_dir`.
@@ -56,11 +56,11 @@ class Classifier:
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        path = bundle_dir / running_model(self.manifest)
+        path = bundle_dir / runtime_model(self.manifest)
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own unrelated classes
-            raise BundleMismatchError(f"{path} does not load ({error}). Train anew.") from error
+            raise BundleMismatchError(f"{path} does not load ({error}). Train again.") from error
 
     @property
     def version(self) -> str:
@@ -68,7 +68,7 @@ class Classifier:
         return self.manifest.version
 
     def predict(self, pixels: Pixels, *, with_embedding: bool = False, with_maps: bool = False) -> Predictions:
-        """Answer for uint8 pixels (picture, 64, 64)."""
+        """Answer for uint8 pixels (image, 64, 64)."""
         names = ["probabilities"]
         names += ["embedding"] if with_embedding else []
         names += ["activation_maps"] if with_maps else []
@@ -86,16 +86,16 @@ class Classifier:
         Raises:
             BundleMismatchError: the answers differ, so the model must not be served.
         """
-        answer = self.predict(known_pattern()).probabilities[0]
-        expected = np.array(self.manifest.known_answer, dtype=np.float32)
-        if answer.shape != (len(EMOTIONS),) or not np.allclose(answer, expected, atol=KNOWN_ANSWER_TOLERANCE):
+        answer = self.predict(golden_input()).probabilities[0]
+        expected = np.array(self.manifest.golden_prediction, dtype=np.float32)
+        if answer.shape != (len(EMOTIONS),) or not np.allclose(answer, expected, atol=GOLDEN_TOLERANCE):
             raise BundleMismatchError(
                 f"Model {self.version} answers {answer.tolist()} to the test pattern, "
                 f"but {expected.tolist()} when it was made. Restore it or roll back to another version."
             )
 
 
-def known_pattern() -> Pixels:
-    """Return a fixed picture, uint8 (1, 64, 64), on which models are tested before they serve."""
+def golden_input() -> Pixels:
+    """Return a fixed image, uint8 (1, 64, 64), on which models are tested before they serve."""
     down, across = np.indices((IMAGE_SIZE_PX, IMAGE_SIZE_PX))
     return ((across * 3 + down * 5 + (across - 32) * (down - 32) // 4) % 256).astype(np.uint8)[None]

@@ -45,18 +45,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with `write_atomically`; NaN is refused, as JSON has none."""
+    """Write `value` as indented JSON with `write_atomically`; NaN is rejected, as JSON has none."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def remove_drafts(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove what kills left of files that `write_atomically` was writing below `folder`; nobody may be writing now."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return all regular files below `folder`, sorted; links, and folders that cannot be read, are passed over."""
+    """Return all regular files below `folder`, sorted; links, and folders that cannot be read, are skipped."""
     found = []
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -96,7 +96,7 @@ def hold(path: Path) -> None:
         fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def is_held(path: Path) -> bool:
+def is_in_use(path: Path) -> bool:
     """Tell whether another process on this machine needs a file, as it said by `hold`."""
     try:
         with path.open("rb") as file:
@@ -117,7 +117,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Thirteen numbers that say what a picture looks like without keeping it.
+"""Thirteen numbers that say what an image looks like without keeping it.
 
-They are computed from the 64×64 grey pixels that the network sees, so that the numbers of a training
-picture and of a served one can be compared: whatever camera, size or format it had.
+They are computed from the 64×64 gray pixels that the network sees, so that the numbers of a training
+image and of a served one can be compared: whatever camera, size or format it had.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ STATISTICS: Final = (
     "eyes_minus_cheeks",
 )
 
-# Where a face crop has its eyes, and what lies below them; in shares of the side.
+# Where a face crop has its eyes, and what lies below them; in fractions of the side.
 _EYES_ROWS: Final = (0.28, 0.47)
 _CHEEKS_ROWS: Final = (0.5, 0.66)
 _FACE_COLUMNS: Final = (0.16, 0.84)
 _EDGE_GRADIENT: Final = 0.1
-_GREY_BIN_BITS: Final = 5
+_GRAY_BIN_BITS: Final = 5
 _TINY: Final = 1e-6
 _FLAT: Final = np.float32(1 / 255)
 _WHITE: Final = 255
-_CENTRE_SHARE: Final = 0.25
+_CENTRE_FRACTION: Final = 0.25
 _IMMERKAER: Final = np.float32(np.sqrt(np.pi / 2) / 6)
 
 Floats = npt.NDArray[np.float32]
 
 
 class _Weights(NamedTuple):
-    """What turns the values of all pixels into means, for pictures of one size."""
+    """What turns the values of all pixels into means, for images of one size."""
 
     regions: Floats
-    """float32 (region, pixel), 0 or 1: the whole, top, bottom, centre, eyes, cheeks."""
+    """float32 (region, pixel), 0 or 1: the whole, top, bottom, center, eyes, cheeks."""
     sizes: Floats
     """float32 (region, 1): the number of pixels of each region."""
     inner: Floats
@@ -57,44 +57,44 @@ class _Weights(NamedTuple):
 
 
 def image_statistics(pixels: Pixels) -> dict[str, Floats]:
-    """Describe pictures by thirteen statistics.
+    """Describe images by thirteen statistics.
 
     Args:
-        pixels: uint8 (picture, row, column), 0..255.
+        pixels: uint8 (image, row, column), 0..255.
 
     Returns:
-        For each name in `STATISTICS` a float32 array (picture,). Grey values are taken as 0..1, so
+        For each name in `STATISTICS` a float32 array (image,). Gray values are taken as 0..1, so
 
-        - brightness, contrast: mean and standard deviation of the grey values;
+        - brightness, contrast: mean and standard deviation of the gray values;
         - sharpness: mean gradient magnitude; detail: log of the Laplacian's variance;
-        - entropy: bits of the histogram over 32 grey bins;
-        - edge_fraction: share of pixels whose gradient exceeds 0.1; clipped_fraction: share at 0 or 255;
+        - entropy: bits of the histogram over 32 gray bins;
+        - edge_fraction: fraction of pixels whose gradient exceeds 0.1; clipped_fraction: share at 0 or 255;
         - noise: standard deviation of the noise by Immerkær (1996), "Fast noise variance estimation";
         - top_minus_bottom, centre_minus_border: differences of mean brightness;
-        - mirror_symmetry: correlation of a picture with its mirror image;
-        - horizontal_gradient_fraction: share of the gradient energy along rows;
+        - mirror_symmetry: correlation of an image with its mirror image;
+        - horizontal_gradient_fraction: fraction of the gradient energy along rows;
         - eyes_minus_cheeks: difference of mean brightness in standard deviations, negative for most faces, as Viola
           and Jones (2001, "Rapid object detection using a boosted cascade of simple features") found first.
     """
     count, height, width = pixels.shape
     weights = _weights(height, width)
     # Rows one after the other, so that a neighbour is the same array moved by one or by a row, and `inner` leaves
-    # out what wraps around. On one picture numpy's calls cost more than their arithmetic, and this takes half of them.
+    # out what wraps around. On one image numpy's calls cost more than their arithmetic, and this takes half of them.
     flat = pixels.reshape(count, -1)
     levels = flat.astype(np.float32)
     # Sums of whole numbers below 2^24, so exact, in whatever order they are added.
-    mean, top, bottom, centre, eyes, cheeks = weights.regions @ levels.T / (weights.sizes * np.float32(255))
-    grey = levels / np.float32(255)
-    centred = grey - mean[:, None]
-    variance = np.vecdot(centred, centred) / np.float32(height * width)
-    by_row = centred.reshape(pixels.shape)
+    mean, top, bottom, center, eyes, cheeks = weights.regions @ levels.T / (weights.sizes * np.float32(255))
+    gray = levels / np.float32(255)
+    centerd = gray - mean[:, None]
+    variance = np.vecdot(centerd, centerd) / np.float32(height * width)
+    by_row = centerd.reshape(pixels.shape)
     mirrored = _mean((by_row * by_row[:, :, ::-1]).reshape(count, -1))
     contrast = np.sqrt(variance)
 
     first, last = width + 1, height * width - width - 1
-    here = grey[:, first:last]
-    before, after = grey[:, first - 1 : last - 1], grey[:, first + 1 : last + 1]
-    above, below = grey[:, first - width : last - width], grey[:, first + width : last + width]
+    here = gray[:, first:last]
+    before, after = gray[:, first - 1 : last - 1], gray[:, first + 1 : last + 1]
+    above, below = gray[:, first - width : last - width], gray[:, first + width : last + width]
     row_squares = np.square(after - before)
     column_squares = np.square(below - above)
     row_energy, column_energy = row_squares @ weights.inner, column_squares @ weights.inner
@@ -109,12 +109,12 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
         "detail": np.log(np.maximum(roughness, 0) + _TINY),
         "entropy": _entropy(flat),
         "edge_fraction": (steps > 2 * _EDGE_GRADIENT).astype(np.float32) @ weights.inner,
-        "noise": _noise(grey, width) @ weights.inner,
+        "noise": _noise(gray, width) @ weights.inner,
         # One less than 0 is 255, so that one comparison finds both ends.
         "clipped_fraction": _mean(flat - np.uint8(1) >= _WHITE - 1),
         "top_minus_bottom": top - bottom,
         "mirror_symmetry": mirrored / (variance + _TINY),
-        "centre_minus_border": (centre - mean) / (1 - _CENTRE_SHARE),
+        "centre_minus_border": (center - mean) / (1 - _CENTRE_FRACTION),
         "horizontal_gradient_fraction": row_energy / (row_energy + column_energy + 4 * _TINY),
         "eyes_minus_cheeks": (eyes - cheeks) / np.maximum(contrast, _FLAT),
     }
@@ -123,7 +123,7 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
 
 @functools.cache
 def _weights(height: int, width: int) -> _Weights:
-    left, right = (round(share * width) for share in _FACE_COLUMNS)
+    left, right = (round(fraction * width) for fraction in _FACE_COLUMNS)
     places = (
         np.s_[:, :],
         np.s_[: height // 2, :],
@@ -141,20 +141,20 @@ def _weights(height: int, width: int) -> _Weights:
 
 
 def _mean(values: npt.NDArray[np.float32] | npt.NDArray[np.bool_]) -> Floats:
-    # Without the checks of numpy's own `mean`, which cost as much as the sum for one picture.
+    # Without the checks of numpy's own `mean`, which cost as much as the sum for one image.
     total = np.add.reduce(values, axis=1, dtype=np.float32)
     return np.asarray(total / np.float32(values.shape[1]), dtype=np.float32)
 
 
-def _noise(grey: Floats, width: int) -> Floats:
+def _noise(gray: Floats, width: int) -> Floats:
     # The difference of two Laplacians, which smooth structure hardly excites.
-    across_rows = grey[:, : -2 * width] - 2 * grey[:, width:-width] + grey[:, 2 * width :]
+    across_rows = gray[:, : -2 * width] - 2 * gray[:, width:-width] + gray[:, 2 * width :]
     difference = across_rows[:, :-2] - 2 * across_rows[:, 1:-1] + across_rows[:, 2:]
     return np.asarray(_IMMERKAER * np.abs(difference), dtype=np.float32)
 
 
 def _entropy(flat: Pixels) -> Floats:
-    count, num_bins = len(flat), 1 << _GREY_BIN_BITS
-    bins = (flat >> (8 - _GREY_BIN_BITS)) + num_bins * np.arange(count)[:, None]
-    share = np.bincount(bins.ravel(), minlength=count * num_bins).reshape(count, num_bins) / flat.shape[1]
-    return np.asarray(-(share * np.log2(np.maximum(share, _TINY))).sum(axis=1), dtype=np.float32)
+    count, num_bins = len(flat), 1 << _GRAY_BIN_BITS
+    bins = (flat >> (8 - _GRAY_BIN_BITS)) + num_bins * np.arange(count)[:, None]
+    fraction = np.bincount(bins.ravel(), minlength=count * num_bins).reshape(count, num_bins) / flat.shape[1]
+    return np.asarray(-(fraction * np.log2(np.maximum(fraction, _TINY))).sum(axis=1), dtype=np.float32)

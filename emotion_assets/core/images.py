@@ -1,7 +1,7 @@
-"""The one way from the bytes of a picture to the pixels of the network.
+"""The one way from the bytes of an image to the pixels of the network.
 
-Ingest, training, drift detection and the service all call `decode_picture`: what one of them
-accepts, the others accept, and they see the same 64×64 grey values. Nothing here trusts a file
+Ingest, training, drift detection and the service all call `decode_image`: what one of them
+accepts, the others accept, and they see the same 64×64 gray values. Nothing here trusts a file
 name or a declared type; the content decides.
 """
 
@@ -20,29 +20,29 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, ImageChops
 
-from emotion_assets.core import picture_heads
+from emotion_assets.core import image_headers
 from emotion_assets.core.errors import (
-    EmptyPictureError,
-    PictureError,
-    PictureTooLargeError,
-    UnreadablePictureError,
+    EmptyImageError,
+    ImageError,
+    ImageTooLargeError,
+    UnreadableImageError,
     UnsupportedFormatError,
 )
-from emotion_assets.core.picture_heads import PNG_MAGIC, count_jpeg_scans, has_quick_head
+from emotion_assets.core.image_headers import PNG_MAGIC, check_header, count_jpeg_scans
 
 # Pillow warns of odd metadata, which says nothing about the pixels; what matters is checked here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
-"""Grey values 0..255, axes (row, column) or (picture, row, column)."""
+"""Gray values 0..255, axes (row, column) or (image, row, column)."""
 
 IMAGE_SIZE_PX: Final = 64
-MAX_PICTURE_BYTES: Final = 10 * 1024 * 1024
-MAX_PICTURE_PIXELS: Final = 40_000_000
+MAX_IMAGE_BYTES: Final = 10 * 1024 * 1024
+MAX_IMAGE_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 20_000
 MIN_SIDE_PX: Final = 8
 
-_SOURCES: Final = (Path(__file__), Path(picture_heads.__file__))
+_SOURCES: Final = (Path(__file__), Path(image_headers.__file__))
 DECODER_VERSION: Final = hashlib.sha256(
     b"".join(path.read_bytes() for path in _SOURCES) + PIL.__version__.encode()
 ).hexdigest()[:12]
@@ -51,14 +51,14 @@ DECODER_VERSION: Final = hashlib.sha256(
 # Pillow's WebP decoder holds the canvas several times over: 15 bytes a pixel were measured.
 MAX_WEBP_PIXELS: Final = 12_000_000
 
-# Each progressive scan walks over the whole picture: 6 megapixels × 3,000 scans take minutes in 88 kB.
+# Each progressive scan walks over the whole image: 6 megapixels × 3,000 scans take minutes in 88 kB.
 # Cameras and encoders write about ten scans.
 MAX_JPEG_SCANS: Final = 100
 MAX_JPEG_SCAN_PIXELS: Final = 500_000_000
 MAX_JPEG_COEFFICIENT_BYTES: Final = 150_000_000
 
 # Every other Pillow decoder stays off: EPS starts an interpreter, many are rarely fuzzed.
-# Phone pictures in MPO containers open as JPEG.
+# Phone images in MPO containers open as JPEG.
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -72,11 +72,11 @@ _SIGNATURES: Final = (
     (b"MM\x00+", "TIFF"),
 )
 
-# Pictures are first shrunk by a whole factor to no less than the size that is worked on: by the JPEG decoder itself,
+# Images are first shrunk by a whole factor to no less than the size that is worked on: by the JPEG decoder itself,
 # or strip by strip, so that one strip at a time is in memory.
 _STRIP_PIXELS: Final = 1_000_000
-_QUICK_BYTES: Final = 128 * 1024
-_QUICK_PIXELS: Final = 250_000
+_FAST_BYTES: Final = 128 * 1024
+_FAST_PIXELS: Final = 250_000
 
 _TIFF_BITS: Final = 258
 _TIFF_PHOTOMETRIC: Final = 262
@@ -100,8 +100,8 @@ _TRANSPOSITIONS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedPicture:
-    """A picture that was accepted: its pixels for the network, and what its header said."""
+class DecodedImage:
+    """An image that was accepted: its pixels for the network, and what its header said."""
 
     pixels: Pixels
     """uint8 (64, 64), axes (row, column), 0 black to 255 white."""
@@ -112,8 +112,8 @@ class DecodedPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class GreyPicture:
-    """A picture that was accepted, grey and upright, no larger than needed."""
+class GrayImage:
+    """An image that was accepted, gray and upright, no larger than needed."""
 
     image: Image.Image
     """Mode L."""
@@ -124,116 +124,116 @@ class GreyPicture:
     format: str
 
 
-class SlowPictureError(Exception):
-    """A picture takes longer to decode than somebody in a hurry has."""
+class NeedsWorkerThreadError(Exception):
+    """An image takes longer to decode than somebody in a hurry has."""
 
 
-def decode_picture(content: bytes, *, is_hurried: bool = False) -> DecodedPicture:
-    """Turn the bytes of a picture into 64×64 grey pixels.
+def decode_image(content: bytes, *, fast_path_only: bool = False) -> DecodedImage:
+    """Turn the bytes of an image into 64×64 gray pixels.
 
-    The first frame counts; EXIF orientation is applied, transparency is laid on white, colours become
-    ITU-R 601 luma, 16-bit values are scaled, and the picture is stretched to a square.
+    The first frame counts; EXIF orientation is applied, transparency is laid on white, colors become
+    ITU-R 601 luma, 16-bit values are scaled, and the image is stretched to a square.
 
     Args:
         content: the bytes of a file.
-        is_hurried: whether to decode only what takes a millisecond or so, as most faces do that people send.
+        fast_path_only: whether to decode only what takes a millisecond or so, as most faces do that people send.
 
     Raises:
-        PictureError: as `decode_grey`.
-        SlowPictureError: it takes longer, and `is_hurried`.
+        ImageError: as `decode_gray`.
+        NeedsWorkerThreadError: it takes longer, and `fast_path_only`.
     """
-    grey = decode_grey(content, IMAGE_SIZE_PX, is_hurried=is_hurried)
-    return DecodedPicture(face_pixels(grey.image), grey.width_px, grey.height_px, grey.mode, grey.format)
+    gray = decode_gray(content, IMAGE_SIZE_PX, fast_path_only=fast_path_only)
+    return DecodedImage(face_pixels(gray.image), gray.width_px, gray.height_px, gray.mode, gray.format)
 
 
-def face_pixels(grey: Image.Image) -> Pixels:
-    """Stretch a picture in mode L to the network's uint8 (64, 64), axes (row, column).
+def face_pixels(gray: Image.Image) -> Pixels:
+    """Stretch an image in mode L to the network's uint8 (64, 64), axes (row, column).
 
-    The result is the same for a picture and for a file without losses that it was written to.
+    The result is the same for an image and for a file without losses that it was written to.
     """
-    square = _shrunk_grey(grey, IMAGE_SIZE_PX).resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
+    square = _reduce_to_gray(gray, IMAGE_SIZE_PX).resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
     return np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 
 
-def decode_grey(content: bytes, working_side_px: int, *, is_hurried: bool = False) -> GreyPicture:
-    """Turn the bytes of a picture into a grey one, upright, as `decode_picture` describes it, but not square.
+def decode_gray(content: bytes, working_side_px: int, *, fast_path_only: bool = False) -> GrayImage:
+    """Turn the bytes of an image into a gray one, upright, as `decode_image` describes it, but not square.
 
     Args:
         content: the bytes of a file.
-        working_side_px: larger pictures are reduced by a whole factor, while their shorter side keeps so many pixels.
-        is_hurried: as for `decode_picture`.
+        working_side_px: larger images are reduced by a whole factor, while their shorter side keeps so many pixels.
+        fast_path_only: as for `decode_image`.
 
     Raises:
-        EmptyPictureError: there are no bytes.
-        PictureTooLargeError: over 10 MiB, over 40 megapixels (12 for WebP) or 20,000 pixels a side.
+        EmptyImageError: there are no bytes.
+        ImageTooLargeError: over 10 MiB, over 40 megapixels (12 for WebP) or 20,000 pixels a side.
         UnsupportedFormatError: not JPEG, PNG, WebP, GIF, BMP or TIFF.
-        UnreadablePictureError: damaged, truncated, under 8 pixels a side, or slow to decode on purpose.
-        SlowPictureError: it takes longer than a millisecond or so, and `is_hurried`.
+        UnreadableImageError: damaged, truncated, under 8 pixels a side, or slow to decode on purpose.
+        NeedsWorkerThreadError: it takes longer than a millisecond or so, and `fast_path_only`.
         MemoryError: there is no memory for it now.
     """
     if not content:
-        raise EmptyPictureError("The picture is empty (0 bytes). Send the bytes of a photograph.")
-    if len(content) > MAX_PICTURE_BYTES:
-        raise PictureTooLargeError(
-            f"The picture has {len(content):,} bytes; at most {MAX_PICTURE_BYTES:,} are read. "
+        raise EmptyImageError("The image is empty (0 bytes). Send the bytes of an image.")
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ImageTooLargeError(
+            f"The image has {len(content):,} bytes; at most {MAX_IMAGE_BYTES:,} are read. "
             "Send a smaller or more compressed copy."
         )
-    signature = _format_by_content(content)
+    signature = _detect_format(content)
     try:
-        return _decode(content, signature, working_side_px, is_hurried=is_hurried)
-    except (PictureError, SlowPictureError):
+        return _decode(content, signature, working_side_px, fast_path_only=fast_path_only)
+    except (ImageError, NeedsWorkerThreadError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureTooLargeError(
-            f"The {signature} picture announces far more than {MAX_PICTURE_PIXELS:,} pixels. Send a smaller copy."
+        raise ImageTooLargeError(
+            f"The {signature} image announces far more than {MAX_IMAGE_PIXELS:,} pixels. Send a smaller copy."
         ) from error
     except MemoryError:
-        raise  # says nothing about the picture
+        raise  # says nothing about the image
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, ValueError,
         # IndexError, KeyError, struct.error, …); all of it means the same to the sender.
-        raise UnreadablePictureError(
-            f"The {signature} picture is damaged or incomplete ({error}). Send an intact copy."
+        raise UnreadableImageError(
+            f"The {signature} image is damaged or incomplete ({error}). Send an intact copy."
         ) from error
 
 
-def read_picture(path: Path) -> DecodedPicture:
-    """Return `decode_picture` of a file, which is not read if it is too large.
+def read_image(path: Path) -> DecodedImage:
+    """Return `decode_image` of a file, which is not read if it is too large.
 
     Raises:
         OSError: it cannot be read.
-        PictureError: as `decode_picture`.
+        ImageError: as `decode_image`.
     """
     size_bytes = path.stat().st_size
-    if size_bytes > MAX_PICTURE_BYTES:
-        raise PictureTooLargeError(f"{path} has {size_bytes:,} bytes; at most {MAX_PICTURE_BYTES:,} are read.")
-    return decode_picture(path.read_bytes())
+    if size_bytes > MAX_IMAGE_BYTES:
+        raise ImageTooLargeError(f"{path} has {size_bytes:,} bytes; at most {MAX_IMAGE_BYTES:,} are read.")
+    return decode_image(path.read_bytes())
 
 
-def _format_by_content(content: bytes) -> str:
+def _detect_format(content: bytes) -> str:
     for magic, name in _SIGNATURES:
         if content.startswith(magic):
             return name
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"
     raise UnsupportedFormatError(
-        "The content is not a JPEG, PNG, WebP, GIF, BMP or TIFF picture (HEIC, AVIF, PDF and others "
-        "are not read). Save the photograph as JPEG or PNG."
+        "The content is not a JPEG, PNG, WebP, GIF, BMP or TIFF image (HEIC, AVIF, PDF and others "
+        "are not read). Save the image as JPEG or PNG."
     )
 
 
-def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried: bool) -> GreyPicture:
-    if is_hurried and len(content) > _QUICK_BYTES:
-        raise SlowPictureError
-    if not has_quick_head(content, signature) and is_hurried:
-        raise SlowPictureError
+def _decode(content: bytes, signature: str, working_side_px: int, *, fast_path_only: bool) -> GrayImage:
+    if fast_path_only and len(content) > _FAST_BYTES:
+        raise NeedsWorkerThreadError
+    if not check_header(content, signature) and fast_path_only:
+        raise NeedsWorkerThreadError
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
         _check_header(image, signature)
         if signature == "TIFF":
             _check_tiff(image)
-        if is_hurried and (width_px * height_px > _QUICK_PIXELS or image.info.get("progressive")):
-            raise SlowPictureError
+        if fast_path_only and (width_px * height_px > _FAST_PIXELS or image.info.get("progressive")):
+            raise NeedsWorkerThreadError
         if signature == "PNG":
             _check_png(content)
         if signature == "JPEG":
@@ -241,24 +241,24 @@ def _decode(content: bytes, signature: str, working_side_px: int, *, is_hurried:
             # Decodes at a half, a quarter or an eighth of the size straight from the cosine coefficients.
             image.draft("L", (working_side_px, working_side_px))
         image.load()
-        orientation = _orientation_of(image)
-        grey = _shrunk_grey(image, working_side_px)
+        orientation = _exif_orientation(image)
+        gray = _reduce_to_gray(image, working_side_px)
     if orientation in _TRANSPOSITIONS:
-        grey = grey.transpose(_TRANSPOSITIONS[orientation])
-    return GreyPicture(grey, width_px, height_px, mode, signature)
+        gray = gray.transpose(_TRANSPOSITIONS[orientation])
+    return GrayImage(gray, width_px, height_px, mode, signature)
 
 
 def _check_header(image: Image.Image, signature: str) -> None:
     width_px, height_px = image.size
-    limit = MAX_WEBP_PIXELS if signature == "WEBP" else MAX_PICTURE_PIXELS
+    limit = MAX_WEBP_PIXELS if signature == "WEBP" else MAX_IMAGE_PIXELS
     if width_px * height_px > limit or max(width_px, height_px) > MAX_SIDE_PX:
-        raise PictureTooLargeError(
-            f"The {signature} picture has {width_px:,} × {height_px:,} pixels; at most {limit:,} in all "
+        raise ImageTooLargeError(
+            f"The {signature} image has {width_px:,} × {height_px:,} pixels; at most {limit:,} in all "
             f"and {MAX_SIDE_PX:,} a side are read. Send a smaller copy."
         )
     if min(width_px, height_px) < MIN_SIDE_PX:
-        raise UnreadablePictureError(
-            f"The picture has {width_px} × {height_px} pixels; a face needs at least {MIN_SIDE_PX} a side. "
+        raise UnreadableImageError(
+            f"The image has {width_px} × {height_px} pixels; a face needs at least {MIN_SIDE_PX} a side. "
             "Send a larger one."
         )
 
@@ -270,27 +270,27 @@ def _check_png(content: bytes) -> None:
 
 
 def _check_tiff(image: Image.Image) -> None:
-    """Refuse what costs far more than the picture is large: the file itself says how large its parts are, and how many.
+    """Reject what costs far more than the image is large: the file itself says how large its parts are, and how many.
 
-    The decoder takes memory for a whole tile, whatever part of it is picture.
+    The decoder takes memory for a whole tile, whatever part of it is image.
     """
     tags, num_pixels = getattr(image, "tag_v2", {}), image.width * image.height
     across, down = (max(1, int(tags.get(tag, 1))) for tag in _TIFF_TILE_SIDES)
     if across * down > max(2 * num_pixels, _USUAL_TILE_PIXELS):
-        raise UnreadablePictureError(
-            f"The TIFF picture of {num_pixels:,} pixels lies in tiles of {across:,} × {down:,}. "
-            "Save it anew without tiles."
+        raise UnreadableImageError(
+            f"The TIFF image of {num_pixels:,} pixels lies in tiles of {across:,} × {down:,}. "
+            "Save it again without tiles."
         )
     samples = int(tags.get(_TIFF_SAMPLES, 1))
     num_tiles = len(tags.get(_TIFF_TILES, ()))
     if num_tiles > math.ceil(image.width / across) * math.ceil(image.height / down) * samples:
-        raise UnreadablePictureError(
-            f"The TIFF picture of {image.width:,} × {image.height:,} pixels lies in {num_tiles:,} tiles. Save it anew."
+        raise UnreadableImageError(
+            f"The TIFF image of {image.width:,} × {image.height:,} pixels lies in {num_tiles:,} tiles. Save it again."
         )
     num_strips = len(tags.get(_TIFF_STRIPS, ()))
     if num_strips > image.height * samples:
-        raise UnreadablePictureError(
-            f"The TIFF picture of {image.height:,} rows lies in {num_strips:,} strips. Save it anew."
+        raise UnreadableImageError(
+            f"The TIFF image of {image.height:,} rows lies in {num_strips:,} strips. Save it again."
         )
 
 
@@ -298,9 +298,9 @@ def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
     num_pixels = image.width * image.height
     num_scans = count_jpeg_scans(content)
     if num_scans > MAX_JPEG_SCANS or num_scans * num_pixels > MAX_JPEG_SCAN_PIXELS:
-        raise UnreadablePictureError(
-            f"The JPEG picture has {num_scans} scans over {num_pixels:,} pixels, which takes too long to decode. "
-            "Save it anew as a baseline JPEG."
+        raise UnreadableImageError(
+            f"The JPEG image has {num_scans} scans over {num_pixels:,} pixels, which takes too long to decode. "
+            "Save it again as a baseline JPEG."
         )
     if num_scans > 1:
         # Between scans the decoder keeps every coefficient, 2 bytes each, of every channel.
@@ -308,20 +308,20 @@ def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
         largest = max((across * down for across, down in samplings), default=1)
         num_bytes = 2 * num_pixels * sum(across * down for across, down in samplings) // largest
         if num_bytes > MAX_JPEG_COEFFICIENT_BYTES:
-            raise PictureTooLargeError(
-                f"The progressive JPEG picture needs {num_bytes:,} bytes to decode; at most "
+            raise ImageTooLargeError(
+                f"The progressive JPEG image needs {num_bytes:,} bytes to decode; at most "
                 f"{MAX_JPEG_COEFFICIENT_BYTES:,} are spent. Send a smaller copy, or save it as a baseline JPEG."
             )
 
 
-def _orientation_of(image: Image.Image) -> int:
+def _exif_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 -- a damaged EXIF block says nothing about the pixels
         return 1
 
 
-def _shrunk_grey(image: Image.Image, working_side_px: int) -> Image.Image:
+def _reduce_to_gray(image: Image.Image, working_side_px: int) -> Image.Image:
     """Return `image` in mode L, reduced by a whole factor, in strips that bound the memory."""
     width_px, height_px = image.size
     factor = max(1, min(width_px, height_px) // working_side_px)
@@ -331,15 +331,15 @@ def _shrunk_grey(image: Image.Image, working_side_px: int) -> Image.Image:
     # Pillow turns 8-bit ones the right way round itself.
     is_negative = scale != 1 and getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
     strip_rows = factor * max(1, _STRIP_PIXELS // (width_px * factor))
-    grey = Image.new("L", (-(-width_px // factor), -(-height_px // factor)))
+    gray = Image.new("L", (-(-width_px // factor), -(-height_px // factor)))
     for top in range(0, height_px, strip_rows):
         strip = image.crop((0, top, width_px, min(top + strip_rows, height_px)))
         strip.info = image.info
-        flat = _to_grey(strip, scale)
+        flat = _to_gray(strip, scale)
         if is_negative:
             flat = ImageChops.invert(flat)
-        grey.paste(flat.reduce(factor) if factor > 1 else flat, (0, top // factor))
-    return grey
+        gray.paste(flat.reduce(factor) if factor > 1 else flat, (0, top // factor))
+    return gray
 
 
 def _brightness_scale(image: Image.Image) -> float:
@@ -352,8 +352,8 @@ def _brightness_scale(image: Image.Image) -> float:
         return 255 / ((1 << num_bits) - 1)
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
-        raise UnreadablePictureError(
-            f"The picture's values run from {low} to {high}; grey values of 0 to 65535 are read. "
+        raise UnreadableImageError(
+            f"The image's values run from {low} to {high}; gray values of 0 to 65535 are read. "
             "Save it with 8 or 16 bits a channel."
         )
     if image.mode == "F" and high <= 1:
@@ -361,14 +361,14 @@ def _brightness_scale(image: Image.Image) -> float:
     return 1.0 if high <= 255 else 255 / 65535
 
 
-def _to_grey(strip: Image.Image, scale: float) -> Image.Image:
+def _to_gray(strip: Image.Image, scale: float) -> Image.Image:
     if strip.mode.startswith(("I", "F")):
         values = np.asarray(strip, dtype=np.float32) * scale
         return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
     if strip.has_transparency_data:
-        coloured = strip.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert("L")
+        colored = strip.convert("RGBA")
+        white = Image.new("RGBA", colored.size, "white")
+        return Image.alpha_composite(white, colored).convert("L")
     if strip.mode in ("L", "RGB"):
         return strip.convert("L")
     return strip.convert("RGB").convert("L")

@@ -28,11 +28,11 @@ def test_the_six_assets_are_there_each_with_a_check() -> None:
 
 
 def test_the_gate_and_the_leak_check_block() -> None:
-    """Without these two checks in place, a leak or a refused model could go on."""
+    """Without these two checks in place, a leak or a rejected model could continue."""
     graph = defs.resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
 
-    assert blocking == {"candidate_is_not_worse", "splits_share_no_picture"}
+    assert blocking == {"candidate_is_not_worse", "splits_share_no_image"}
 
 
 def test_jobs_sensors_and_schedule_are_there() -> None:
@@ -47,7 +47,7 @@ def test_jobs_sensors_and_schedule_are_there() -> None:
         "rollback",
         "list_models",
         "clean_models",
-        "measure_student",
+        "measure_baseline",
         "audit_labels",
         "tune",
     }

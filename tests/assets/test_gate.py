@@ -1,4 +1,4 @@
-"""The two locks through Dagster itself: worse candidates are refused, and nothing slips past by another door."""
+"""The two locks through Dagster itself: worse candidates are rejected, and nothing slips past by another door."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from emotion_assets.assets.evaluation import candidate_is_not_worse, evaluation_report
-from emotion_assets.assets.packing import bento_is_lean, emotion_bento, packed_model_answers
-from emotion_assets.resources import Places
-from emotion_assets.steps.data.split import Split, read_manifest, read_split, write_splits
+from emotion_assets.assets.packing import bento_is_lean, emotion_bento, packed_model_passes_self_test
+from emotion_assets.resources import DataPaths
+from emotion_assets.steps.splits.splits import Split, read_manifest, read_split, write_splits
 from emotion_assets.steps.training.run import train_bundle
 
 ASSETS = [evaluation_report, emotion_bento]
-CHECKS = [candidate_is_not_worse, packed_model_answers, bento_is_lean]
+CHECKS = [candidate_is_not_worse, packed_model_passes_self_test, bento_is_lean]
 SURPRISE = 4
 
 
@@ -39,16 +39,16 @@ def fit(splits_dir: Path, models_dir: Path, *, epochs: int, seed: int = 0) -> Pa
 
 
 @pytest.fixture
-def places(drawn_root: Path, good_dir: Path, tmp_path: Path) -> Places:
+def places(drawn_root: Path, good_dir: Path, tmp_path: Path) -> DataPaths:
     """A site whose champion is the good model."""
-    site = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    site = DataPaths(data_dir=str(tmp_path), reports_url="http://localhost:3002")
     shutil.copytree(drawn_root / "splits", site.splits_dir)
     add(site, good_dir)
     assert materialize(site).success
     return site
 
 
-def add(places: Places, bundle_dir: Path) -> str:
+def add(places: DataPaths, bundle_dir: Path) -> str:
     """Copy a bundle so that it is the newest."""
     number = len(places.registry.versions()) + 1
     target = places.models_dir / f"2099010{number}-000000-{bundle_dir.name[-8:]}"
@@ -58,7 +58,7 @@ def add(places: Places, bundle_dir: Path) -> str:
     return target.name
 
 
-def materialize(places: Places, *keys: str, force_reason: str | None = None) -> dg.ExecuteInProcessResult:
+def materialize(places: DataPaths, *keys: str, force_reason: str | None = None) -> dg.ExecuteInProcessResult:
     selection = dg.AssetSelection.assets(*keys) if keys else dg.AssetSelection.all()
     config = {"ops": {"evaluation_report": {"config": {"force_reason": force_reason}}}} if force_reason else None
     return dg.materialize(
@@ -70,7 +70,7 @@ def materialize(places: Places, *keys: str, force_reason: str | None = None) -> 
     )
 
 
-def changed(places: Places, change: Callable[[Split], Split]) -> Path:
+def changed(places: DataPaths, change: Callable[[Split], Split]) -> Path:
     """Write the splits with another train split, for a candidate that learns something wrong."""
     target = places.root / "changed"
     splits = {name: read_split(places.splits_dir, name) for name in ("train", "val")}
@@ -90,7 +90,7 @@ def shuffled(split: Split) -> Split:
 
 
 @pytest.mark.parametrize("kind", ["one epoch", "shuffled labels", "a class is missing"])
-def test_a_worse_candidate_is_refused_everywhere(places: Places, kind: str) -> None:
+def test_a_worse_candidate_is_rejected_everywhere(places: DataPaths, kind: str) -> None:
     """The run fails at the gate, the reason stands in JSON and UI, the champion stays, and no bento is built."""
     champion = places.registry.champion()
     models = places.root / "candidate"
@@ -120,7 +120,7 @@ def test_a_worse_candidate_is_refused_everywhere(places: Places, kind: str) -> N
         assert any("surprise" in reason for reason in record["gate"]["reasons"])
 
 
-def test_an_equal_candidate_passes_and_is_packed(places: Places, good_dir: Path) -> None:
+def test_an_equal_candidate_passes_and_is_packed(places: DataPaths, good_dir: Path) -> None:
     """The same answers again are not worse: the newer model takes over."""
     candidate = add(places, good_dir)
 
@@ -131,8 +131,8 @@ def test_an_equal_candidate_passes_and_is_packed(places: Places, good_dir: Path)
     assert bentoml.bentos.get("emotion_service:latest").tag.version == candidate
 
 
-def test_a_person_may_force_a_candidate(places: Places) -> None:
-    """With a reason the refused candidate is accepted and packed; what the gate said stays beside the reason."""
+def test_a_person_may_force_a_candidate(places: DataPaths) -> None:
+    """With a reason the rejected candidate is accepted and packed; what the gate said stays beside the reason."""
     candidate = add(places, fit(places.splits_dir, places.root / "candidate", epochs=1))
 
     result = materialize(places, force_reason="a demonstration")
@@ -145,7 +145,7 @@ def test_a_person_may_force_a_candidate(places: Places) -> None:
     assert "Worse than" in entry["reasons"][0] or "fell" in entry["reasons"][0] or "below" in entry["reasons"][0]
 
 
-def test_the_gate_speaks_of_the_model_that_was_judged(places: Places, good_dir: Path) -> None:
+def test_the_gate_speaks_of_the_model_that_was_judged(places: DataPaths, good_dir: Path) -> None:
     """A model that another run has trained meanwhile, and nobody has judged, is none of its business."""
     judged = add(places, good_dir)
     assert materialize(places, "evaluation_report").success
@@ -162,20 +162,20 @@ def test_the_gate_speaks_of_the_model_that_was_judged(places: Places, good_dir: 
     assert result.metadata["candidate"].value == judged
 
 
-def test_nobody_rolls_back_while_the_champion_is_packed(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_rolls_back_while_the_champion_is_packed(places: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pack that ends last makes the latest bento, so it must be that of the champion."""
-    from emotion_assets.steps.packing import pack as packing
+    from emotion_assets.steps.packing import bento as packing
 
-    pack, is_free = packing.pack, []
+    build_bento, is_free = packing.build_bento, []
 
-    def look(*given: Any) -> packing.Packed:
+    def look(*given: Any) -> packing.PackedBento:
         with (places.models_dir / ".registry.lock").open("wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_free.append(True)
             except BlockingIOError:
                 is_free.append(False)
-        return pack(*given)
+        return build_bento(*given)
 
     monkeypatch.setattr(packing, "pack", look)
 

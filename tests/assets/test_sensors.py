@@ -18,16 +18,16 @@ from emotion_assets.automation.sensors import (
     new_images_sensor,
 )
 from emotion_assets.core.errors import InvalidSettingError
-from emotion_assets.resources import Automation, Places
-from emotion_assets.steps.data.folder import folder_signature
+from emotion_assets.resources import Automation, DataPaths
+from emotion_assets.steps.ingest.scan import folder_signature
 
 QUIET_SECONDS = Automation().quiet_seconds
 AT_ONCE = Automation(quiet_seconds=0)
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+def places(tmp_path: Path) -> DataPaths:
+    return DataPaths(data_dir=str(tmp_path), reports_url="http://localhost:3002")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, seconds_ahead: float) -> None:
     monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: time.time() + seconds_ahead))
 
 
-def put(places: Places, face: bytes, name: str = "a.jpg", age_seconds: float = 0) -> None:
+def put(places: DataPaths, face: bytes, name: str = "a.jpg", age_seconds: float = 0) -> None:
     path = places.raw_dir / "Happy" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(face)
@@ -50,7 +50,7 @@ def put(places: Places, face: bytes, name: str = "a.jpg", age_seconds: float = 0
 
 def tick(
     sensor: Any,
-    places: Places,
+    places: DataPaths,
     instance: dg.DagsterInstance,
     cursor: str | None = None,
     automation: Automation = AT_ONCE,
@@ -73,7 +73,7 @@ def report_event(instance: dg.DagsterInstance, key: str, metadata: dict[str, Any
     instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
 
 
-def test_new_images_start_one_run(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_new_images_start_one_run(places: DataPaths, instance: dg.DagsterInstance, face: bytes) -> None:
     """Quiet new files request one run; the next tick, with the cursor, none."""
     put(places, face)
     put(places, face, "b.jpg")
@@ -88,7 +88,7 @@ def test_new_images_start_one_run(places: Places, instance: dg.DagsterInstance, 
 
 @pytest.mark.parametrize("age_seconds", [0, 10**8, -(10**8)])
 def test_arriving_images_wait(
-    places: Places, instance: dg.DagsterInstance, face: bytes, age_seconds: float, monkeypatch: pytest.MonkeyPatch
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes, age_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing starts while files come or go, whatever time they bring along: an archive's, or that of a wrong clock."""
     cursor = None
@@ -110,7 +110,7 @@ def test_arriving_images_wait(
 
 
 def test_a_clock_that_was_put_back_begins_anew(
-    places: Places, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or nothing would start until it is that late again."""
     put(places, face)
@@ -123,8 +123,8 @@ def test_a_clock_that_was_put_back_begins_anew(
     assert len(tick(new_images_sensor, places, instance, cursor, Automation()).run_requests) == 1
 
 
-def test_a_file_that_became_readable_is_new(places: Places, face: bytes) -> None:
-    """The ingest had refused it; nothing but its permissions has changed."""
+def test_a_file_that_became_readable_is_new(places: DataPaths, face: bytes) -> None:
+    """The ingest had rejected it; nothing but its permissions has changed."""
     put(places, face)
     before = folder_signature(places.raw_dir)[0]
     (places.raw_dir / "Happy" / "a.jpg").chmod(0o604)
@@ -132,12 +132,12 @@ def test_a_file_that_became_readable_is_new(places: Places, face: bytes) -> None
     assert folder_signature(places.raw_dir)[0] != before
 
 
-def test_an_empty_folder_is_no_reason(places: Places, instance: dg.DagsterInstance) -> None:
-    """Without photographs the sensor says so."""
-    assert "no photograph" in why(tick(new_images_sensor, places, instance))
+def test_an_empty_folder_is_no_reason(places: DataPaths, instance: dg.DagsterInstance) -> None:
+    """Without images the sensor says so."""
+    assert "no image" in why(tick(new_images_sensor, places, instance))
 
 
-def test_what_was_learnt_by_hand_is_not_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_what_was_learnt_by_hand_is_not_new(places: DataPaths, instance: dg.DagsterInstance, face: bytes) -> None:
     """After a run from the UI the sensor does not start another for the same files."""
     put(places, face)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
@@ -146,7 +146,7 @@ def test_what_was_learnt_by_hand_is_not_new(places: Places, instance: dg.Dagster
     assert "Nothing new" in why(tick(new_images_sensor, places, instance))
 
 
-def test_what_was_only_ingested_is_still_new(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_what_was_only_ingested_is_still_new(places: DataPaths, instance: dg.DagsterInstance, face: bytes) -> None:
     """A run that failed after the ingest has taught nothing."""
     put(places, face)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
@@ -158,9 +158,9 @@ def test_what_was_only_ingested_is_still_new(places: Places, instance: dg.Dagste
 
 @pytest.mark.parametrize("job_name", ["retrain", "__ASSET_JOB"])
 def test_no_second_run_while_one_is_going_on(
-    places: Places, instance: dg.DagsterInstance, face: bytes, job_name: str
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes, job_name: str
 ) -> None:
-    """The sensor waits for a retrain that is going on, also one of the UI's button, and forgets nothing."""
+    """The sensor waits for a retrain that is running, also one of the UI's button, and forgets nothing."""
     put(places, face)
     from emotion_assets.definitions import defs
 
@@ -177,10 +177,10 @@ def test_no_second_run_while_one_is_going_on(
     assert len(tick(new_images_sensor, places, instance).run_requests) == 1
 
 
-INCIDENT = {"state": "answers_changed", "cause": "answers shift to sad.", "is_incident": True, "alarms_in_a_row": 2}
+INCIDENT = {"state": "prediction_drift", "cause": "answers shift to sad.", "is_incident": True, "alarms_in_a_row": 2}
 
 
-def test_one_alarm_is_no_incident(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_one_alarm_is_no_incident(places: DataPaths, instance: dg.DagsterInstance, face: bytes) -> None:
     """A single alarming window starts nothing, and the sensor says so."""
     put(places, face)
     report_event(instance, "drift_report", INCIDENT | {"is_incident": False, "alarms_in_a_row": 1})
@@ -188,7 +188,7 @@ def test_one_alarm_is_no_incident(places: Places, instance: dg.DagsterInstance, 
     assert "two make an incident" in why(tick(drift_sensor, places, instance))
 
 
-def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_drift_sensor_cools_down(places: DataPaths, instance: dg.DagsterInstance, face: bytes) -> None:
     """After a run that drift asked for, other new files wait some hours before drift asks again."""
     put(places, face)
     report_event(instance, "trained_cnn", {"folder_signature": "of yesterday"})
@@ -200,7 +200,7 @@ def test_drift_sensor_cools_down(places: Places, instance: dg.DagsterInstance, f
     assert len(tick(drift_sensor, places, instance, json.dumps(cursor)).run_requests) == 1
 
 
-def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_drift_sensor_explains_why_it_waits(places: DataPaths, instance: dg.DagsterInstance, face: bytes) -> None:
     """No report, no alarm, nothing new to learn: three reasons in words."""
     put(places, face)
     assert "no drift report" in why(tick(drift_sensor, places, instance))
@@ -208,20 +208,20 @@ def test_drift_sensor_explains_why_it_waits(places: Places, instance: dg.Dagster
     report_event(
         instance,
         "drift_report",
-        {"state": "inputs_changed", "cause": "pictures are darker.", "is_incident": False, "alarms_in_a_row": 0},
+        {"state": "input_drift", "cause": "images are darker.", "is_incident": False, "alarms_in_a_row": 0},
     )
-    assert "inputs_changed: pictures are darker." in why(tick(drift_sensor, places, instance))
+    assert "input_drift: images are darker." in why(tick(drift_sensor, places, instance))
 
     report_event(instance, "drift_report", INCIDENT)
     signature = json.loads(tick(new_images_sensor, places, instance).cursor)["signature"]
     report_event(instance, "trained_cnn", {"folder_signature": signature})
-    assert "Label recent pictures" in why(tick(drift_sensor, places, instance))
+    assert "Label recent images" in why(tick(drift_sensor, places, instance))
 
 
 def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
-    places: Places, instance: dg.DagsterInstance, face: bytes
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes
 ) -> None:
-    """An alarm with new photographs starts one run; the same alarm starts no second one."""
+    """An alarm with new images starts one run; the same alarm starts no second one."""
     put(places, face)
     report_event(instance, "trained_cnn", {"folder_signature": "of yesterday"})
     report_event(instance, "drift_report", INCIDENT)
@@ -233,7 +233,9 @@ def test_drift_sensor_retrains_once_when_there_is_something_to_learn(
     assert "was requested" in why(second)
 
 
-def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.DagsterInstance, face: bytes) -> None:
+def test_a_failed_run_is_tried_again_after_a_while(
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes
+) -> None:
     """Files that no run learnt from are not forgotten, and not asked for every minute either."""
     put(places, face)
     cursor = json.loads(tick(new_images_sensor, places, instance).cursor)
@@ -245,7 +247,7 @@ def test_a_failed_run_is_tried_again_after_a_while(places: Places, instance: dg.
 
 @pytest.mark.parametrize(("is_learnt", "expected"), [(True, "until 6 hours have passed"), (False, "trained no model")])
 def test_labels_that_trickle_in_start_no_run_each(
-    places: Places, instance: dg.DagsterInstance, face: bytes, is_learnt: bool, expected: str
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes, is_learnt: bool, expected: str
 ) -> None:
     """They wait some hours for each other, but do not hold up a delivery that nothing has learnt from yet."""
     put(places, face)
@@ -260,7 +262,7 @@ def test_labels_that_trickle_in_start_no_run_each(
 
 
 def test_a_run_of_the_ui_that_somebody_cancelled_is_not_started_again(
-    places: Places, instance: dg.DagsterInstance, face: bytes
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes
 ) -> None:
     """It has another name, and trains the same."""
     from emotion_assets.definitions import defs
@@ -278,7 +280,7 @@ def test_a_run_of_the_ui_that_somebody_cancelled_is_not_started_again(
     [(dg.DagsterRunStatus.FAILURE, "trained no model"), (dg.DagsterRunStatus.CANCELED, "was cancelled")],
 )
 def test_the_hour_counts_from_the_end_of_a_run(
-    places: Places,
+    places: DataPaths,
     instance: dg.DagsterInstance,
     face: bytes,
     status: dg.DagsterRunStatus,
@@ -309,7 +311,7 @@ def test_the_hour_counts_from_the_end_of_a_run(
 
 
 def test_a_run_that_somebody_cancelled_is_started_by_no_sensor(
-    places: Places, instance: dg.DagsterInstance, face: bytes
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes
 ) -> None:
     """Whichever of them asked for it, or a person did."""
     from emotion_assets.definitions import defs
@@ -339,10 +341,10 @@ def test_a_schedule_does_not_pile_up_runs() -> None:
 
     assert not tick_result.run_requests
     assert tick_result.skip_message
-    assert "queued or going on" in tick_result.skip_message
+    assert "queued or running" in tick_result.skip_message
 
 
-def test_a_report_noted_by_hand_is_none(places: Places, instance: dg.DagsterInstance) -> None:
+def test_a_report_noted_by_hand_is_none(places: DataPaths, instance: dg.DagsterInstance) -> None:
     """The UI lets people report a materialization, without any of what ours says."""
     report_event(instance, "drift_report", {})
 
@@ -350,7 +352,7 @@ def test_a_report_noted_by_hand_is_none(places: Places, instance: dg.DagsterInst
 
 
 def test_a_delivery_that_was_undone_and_redone_is_taken_in(
-    places: Places, instance: dg.DagsterInstance, face: bytes
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes
 ) -> None:
     """Signatures that were seen before count again when they are not the ingested one."""
     put(places, face)
@@ -362,7 +364,7 @@ def test_a_delivery_that_was_undone_and_redone_is_taken_in(
 
 
 def test_a_sensor_gives_its_runs_the_chosen_configuration(
-    places: Places, instance: dg.DagsterInstance, face: bytes, tmp_path: Path
+    places: DataPaths, instance: dg.DagsterInstance, face: bytes, tmp_path: Path
 ) -> None:
     """What EMOTION_RUN_CONFIG names goes with the request; an unreadable file is said, and nothing is requested."""
     put(places, face)

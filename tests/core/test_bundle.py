@@ -39,8 +39,8 @@ def test_read_manifest_of_a_whole_bundle(bundle_dir: Path) -> None:
         ({"version": "../../etc"}, "malformed version"),
     ],
 )
-def test_read_manifest_refuses_other_schemas(own_bundle: Path, fields: dict[str, object], message: str) -> None:
-    """A manifest of another schema, for other emotions or with odd fields is refused."""
+def test_read_manifest_rejects_other_schemas(own_bundle: Path, fields: dict[str, object], message: str) -> None:
+    """A manifest of another schema, for other emotions or with odd fields is rejected."""
     rewrite(own_bundle, **fields)
 
     with pytest.raises(BundleMismatchError, match=message):
@@ -48,21 +48,21 @@ def test_read_manifest_refuses_other_schemas(own_bundle: Path, fields: dict[str,
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
-def test_read_manifest_refuses_damage(own_bundle: Path, content: bytes) -> None:
-    """A torn or foreign manifest is refused with a sentence, not a traceback of the parser."""
+def test_read_manifest_rejects_damage(own_bundle: Path, content: bytes) -> None:
+    """A torn or foreign manifest is rejected with a sentence, not a traceback of the parser."""
     (own_bundle / MANIFEST_NAME).write_bytes(content)
 
     with pytest.raises(BundleMismatchError):
         read_manifest(own_bundle)
 
 
-def test_read_manifest_refuses_an_incomplete_bundle(tmp_path: Path) -> None:
+def test_read_manifest_rejects_an_incomplete_bundle(tmp_path: Path) -> None:
     """A folder without a manifest was never completed."""
     with pytest.raises(BundleMismatchError, match="never completed"):
         read_manifest(tmp_path)
 
 
-def test_check_files_refuses_altered_and_missing_files(own_bundle: Path) -> None:
+def test_check_files_rejects_altered_and_missing_files(own_bundle: Path) -> None:
     """A flipped byte and a missing file are named."""
     manifest = read_manifest(own_bundle)
     path = own_bundle / MODEL_NAME
@@ -77,7 +77,7 @@ def test_check_files_refuses_altered_and_missing_files(own_bundle: Path) -> None
         check_files(own_bundle, manifest)
 
 
-def test_check_files_refuses_names_that_leave_the_folder(own_bundle: Path) -> None:
+def test_check_files_rejects_names_that_leave_the_folder(own_bundle: Path) -> None:
     """A manifest cannot point outside its bundle."""
     rewrite(own_bundle, files={"../champion.json": "0" * 64})
 

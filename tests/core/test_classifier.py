@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from emotion_assets.core.bundle import MANIFEST_NAME
-from emotion_assets.core.classifier import Classifier, known_pattern
+from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError
 
 
 def test_predict_gives_calibrated_probabilities_of_any_batch(bundle_dir: Path) -> None:
-    """Rows sum to 1, and a picture's answer does not depend on its company."""
+    """Rows sum to 1, and an image's answer does not depend on its company."""
     pixels = np.random.default_rng(0).integers(0, 256, (300, 64, 64)).astype(np.uint8)
     classifier = Classifier(bundle_dir)
 
@@ -35,17 +35,17 @@ def test_self_test_passes_for_the_model_as_made(bundle_dir: Path) -> None:
     Classifier(bundle_dir).self_test()
 
 
-def test_self_test_refuses_another_answer(bundle_dir: Path, tmp_path: Path) -> None:
+def test_self_test_rejects_another_answer(bundle_dir: Path, tmp_path: Path) -> None:
     """A model whose answer differs from the recorded one must not serve."""
     own = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
     path = own / MANIFEST_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"known_answer": [0.9, 0.025, 0.025, 0.025, 0.025]}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"golden_prediction": [0.9, 0.025, 0.025, 0.025, 0.025]}))
 
     with pytest.raises(BundleMismatchError, match="test pattern"):
         Classifier(own).self_test()
 
 
-def test_known_pattern_is_one_picture() -> None:
+def test_known_pattern_is_one_image() -> None:
     """The test pattern has the form of the network's input."""
-    assert known_pattern().shape == (1, 64, 64)
-    assert known_pattern().dtype == np.uint8
+    assert golden_input().shape == (1, 64, 64)
+    assert golden_input().dtype == np.uint8

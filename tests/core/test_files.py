@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_assets.core.files import files_below, sha256_of, source_version, write_atomically, write_json
+from emotion_assets.core.files import file_sha256, files_below, source_version, write_atomically, write_json
 
 
 def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path, monke
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
 
 
-def test_write_json_refuses_nan(tmp_path: Path) -> None:
+def test_write_json_rejects_nan(tmp_path: Path) -> None:
     """JSON has no NaN, so none is written."""
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"value": float("nan")})
@@ -45,7 +45,7 @@ def test_sha256_of_is_that_of_the_bytes(tmp_path: Path) -> None:
     """The hash of an empty file is the well-known one."""
     (tmp_path / "empty").touch()
 
-    assert sha256_of(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+    assert file_sha256(tmp_path / "empty").startswith("e3b0c44298fc1c14")
 
 
 def test_source_version_follows_the_sources(tmp_path: Path) -> None:

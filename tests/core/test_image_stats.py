@@ -14,8 +14,8 @@ def smooth() -> np.ndarray:
     return np.tile(np.linspace(40, 200, 64), (1, 64, 1)).astype(np.uint8)
 
 
-def test_statistics_have_all_names_and_one_value_a_picture() -> None:
-    """Every statistic is a finite float32 for each picture."""
+def test_statistics_have_all_names_and_one_value_a_image() -> None:
+    """Every statistic is a finite float32 for each image."""
     values = image_statistics(noise(count=3))
 
     assert tuple(values) == STATISTICS
@@ -26,8 +26,8 @@ def test_statistics_have_all_names_and_one_value_a_picture() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_statistics_of_blank_pictures_are_finite(value: int) -> None:
-    """A picture without structure breaks nothing."""
+def test_statistics_of_blank_images_are_finite(value: int) -> None:
+    """An image without structure breaks nothing."""
     values = image_statistics(np.full((1, 64, 64), value, dtype=np.uint8))
 
     assert all(np.isfinite(array).all() for array in values.values())
@@ -35,13 +35,13 @@ def test_statistics_of_blank_pictures_are_finite(value: int) -> None:
     assert values["contrast"][0] == pytest.approx(0, abs=1e-6)
 
 
-def test_statistics_of_one_picture_do_not_depend_on_its_company() -> None:
-    """Batched or alone, a picture has the same numbers: training and serving agree."""
-    pictures = noise(count=5)
-    together = image_statistics(pictures)
+def test_statistics_of_one_image_do_not_depend_on_its_company() -> None:
+    """Batched or alone, an image has the same numbers: training and serving agree."""
+    images = noise(count=5)
+    together = image_statistics(images)
 
     for index in range(5):
-        alone = image_statistics(pictures[index : index + 1])
+        alone = image_statistics(images[index : index + 1])
         for name in STATISTICS:
             assert alone[name][0] == pytest.approx(together[name][index], rel=1e-4, abs=1e-6)
 
@@ -61,7 +61,7 @@ def test_statistics_of_one_picture_do_not_depend_on_its_company() -> None:
     ],
 )
 def test_statistics_move_with_what_they_measure(name: str, change: object, direction: int) -> None:
-    """Each statistic rises or falls when a picture is changed in its sense."""
+    """Each statistic rises or falls when an image is changed in its sense."""
     before = smooth()
     after = np.clip(change(before.astype(float)), 0, 255).astype(np.uint8)  # type: ignore[operator]
 
@@ -71,33 +71,33 @@ def test_statistics_move_with_what_they_measure(name: str, change: object, direc
 
 
 def test_statistics_follow_their_formulas() -> None:
-    """Written out plainly for one picture, with edges of every kind."""
+    """Written out plainly for one image, with edges of every kind."""
     rng = np.random.default_rng(4)
-    picture = np.clip(rng.normal(128, 90, (64, 64)), 0, 255).astype(np.uint8)
-    grey = picture / 255
-    across, down = (grey[1:-1, 2:] - grey[1:-1, :-2]) / 2, (grey[2:, 1:-1] - grey[:-2, 1:-1]) / 2
+    image = np.clip(rng.normal(128, 90, (64, 64)), 0, 255).astype(np.uint8)
+    gray = image / 255
+    across, down = (gray[1:-1, 2:] - gray[1:-1, :-2]) / 2, (gray[2:, 1:-1] - gray[:-2, 1:-1]) / 2
     gradient = np.hypot(across, down)
-    laplacian = grey[1:-1, 2:] + grey[1:-1, :-2] + grey[2:, 1:-1] + grey[:-2, 1:-1] - 4 * grey[1:-1, 1:-1]
-    second = np.diff(np.diff(grey, 2, axis=0), 2, axis=1)
-    shares = np.bincount((picture // 8).ravel(), minlength=32) / picture.size
-    centre = grey[16:48, 16:48].mean()
+    laplacian = gray[1:-1, 2:] + gray[1:-1, :-2] + gray[2:, 1:-1] + gray[:-2, 1:-1] - 4 * gray[1:-1, 1:-1]
+    second = np.diff(np.diff(gray, 2, axis=0), 2, axis=1)
+    fractions = np.bincount((image // 8).ravel(), minlength=32) / image.size
+    center = gray[16:48, 16:48].mean()
     expected = {
-        "brightness": grey.mean(),
-        "contrast": grey.std(),
+        "brightness": gray.mean(),
+        "contrast": gray.std(),
         "sharpness": gradient.mean(),
         "detail": np.log(laplacian.var()),
-        "entropy": -(shares[shares > 0] * np.log2(shares[shares > 0])).sum(),
+        "entropy": -(fractions[fractions > 0] * np.log2(fractions[fractions > 0])).sum(),
         "edge_fraction": (gradient > 0.1).mean(),
         "noise": np.sqrt(np.pi / 2) / 6 * np.abs(second).mean(),
-        "clipped_fraction": np.isin(picture, (0, 255)).mean(),
-        "top_minus_bottom": grey[:32].mean() - grey[32:].mean(),
-        "mirror_symmetry": np.corrcoef(grey.ravel(), grey[:, ::-1].ravel())[0, 1],
-        "centre_minus_border": centre - (grey.mean() - centre / 4) / 0.75,
+        "clipped_fraction": np.isin(image, (0, 255)).mean(),
+        "top_minus_bottom": gray[:32].mean() - gray[32:].mean(),
+        "mirror_symmetry": np.corrcoef(gray.ravel(), gray[:, ::-1].ravel())[0, 1],
+        "centre_minus_border": center - (gray.mean() - center / 4) / 0.75,
         "horizontal_gradient_fraction": (across**2).sum() / (across**2 + down**2).sum(),
-        "eyes_minus_cheeks": (grey[18:30, 10:54].mean() - grey[32:42, 10:54].mean()) / grey.std(),
+        "eyes_minus_cheeks": (gray[18:30, 10:54].mean() - gray[32:42, 10:54].mean()) / gray.std(),
     }
 
-    found = image_statistics(picture[None])
+    found = image_statistics(image[None])
 
     assert tuple(found) == tuple(expected)
     for name, value in expected.items():

@@ -18,19 +18,19 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from emotion_assets.core.errors import PictureError
+from emotion_assets.core.errors import ImageError
+from emotion_assets.core.features import image_features
 from emotion_assets.core.image_stats import STATISTICS
-from emotion_assets.core.images import decode_picture
-from emotion_assets.core.logged_values import features_of
+from emotion_assets.core.images import decode_image
 from emotion_service.app import EmotionApp
 from emotion_service.settings import Settings
 from tests import abuse
-from tests.odd_pictures import odd_pictures
+from tests.malformed_images import outliers
 
-STATUS_OF_CODE = {"empty_picture": 400, "picture_too_large": 413, "unsupported_format": 415, "unreadable_picture": 422}
+STATUS_OF_CODE = {"empty_image": 400, "image_too_large": 413, "unsupported_format": 415, "unreadable_image": 422}
 
 
-class Served:
+class InferenceOutput:
     """The application behind a real server on a real port."""
 
     def __init__(self, app: EmotionApp) -> None:
@@ -61,15 +61,15 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceOutput]:
     app = EmotionApp(Settings(tmp_path_factory.mktemp("data"), num_workers=1, max_concurrency=16, timeout_seconds=20))
     app.load(bundle_dir)
-    with Served(app) as server:
+    with InferenceOutput(app) as server:
         yield server
     app.close()
 
 
-def test_every_abuse_gets_its_answer(served: Served, face: bytes) -> None:
+def test_every_abuse_gets_its_answer(served: InferenceOutput, face: bytes) -> None:
     """The status is among the right ones, the body tells nothing of the inside, and a good request works after it."""
     all_cases = list(abuse.cases(face))
     wrong = []
@@ -87,8 +87,8 @@ def test_every_abuse_gets_its_answer(served: Served, face: bytes) -> None:
     assert wrong == []
 
 
-def test_the_log_has_one_record_for_each_answered_picture(served: Served, face: bytes) -> None:
-    """Pictures inside a batch count one by one; whatever was refused leaves nothing."""
+def test_the_log_has_one_record_for_each_answered_image(served: InferenceOutput, face: bytes) -> None:
+    """Images inside a batch count one by one; whatever was rejected leaves nothing."""
     before = served.num_records()
     num_answered = 0
     for case in abuse.cases(face):
@@ -102,28 +102,28 @@ def test_the_log_has_one_record_for_each_answered_picture(served: Served, face: 
     assert served.num_records() - before == num_answered
 
 
-def test_ingest_and_service_agree_on_odd_pictures(served: Served) -> None:
-    """Accepted or refused, with the same reason and the same pixels, whichever way a picture comes in."""
+def test_ingest_and_service_agree_on_odd_images(served: InferenceOutput) -> None:
+    """Accepted or rejected, with the same reason and the same pixels, whichever way an image comes in."""
     num_accepted = 0
-    for odd in odd_pictures():
+    for odd in outliers():
         status, body = abuse.send(served.address, abuse.raw(odd.content))
         answer = json.loads(body)
         try:
-            pixels = decode_picture(odd.content).pixels
-        except PictureError as error:
+            pixels = decode_image(odd.content).pixels
+        except ImageError as error:
             assert (status, answer["error"]["code"]) == (STATUS_OF_CODE[error.code], error.code), odd.name
             continue
         num_accepted += 1
         assert status == 200, (odd.name, answer)
         # A dozen statistics of all pixels: other pixels would have other values.
-        expected = features_of(pixels)
+        expected = image_features(pixels)
         assert [answer["features"][name] for name in STATISTICS] == [expected[name] for name in STATISTICS], odd.name
 
     assert num_accepted > 50
 
 
-def test_mutated_pictures_get_an_answer(served: Served, faces: list[tuple[str, bytes]]) -> None:
-    """Random damage, with a fresh seed each time: 200 or a refusal, never a failure or a hang."""
+def test_mutated_images_get_an_answer(served: InferenceOutput, faces: list[tuple[str, bytes]]) -> None:
+    """Random damage, with a fresh seed each time: 200 or a rejection, never a failure or a hang."""
     seed = secrets.randbits(32)
     chance = random.Random(seed)
     originals = list(originals_of(faces[0][1]))
@@ -168,8 +168,8 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def test_the_dearest_picture_holds_nobody_up(served: Served, face: bytes) -> None:
-    """While the largest allowed picture is decoded, others are answered."""
+def test_the_dearest_image_holds_nobody_up(served: InferenceOutput, face: bytes) -> None:
+    """While the largest allowed image is decoded, others are answered."""
     rows = np.random.default_rng(0).integers(0, 256, (6000, 6500), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(rows[:1200, :1200]).resize((6500, 6000)).convert("RGB").save(file, "JPEG", quality=40)

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
-from emotion_assets.core.images import MAX_PICTURE_BYTES
+from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_service.app import EmotionApp
 from emotion_service.settings import Settings
 from tests.service.conftest import logged
@@ -29,7 +29,7 @@ def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
     return emotion_app
 
 
-def refusal(response: httpx.Response) -> str:
+def rejection(response: httpx.Response) -> str:
     body = response.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"code", "message"}
@@ -72,11 +72,11 @@ FORM = "multipart/form-data; boundary=x"
 @pytest.mark.parametrize(
     ("status", "code", "content", "media_type"),
     [
-        (400, "empty_picture", b"", "image/png"),
-        (400, "empty_picture", b"", None),
-        (400, "empty_picture", b"--x--\r\n", FORM),
-        (400, "empty_picture", b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\r\n--x--\r\n', FORM),
-        (400, "empty_picture", b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nhi\r\n--x--\r\n', FORM),
+        (400, "empty_image", b"", "image/png"),
+        (400, "empty_image", b"", None),
+        (400, "empty_image", b"--x--\r\n", FORM),
+        (400, "empty_image", b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\r\n--x--\r\n', FORM),
+        (400, "empty_image", b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nhi\r\n--x--\r\n', FORM),
         (400, "malformed_form", b"hello", "multipart/form-data"),
         (400, "malformed_form", b"hello", FORM),
         (415, "unsupported_format", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nhttp://127.0.0.1/\r\n--x--\r\n', FORM),
@@ -89,14 +89,14 @@ FORM = "multipart/form-data; boundary=x"
         (415, "unsupported_media_type", b"hello", None),
         (415, "unsupported_format", b"hello", "image/jpeg"),
         (415, "unsupported_format", b"<svg/>", "image/svg+xml"),
-        (422, "unreadable_picture", b"\xff\xd8\xff\xe0 not really", "image/jpeg"),
-        (422, "unreadable_picture", png(3, 3), "image/png"),
-        (413, "picture_too_large", png(20001, 9), "image/png"),
-        (413, "picture_too_large", bytes(MAX_PICTURE_BYTES + 1), "image/png"),
-        (413, "picture_too_large", bytes(MAX_PICTURE_BYTES + 70_000), FORM),
+        (422, "unreadable_image", b"\xff\xd8\xff\xe0 not really", "image/jpeg"),
+        (422, "unreadable_image", png(3, 3), "image/png"),
+        (413, "image_too_large", png(20001, 9), "image/png"),
+        (413, "image_too_large", bytes(MAX_IMAGE_BYTES + 1), "image/png"),
+        (413, "image_too_large", bytes(MAX_IMAGE_BYTES + 70_000), FORM),
     ],
 )  # fmt: skip
-def test_predict_refuses_with_the_right_status(
+def test_predict_rejects_with_the_right_status(
     client: TestClient, app: EmotionApp, status: int, code: str, content: bytes, media_type: str | None
 ) -> None:
     """Every bad upload gets its status and the contract's body, and leaves no record."""
@@ -105,11 +105,11 @@ def test_predict_refuses_with_the_right_status(
     response = client.post("/predict", content=content, headers=headers)
 
     assert response.status_code == status, response.text
-    assert refusal(response) == code
+    assert rejection(response) == code
     assert logged(app) == []
 
 
-def test_predict_refuses_compressed_bodies(client: TestClient, face: bytes) -> None:
+def test_predict_rejects_compressed_bodies(client: TestClient, face: bytes) -> None:
     """A body that must be unpacked first could be a bomb."""
     response = client.post("/predict", content=face, headers={"Content-Type": "image/jpeg", "Content-Encoding": "gzip"})
 
@@ -122,7 +122,7 @@ def test_predict_counts_bytes_while_they_stream(app: EmotionApp) -> None:
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
-        while sent < 40 * MAX_PICTURE_BYTES:
+        while sent < 40 * MAX_IMAGE_BYTES:
             sent += 2**20
             yield bytes(2**20)
 
@@ -134,11 +134,11 @@ def test_predict_counts_bytes_while_they_stream(app: EmotionApp) -> None:
     response = asyncio.run(ask())
 
     assert response.status_code == 413
-    assert sent < 10 * MAX_PICTURE_BYTES
+    assert sent < 10 * MAX_IMAGE_BYTES
 
 
 def test_every_answer_is_logged_once(client: TestClient, app: EmotionApp, face: bytes) -> None:
-    """Ten answers leave ten records with the answers' values and no picture."""
+    """Ten answers leave ten records with the answers' values and no image."""
     answers = [client.post("/predict", files={"image": face}).json() for _ in range(10)]
     client.post("/predict", content=b"bad", headers={"Content-Type": "image/png"})
 
@@ -148,7 +148,7 @@ def test_every_answer_is_logged_once(client: TestClient, app: EmotionApp, face: 
     for record, answer in zip(records, answers, strict=True):
         assert record["probabilities"] == answer["probabilities"]
         assert record["features"] == answer["features"]
-        assert len(str(record["picture_sha256"])) == 64
+        assert len(str(record["image_sha256"])) == 64
         assert "heatmap" not in record
 
 
@@ -166,18 +166,18 @@ def test_unknown_paths_are_not_found(client: TestClient) -> None:
     for path in ("/nope", "/../etc/passwd", "/predict/", "/%00", "/assets/x"):
         response = client.get(path)
         assert response.status_code == 404, path
-        assert refusal(response) == "not_found"
+        assert rejection(response) == "not_found"
 
 
 def test_a_bug_is_answered_in_the_same_shape(app: EmotionApp, face: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should our own code fail, the client gets the error body and no traceback."""
-    monkeypatch.setattr("emotion_service.answers.features_of", lambda _: 1 / 0)
+    monkeypatch.setattr("emotion_service.inference.image_features", lambda _: 1 / 0)
     client = TestClient(app.routes(), raise_server_exceptions=False)
 
     response = client.post("/predict", files={"image": face})
 
     assert response.status_code == 500
-    assert refusal(response) == "internal_error"
+    assert rejection(response) == "internal_error"
     assert "ZeroDivision" not in response.text
 
 
@@ -188,7 +188,7 @@ def test_without_a_model_the_service_says_so(tmp_path: Path, face: bytes) -> Non
     for response in (client.post("/predict", files={"image": face}), client.get("/model")):
         assert response.status_code == 503
         assert response.headers["Retry-After"]
-        assert refusal(response) == "no_model"
+        assert rejection(response) == "no_model"
 
 
 def test_too_many_requests_at_once_are_told_to_wait(
@@ -284,7 +284,7 @@ def test_documentation_covers_every_route_and_is_true(client: TestClient, face: 
     """Each documented route answers as documented, and each of our own routes is documented."""
     document = client.get("/docs.json").json()
     server_routes = {"/livez", "/readyz"}
-    needs_token = {"/label_requests", "/label_picture"}
+    needs_token = {"/label_requests", "/label_image"}
     known = client.post("/predict", files={"image": face}).json()["prediction_id"]
     bodies = {
         "/predict": {"files": {"image": face}},
@@ -304,7 +304,7 @@ def test_documentation_covers_every_route_and_is_true(client: TestClient, face: 
     assert set(client.post("/predict?heatmap=1&face=find", files={"image": face}).json()) == set(
         schemas["Prediction"]["properties"]
     )
-    assert set(client.get("/model").json()) == set(schemas["ModelFacts"]["properties"])
+    assert set(client.get("/model").json()) == set(schemas["ModelInfo"]["properties"])
 
 
 def test_page_needs_nothing_from_outside(client: TestClient) -> None:
@@ -317,7 +317,7 @@ def test_page_needs_nothing_from_outside(client: TestClient) -> None:
     assert all(emotion in response.text for emotion in EMOTIONS)
 
 
-def test_load_refuses_a_model_that_answers_differently(app: EmotionApp, bundle_dir: Path, tmp_path: Path) -> None:
+def test_load_rejects_a_model_that_answers_differently(app: EmotionApp, bundle_dir: Path, tmp_path: Path) -> None:
     """A model that fails its self-test does not replace the one that serves."""
     import shutil
 
@@ -326,7 +326,7 @@ def test_load_refuses_a_model_that_answers_differently(app: EmotionApp, bundle_d
 
     other = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
     record = json.loads((other / MANIFEST_NAME).read_text())
-    (other / MANIFEST_NAME).write_text(json.dumps(record | {"known_answer": [1, 0, 0, 0, 0]}))
+    (other / MANIFEST_NAME).write_text(json.dumps(record | {"golden_prediction": [1, 0, 0, 0, 0]}))
     before = app.model
 
     with pytest.raises(BundleMismatchError):

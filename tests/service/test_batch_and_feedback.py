@@ -12,24 +12,24 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
-from emotion_assets.core.images import MAX_PICTURE_BYTES, SlowPictureError
+from emotion_assets.core.images import MAX_IMAGE_BYTES, NeedsWorkerThreadError
 from emotion_service.app import EmotionApp
-from emotion_service.feedback import FeedbackBox
+from emotion_service.feedback import FeedbackStore
 from emotion_service.settings import Settings
-from emotion_service.uploads import MAX_BATCH_BYTES, MAX_BATCH_PICTURES
+from emotion_service.uploads import MAX_BATCH_BYTES, MAX_BATCH_IMAGES
 from tests.service.conftest import logged
 
 
 @pytest.fixture
 def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
-    """The application with a model, keeping pictures below `tmp_path`."""
+    """The application with a model, keeping images below `tmp_path`."""
     emotion_app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, keep_images=True))
     emotion_app.load(bundle_dir)
     return emotion_app
 
 
 def test_a_batch_is_answered_in_order(client: TestClient, app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
-    """Each picture has its own answer or its own error, in the order of the parts, as a single request would."""
+    """Each image has its own answer or its own error, in the order of the parts, as a single request would."""
     contents = [content for _, content in faces[:6]]
     parts = [("images", contents[0]), ("images", b"bad"), *(("images", content) for content in contents[1:])]
     parts.append(("images", b""))
@@ -43,7 +43,7 @@ def test_a_batch_is_answered_in_order(client: TestClient, app: EmotionApp, faces
         None,
         "unsupported_format",
         *[None] * 5,
-        "empty_picture",
+        "empty_image",
     ]
     answered = [item for item in items if "error" not in item]
     for together, single in zip(answered, alone, strict=True):
@@ -56,32 +56,32 @@ def test_a_batch_is_answered_in_order(client: TestClient, app: EmotionApp, faces
 @pytest.mark.parametrize(
     ("status", "code", "parts"),
     [
-        (400, "empty_picture", [("image", b"x")]),
-        (400, "too_many_images", [("images", b"x")] * (MAX_BATCH_PICTURES + 1)),
-        (400, "malformed_form", [("images", b"x")] * (MAX_BATCH_PICTURES + 50)),
-        (413, "picture_too_large", [("images", bytes(8 * 2**20))] * 5),
+        (400, "empty_image", [("image", b"x")]),
+        (400, "too_many_images", [("images", b"x")] * (MAX_BATCH_IMAGES + 1)),
+        (400, "malformed_form", [("images", b"x")] * (MAX_BATCH_IMAGES + 50)),
+        (413, "image_too_large", [("images", bytes(8 * 2**20))] * 5),
     ],
 )
-def test_a_senseless_batch_is_refused(
+def test_a_senseless_batch_is_rejected(
     client: TestClient, status: int, code: str, parts: list[tuple[str, bytes]]
 ) -> None:
-    """No pictures, too many of them, or too many bytes."""
+    """No images, too many of them, or too many bytes."""
     response = client.post("/predict_batch", files=parts)
 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_one_large_picture_of_a_batch_is_refused_alone(client: TestClient, face: bytes) -> None:
-    """A picture over its own limit costs the others nothing."""
-    assert MAX_PICTURE_BYTES + len(face) < MAX_BATCH_BYTES
-    items = client.post("/predict_batch", files=[("images", bytes(MAX_PICTURE_BYTES + 1)), ("images", face)]).json()
+def test_one_large_image_of_a_batch_is_rejected_alone(client: TestClient, face: bytes) -> None:
+    """An image over its own limit costs the others nothing."""
+    assert MAX_IMAGE_BYTES + len(face) < MAX_BATCH_BYTES
+    items = client.post("/predict_batch", files=[("images", bytes(MAX_IMAGE_BYTES + 1)), ("images", face)]).json()
 
-    assert items[0]["error"]["code"] == "picture_too_large"
+    assert items[0]["error"]["code"] == "image_too_large"
     assert "emotion" in items[1]
 
 
 def test_a_label_is_accepted_once(client: TestClient, app: EmotionApp, face: bytes) -> None:
-    """The first label of a prediction is kept, the second refused; the file holds it whole."""
+    """The first label of a prediction is kept, the second rejected; the file holds it whole."""
     name = client.post("/predict", files={"image": face}).json()["prediction_id"]
 
     first = client.post("/feedback", json={"prediction_id": name, "emotion": "Sad "})
@@ -111,7 +111,7 @@ def test_a_label_is_accepted_once(client: TestClient, app: EmotionApp, face: byt
         (422, "unknown_emotion", b'{"prediction_id": "x", "emotion": "neutral"}', "application/json"),
     ],
 )  # fmt: skip
-def test_senseless_feedback_is_refused(
+def test_senseless_feedback_is_rejected(
     client: TestClient, app: EmotionApp, status: int, code: str, content: bytes, media_type: str
 ) -> None:
     """Every wrong body gets its status and leaves no file."""
@@ -123,7 +123,7 @@ def test_senseless_feedback_is_refused(
 
 def test_workers_know_each_others_ids_and_only_one_label_wins(tmp_path: Path) -> None:
     """Boxes over one folder share their key; of twenty labels at once exactly one is kept."""
-    boxes = [FeedbackBox(tmp_path) for _ in range(4)]
+    boxes = [FeedbackStore(tmp_path) for _ in range(4)]
     name = boxes[0].new_id()
 
     def give(number: int) -> int:
@@ -142,33 +142,33 @@ def test_workers_know_each_others_ids_and_only_one_label_wins(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_kept_pictures_are_the_uploaded_bytes(client: TestClient, app: EmotionApp, face: bytes) -> None:
-    """With the setting on, each answered picture lies under its prediction's id; without it, none does."""
+def test_kept_images_are_the_uploaded_bytes(client: TestClient, app: EmotionApp, face: bytes) -> None:
+    """With the setting on, each answered image lies under its prediction's id; without it, none does."""
     name = client.post("/predict", files={"image": face}).json()["prediction_id"]
     app.close()
 
-    (path,) = (app.settings.data_dir / "predictions" / "pictures").rglob("*.*")
+    (path,) = (app.settings.data_dir / "predictions" / "images").rglob("*.*")
     assert path.name == f"{name}.jpeg"
     assert path.read_bytes() == face
 
 
-def test_pictures_are_removed_after_their_days(tmp_path: Path) -> None:
+def test_images_are_removed_after_their_days(tmp_path: Path) -> None:
     """Only folders of days before the limit go."""
     from datetime import date
 
-    from emotion_service.kept_pictures import remove_old_pictures
+    from emotion_service.image_log import remove_old_images
 
     for day in ("2026-01-01", "2026-01-09", "2026-01-10", "notes"):
         (tmp_path / day).mkdir()
 
-    remove_old_pictures(tmp_path, date(2026, 1, 10), 1)
+    remove_old_images(tmp_path, date(2026, 1, 10), 1)
 
     assert {path.name for path in tmp_path.iterdir()} == {"2026-01-09", "2026-01-10", "notes"}
 
 
-def test_a_service_that_keeps_no_more_pictures_removes_the_old_ones(bundle_dir: Path, tmp_path: Path) -> None:
+def test_a_service_that_keeps_no_more_images_removes_the_old_ones(bundle_dir: Path, tmp_path: Path) -> None:
     """They were promised to go after so many days, whatever the service is started with later."""
-    old = tmp_path / "predictions" / "pictures" / "2020-01-01"
+    old = tmp_path / "predictions" / "images" / "2020-01-01"
     old.mkdir(parents=True)
     emotion_app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, keep_images=False))
     emotion_app.load(bundle_dir)
@@ -177,16 +177,16 @@ def test_a_service_that_keeps_no_more_pictures_removes_the_old_ones(bundle_dir: 
     assert not old.exists()
 
 
-def test_records_do_not_wait_for_pictures(app: EmotionApp, client: TestClient, face: bytes) -> None:
-    """While no picture can be written yet, every answer's record is on disk: a kill would not lose it."""
+def test_records_do_not_wait_for_images(app: EmotionApp, client: TestClient, face: bytes) -> None:
+    """While no image can be written yet, every answer's record is on disk: a kill would not lose it."""
     import threading
     import time
 
-    from emotion_service.kept_pictures import KeptPictures
+    from emotion_service.image_log import ImageLog
 
     gate = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(KeptPictures, "_write", lambda *_: gate.wait(20))
+        patch.setattr(ImageLog, "_write", lambda *_: gate.wait(20))
         for _ in range(20):
             assert client.post("/predict", files={"image": face}).status_code == 200
         paths = app.settings.data_dir / "predictions"
@@ -200,14 +200,14 @@ def test_records_do_not_wait_for_pictures(app: EmotionApp, client: TestClient, f
     assert len(written) == 20
 
 
-def test_a_disk_that_takes_no_picture_costs_only_the_picture(app: EmotionApp, client: TestClient, face: bytes) -> None:
-    """The answer and its record are there; the lost picture is counted, and a disk that is well again takes the next."""
-    folder = app.settings.data_dir / "predictions" / "pictures"
+def test_a_disk_that_takes_no_image_costs_only_the_image(app: EmotionApp, client: TestClient, face: bytes) -> None:
+    """The answer and its record are there; the lost image is counted, and a disk that is well again takes the next."""
+    folder = app.settings.data_dir / "predictions" / "images"
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("in the way")
 
     assert client.post("/predict", files={"image": face}).status_code == 200
-    while 'result="picture_lost"} 1.0' not in client.get("/metrics").text:
+    while 'result="image_lost"} 1.0' not in client.get("/metrics").text:
         time.sleep(0.01)
     folder.unlink()
     name = client.post("/predict", files={"image": face}).json()["prediction_id"]
@@ -216,11 +216,9 @@ def test_a_disk_that_takes_no_picture_costs_only_the_picture(app: EmotionApp, cl
     assert [path.stem for path in folder.rglob("*.jpeg")] == [name]
 
 
-def test_a_folder_of_pictures_that_somebody_removes_begins_anew(
-    app: EmotionApp, client: TestClient, face: bytes
-) -> None:
-    """Who asks to be forgotten costs one picture at most, and not those of the rest of the day."""
-    folder = app.settings.data_dir / "predictions" / "pictures"
+def test_a_folder_of_images_that_somebody_removes_begins_anew(app: EmotionApp, client: TestClient, face: bytes) -> None:
+    """Who asks to be forgotten costs one image at most, and not those of the rest of the day."""
+    folder = app.settings.data_dir / "predictions" / "images"
     client.post("/predict", files={"image": face})
     while not list(folder.rglob("*.jpeg")):
         time.sleep(0.01)
@@ -236,26 +234,26 @@ def test_a_folder_of_pictures_that_somebody_removes_begins_anew(
 def test_the_log_keeps_the_room_that_is_left(
     app: EmotionApp, client: TestClient, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a disk that is nearly full pictures are left out and counted."""
+    """On a disk that is nearly full images are left out and counted."""
     usage = SimpleNamespace(total=100 * 2**30, free=2**29)
-    monkeypatch.setattr("emotion_service.kept_pictures.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("emotion_service.image_log.shutil.disk_usage", lambda _: usage)
 
     client.post("/predict", files={"image": face})
 
-    while 'result="picture_lost"} 1.0' not in client.get("/metrics").text:
+    while 'result="image_lost"} 1.0' not in client.get("/metrics").text:
         time.sleep(0.01)
     assert len(logged(app)) == 1
 
 
-def test_pictures_that_nobody_waits_for_keep_their_places(
+def test_images_that_nobody_waits_for_keep_their_places(
     app: EmotionApp, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that timed out goes on in its thread; its memory is still taken, so no other may begin."""
+    """A request that timed out continues in its thread; its memory is still taken, so no other may begin."""
     gate, running, most = threading.Event(), [], []
 
-    def slow(*_: object, is_hurried: bool = False) -> None:
-        if is_hurried:
-            raise SlowPictureError
+    def slow(*_: object, fast_path_only: bool = False) -> None:
+        if fast_path_only:
+            raise NeedsWorkerThreadError
         running.append(1)
         most.append(len(running))
         gate.wait(20)

@@ -32,7 +32,7 @@ def hold_to_the_document(requests: SearchStrategy[schemathesis.Case], excluded: 
 def test_every_answer_is_documented(bundle_dir: Path, tmp_path: Path, mode: GenerationMode) -> None:
     """Statuses, media types and bodies of all answers are those that the document promises.
 
-    One check is left out: a schema cannot say what is a picture, so random bytes are rightly refused.
+    One check is left out: a schema cannot say what is an image, so random bytes are rightly rejected.
     """
     app = EmotionApp(Settings(tmp_path, num_workers=1, max_concurrency=8, timeout_seconds=20))
     app.load(bundle_dir)
@@ -43,7 +43,7 @@ def test_every_answer_is_documented(bundle_dir: Path, tmp_path: Path, mode: Gene
 
         excluded = [positive_data_acceptance]
         if operation.path == "/predict_batch":
-            # In a form, `true` is the same as a list of one part that says so: it is answered, as no picture.
+            # In a form, `true` is the same as a list of one part that says so: it is answered, as no image.
             excluded.append(negative_data_rejection)
         if mode is GenerationMode.POSITIVE or operation.body or operation.query:
             hold_to_the_document(operation.as_strategy(generation_mode=mode), excluded)

@@ -20,7 +20,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("value", ["", "many", "0", "-1", "nan", "inf", "1.5"])
-def test_settings_refuse_nonsense_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_settings_reject_nonsense_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """The message has the key and the value."""
     monkeypatch.setenv("EMOTION_WORKERS", value)
 
@@ -38,7 +38,7 @@ def test_pinned_packages_hold_all_that_bentoml_needs() -> None:
     assert names == sorted(names)
 
 
-def test_days_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_without_end_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are no dates so far back."""
     monkeypatch.setenv("EMOTION_KEEP_DAYS", "1000000")
 
@@ -54,10 +54,10 @@ def test_origins_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("token", ["two words", "schlüssel", "secret\n"])
-def test_a_token_that_no_client_could_send_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+def test_a_token_that_no_client_could_send_is_rejected(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     """Without showing it."""
     monkeypatch.setenv("EMOTION_TOKEN", token)
 
-    with pytest.raises(InvalidSettingError, match="EMOTION_TOKEN") as refusal:
+    with pytest.raises(InvalidSettingError, match="EMOTION_TOKEN") as rejection:
         Settings.from_environment()
-    assert token not in str(refusal.value)
+    assert token not in str(rejection.value)

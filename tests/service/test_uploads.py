@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from starlette.datastructures import Headers
 
-from emotion_assets.core.errors import EmptyPictureError
+from emotion_assets.core.errors import EmptyImageError
 from emotion_service import uploads
 from emotion_service.errors import RequestError
 
@@ -28,10 +28,10 @@ def form(content: bytes, head: bytes = PLAIN, end: bytes = b"\r\n--b--\r\n") -> 
 
 
 def taken(body: bytes, content_type: str) -> bytes | str:
-    """Return the picture that is found in a form, or why there is none."""
+    """Return the image that is found in a form, or why there is none."""
     try:
-        return asyncio.run(uploads._picture_of_form(Headers({"content-type": content_type}), body))
-    except (RequestError, EmptyPictureError) as error:
+        return asyncio.run(uploads._image_of_form(Headers({"content-type": content_type}), body))
+    except (RequestError, EmptyImageError) as error:
         return error.code
 
 
@@ -81,7 +81,7 @@ def test_any_other_form_takes_the_long_way(body: bytes) -> None:
     ),
 )
 def test_both_ways_find_the_same(content: bytes, head: bytes, end: bytes, content_type: str) -> None:
-    """Whatever is in the picture, and wherever the form is broken."""
+    """Whatever is in the image, and wherever the form is broken."""
     body = form(content, head, end)
     found = taken(body, content_type)
     with patch.object(uploads, "_only_file", lambda *_: None):

@@ -11,7 +11,7 @@ import pytest
 
 from emotion_assets.steps.drift.alerts import Alert, AlertTargets, send_alert
 
-ALERT = Alert("Answers changed.", "Pictures are darker.", "http://127.0.0.1/report", "v1", "clear")
+ALERT = Alert("Answers changed.", "Images are darker.", "http://127.0.0.1/report", "v1", "clear")
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_an_alert_reaches_log_and_webhook(webhook: tuple[str, list[Any], list[in
 
     assert delivered == ["log", "webhook"]
     assert got[0]["model_version"] == "v1"
-    assert got[0]["text"] == "Answers changed. Pictures are darker. http://127.0.0.1/report"
-    assert lines == ["Answers changed. Pictures are darker. http://127.0.0.1/report"]
+    assert got[0]["text"] == "Answers changed. Images are darker. http://127.0.0.1/report"
+    assert lines == ["Answers changed. Images are darker. http://127.0.0.1/report"]
 
 
 def test_an_alert_reaches_a_mail_server() -> None:
@@ -79,17 +79,17 @@ def test_an_alert_reaches_a_mail_server() -> None:
 
     assert asyncio.run(serve()) == ["log", "e-mail"]
     assert "Subject: Answers changed." in received
-    assert any("Pictures are darker." in line for line in received)
+    assert any("Images are darker." in line for line in received)
 
 
 @pytest.mark.parametrize(
     ("targets", "reason"),
     [
         (AlertTargets(webhook_url="file:///etc/passwd"), "must begin with http"),
-        (AlertTargets(webhook_url="http://127.0.0.1:9/"), "refused"),
+        (AlertTargets(webhook_url="http://127.0.0.1:9/"), "rejected"),
         (AlertTargets(webhook_url="http://127.0.0.1:abc/"), "nonnumeric port"),
         (AlertTargets(email_to="a@example.org"), "host:port"),
-        (AlertTargets(email_to="a@example.org", smtp_server="127.0.0.1:9"), "refused"),
+        (AlertTargets(email_to="a@example.org", smtp_server="127.0.0.1:9"), "rejected"),
     ],
 )
 def test_a_target_that_fails_is_reported_and_holds_up_nothing(targets: AlertTargets, reason: str) -> None:
@@ -101,7 +101,7 @@ def test_a_target_that_fails_is_reported_and_holds_up_nothing(targets: AlertTarg
 
 
 def test_a_webhook_that_answers_an_error_is_reported(webhook: tuple[str, list[Any], list[int]]) -> None:
-    """A refusal by the receiver counts as not delivered."""
+    """A rejection by the receiver counts as not delivered."""
     address, _, statuses = webhook
     statuses[0] = 500
     lines: list[str] = []

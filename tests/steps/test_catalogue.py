@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.core.errors import UnreadablePictureError, UnusableDataError
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.errors import UnreadableImageError, UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX
-from emotion_assets.steps.data import reading
-from emotion_assets.steps.data.catalogue import STORE_NAME, StockReport, take_stock
-from emotion_assets.steps.data.folder import folder_signature
-from emotion_assets.steps.data.reading import SeenFile, _received, _sent, read_files
-from emotion_assets.steps.data.store import Store
-from emotion_assets.steps.data.table import TABLE_NAME
+from emotion_assets.steps.ingest import decode_pool
+from emotion_assets.steps.ingest.catalogue import STORE_NAME, IngestReport, ingest_images
+from emotion_assets.steps.ingest.decode_pool import SourceFile, _received, _sent, read_files
+from emotion_assets.steps.ingest.export import TABLE_NAME
+from emotion_assets.steps.ingest.scan import folder_signature
+from emotion_assets.steps.ingest.store import Store
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def raw(tmp_path: Path, faces: list[tuple[str, bytes]]) -> Path:
     return tmp_path / "raw"
 
 
-def stock(raw: Path) -> tuple[StockReport, pd.DataFrame]:
-    report = take_stock(raw, raw.parent / "catalogue")
+def stock(raw: Path) -> tuple[IngestReport, pd.DataFrame]:
+    report = ingest_images(raw, raw.parent / "catalogue")
     return report, pd.read_parquet(raw.parent / "catalogue" / TABLE_NAME).set_index("path")
 
 
@@ -109,7 +109,7 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(happy / "s.jpg"))
     (happy / "empty.jpg").touch()
-    (happy / "text.jpg").write_text("not a picture")
+    (happy / "text.jpg").write_text("not an image")
     (happy / "cut.jpg").write_bytes(face[: len(face) // 2])
     with (happy / "giant.jpg").open("wb") as giant:
         giant.truncate(5 * 2**30)
@@ -134,10 +134,10 @@ def test_take_stock_reports_what_is_odd(raw: Path, face: bytes, tmp_path: Path) 
         "Happy/outside.jpg": "symbolic_link",
         "Happy/pipe.jpg": "not_a_file",
         "Happy/s.jpg": "not_a_file",
-        "Happy/empty.jpg": "empty_picture",
+        "Happy/empty.jpg": "empty_image",
         "Happy/text.jpg": "unsupported_format",
-        "Happy/cut.jpg": "unreadable_picture",
-        "Happy/giant.jpg": "picture_too_large",
+        "Happy/cut.jpg": "unreadable_image",
+        "Happy/giant.jpg": "image_too_large",
         "Happy/coming.jpg.part": "unfinished_copy",
         "Happy/.coming.jpg.Xb3k": "system_file",
         "Happy/.thumbnails": "system_file",
@@ -155,13 +155,13 @@ def test_take_stock_lists_unreadable_files(raw: Path, monkeypatch: pytest.Monkey
     """A file without permission is listed and taken once it can be read."""
     real_open = os.open
 
-    def refuse(path: object, *rest: int) -> int:
+    def reject(path: object, *rest: int) -> int:
         if isinstance(path, bytes) and path.endswith(b"/0.jpg"):
             raise PermissionError(13, "Permission denied")
         return real_open(path, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_assets.steps.data.reading.os.open", refuse)
+        patch.setattr("emotion_assets.steps.ingest.decode_pool.os.open", reject)
         _, denied = stock(raw)
     report, allowed = stock(raw)
 
@@ -181,7 +181,7 @@ def test_take_stock_leaves_a_changing_file_for_later(raw: Path, monkeypatch: pyt
         return real_read(name, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_assets.steps.data.reading.os.open", grow)
+        patch.setattr("emotion_assets.steps.ingest.decode_pool.os.open", grow)
         _, during = stock(raw)
     _, after = stock(raw)
 
@@ -193,10 +193,10 @@ def test_take_stock_with_worker_processes_gives_the_same(raw: Path, monkeypatch:
     """Decoding in other processes changes no row."""
     _, alone = stock(raw)
     shutil.rmtree(raw.parent / "catalogue")
-    monkeypatch.setattr("emotion_assets.steps.data.catalogue._PARALLEL_FROM_FILES", 0)
-    monkeypatch.setattr("emotion_assets.steps.data.catalogue._BATCH_FILES", 4)
+    monkeypatch.setattr("emotion_assets.steps.ingest.catalogue._PARALLEL_FROM_FILES", 0)
+    monkeypatch.setattr("emotion_assets.steps.ingest.catalogue._BATCH_FILES", 4)
 
-    take_stock(raw, raw.parent / "catalogue", num_workers=2)
+    ingest_images(raw, raw.parent / "catalogue", num_workers=2)
     together = pd.read_parquet(raw.parent / "catalogue" / TABLE_NAME).set_index("path")
 
     pd.testing.assert_frame_equal(together, alone)
@@ -223,9 +223,9 @@ def test_a_kill_before_publishing_is_made_good(raw: Path, face: bytes, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_assets.steps.data.catalogue.publish", die)
+        patch.setattr("emotion_assets.steps.ingest.catalogue.publish", die)
         with pytest.raises(KeyboardInterrupt):
-            take_stock(raw, raw.parent / "catalogue")
+            ingest_images(raw, raw.parent / "catalogue")
     report, table = stock(raw)
 
     assert report.num_new == 0
@@ -233,12 +233,12 @@ def test_a_kill_before_publishing_is_made_good(raw: Path, face: bytes, monkeypat
 
 
 def test_dead_readers_are_survived(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When every reader process is killed, the ingest goes on by itself."""
-    monkeypatch.setattr("emotion_assets.steps.data.catalogue._PARALLEL_FROM_FILES", 0)
-    monkeypatch.setattr("emotion_assets.steps.data.catalogue._BATCH_FILES", 4)
-    monkeypatch.setattr("emotion_assets.steps.data.reading.sys.executable", "/bin/false")
+    """When every reader process is killed, the ingest continues by itself."""
+    monkeypatch.setattr("emotion_assets.steps.ingest.catalogue._PARALLEL_FROM_FILES", 0)
+    monkeypatch.setattr("emotion_assets.steps.ingest.catalogue._BATCH_FILES", 4)
+    monkeypatch.setattr("emotion_assets.steps.ingest.decode_pool.sys.executable", "/bin/false")
 
-    report = take_stock(raw, raw.parent / "catalogue", num_workers=2)
+    report = ingest_images(raw, raw.parent / "catalogue", num_workers=2)
 
     assert report.num_decoded == 15
 
@@ -249,7 +249,7 @@ def test_a_reader_killed_in_mid_answer_is_noticed(raw: Path) -> None:
     for path in sorted(raw.rglob("*.jpg"))[:2]:
         status = path.stat()
         place = bytes(path.relative_to(raw))
-        files.append(SeenFile(place, "angry", status.st_size, status.st_mtime_ns, status.st_ino))
+        files.append(SourceFile(place, "angry", status.st_size, status.st_mtime_ns, status.st_ino))
     with Store(raw.parent / "empty.sqlite"):
         whole = _sent(read_files(str(raw), str(raw.parent / "empty.sqlite"), files))
 
@@ -260,7 +260,7 @@ def test_a_reader_killed_in_mid_answer_is_noticed(raw: Path) -> None:
 
 
 def test_take_stock_marks_label_conflicts(raw: Path) -> None:
-    """The same picture under two labels is marked in both places."""
+    """The same image under two labels is marked in both places."""
     path = next(raw.glob("Happy/*.jpg"))
     shutil.copyfile(path, raw / "Sad" / "same.jpg")
 
@@ -270,9 +270,9 @@ def test_take_stock_marks_label_conflicts(raw: Path) -> None:
 
 
 def test_take_stock_without_a_folder_says_what_to_do(tmp_path: Path) -> None:
-    """A missing raw/ is refused with the remedy."""
+    """A missing raw/ is rejected with the remedy."""
     with pytest.raises(UnusableDataError, match="make demo"):
-        take_stock(tmp_path / "raw", tmp_path / "catalogue")
+        ingest_images(tmp_path / "raw", tmp_path / "catalogue")
 
 
 def test_folder_signature_changes_with_the_files(raw: Path, face: bytes) -> None:
@@ -304,7 +304,7 @@ def test_take_stock_takes_a_removed_and_a_new_file_apart(raw: Path, face: bytes)
 
 def test_a_place_may_have_any_name(raw: Path) -> None:
     """What means something in an address is part of a name here."""
-    report = take_stock(raw, raw.parent / "50%25 a#b? c" / "catalogue")
+    report = ingest_images(raw, raw.parent / "50%25 a#b? c" / "catalogue")
 
     assert report.num_decoded == 15
 
@@ -319,14 +319,14 @@ def test_a_table_that_cannot_be_read_is_written_again(raw: Path) -> None:
     assert len(table) == 15
 
 
-def test_a_picture_for_which_there_was_no_memory_is_tried_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused by its hash it would be gone for ever."""
+def test_a_image_for_which_there_was_no_memory_is_tried_again(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rejected by its hash it would be gone permanently."""
 
     def fail(_: bytes) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "decode_picture", fail)
+        patch.setattr(decode_pool, "decode_image", fail)
         _, table = stock(raw)
     assert set(table["reason_code"]) == {"out_of_memory"}
 
@@ -345,7 +345,7 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_deleted(raw: Path, monkey
 
     for code, reason, num_to_retry in ((13, "unreadable_file", 0), (5, "failed_read", 1)):
         with monkeypatch.context() as patch:
-            patch.setattr("emotion_assets.steps.data.folder.os.scandir", lambda path, code=code: fail(path, code))
+            patch.setattr("emotion_assets.steps.ingest.scan.os.scandir", lambda path, code=code: fail(path, code))
             report, during = stock(raw)
         assert (report.num_removed, report.num_to_retry) == (0, num_to_retry)
         assert during.loc["Sad", "reason_code"] == reason
@@ -358,20 +358,20 @@ def test_another_decoder_reads_everything_anew(raw: Path, monkeypatch: pytest.Mo
     """Pixels of older code would differ from what the service sees; equal ones stay where they are."""
     first, before = stock(raw)
     size_bytes = (raw.parent / "catalogue" / "pixels.bin").stat().st_size
-    for module in ("store", "reading"):
+    for module in ("store", "decode_pool"):
         monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newer")
     same, table = stock(raw)
     assert (same.num_decoded, same.fingerprint) == (15, first.fingerprint)
     pd.testing.assert_frame_equal(table, before)
 
-    real = reading.decode_picture
+    real = decode_pool.decode_image
 
     def inverted(content: bytes) -> object:
-        picture = real(content)
-        return dataclasses.replace(picture, pixels=255 - picture.pixels)
+        image = real(content)
+        return dataclasses.replace(image, pixels=255 - image.pixels)
 
-    monkeypatch.setattr(reading, "decode_picture", inverted)
-    for module in ("store", "reading"):
+    monkeypatch.setattr(decode_pool, "decode_image", inverted)
+    for module in ("store", "decode_pool"):
         monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newest")
     other, _ = stock(raw)
     again, _ = stock(raw)
@@ -381,22 +381,22 @@ def test_another_decoder_reads_everything_anew(raw: Path, monkeypatch: pytest.Mo
     assert (raw.parent / "catalogue" / "pixels.bin").stat().st_size == 2 * size_bytes
 
 
-def test_another_decoder_may_refuse_half_of_a_pair(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other half goes on alone."""
+def test_another_decoder_may_reject_half_of_a_pair(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other half continues alone."""
     path = next(raw.glob("Happy/*.jpg"))
     Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path.with_suffix(".png"))
     _, before = stock(raw)
     assert before["near_duplicate_group"].notna().sum() == 2
-    for module in ("store", "reading"):
+    for module in ("store", "decode_pool"):
         monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newer")
-    real = reading.decode_picture
+    real = decode_pool.decode_image
 
     def stricter(content: bytes) -> object:
         if content.startswith(b"\x89PNG"):
-            raise UnreadablePictureError("no longer")
+            raise UnreadableImageError("no longer")
         return real(content)
 
-    monkeypatch.setattr(reading, "decode_picture", stricter)
+    monkeypatch.setattr(decode_pool, "decode_image", stricter)
 
     _, after = stock(raw)
 
@@ -407,7 +407,7 @@ def test_another_decoder_may_refuse_half_of_a_pair(raw: Path, monkeypatch: pytes
 def test_what_cannot_be_read_anew_is_left_out(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that nobody may read, after the decoder has changed: its pixels are of another time."""
     stock(raw)
-    for module in ("store", "reading"):
+    for module in ("store", "decode_pool"):
         monkeypatch.setattr(f"emotion_assets.steps.data.{module}.DECODER_VERSION", "newer")
     real_scandir = os.scandir
 
@@ -416,16 +416,16 @@ def test_what_cannot_be_read_anew_is_left_out(raw: Path, monkeypatch: pytest.Mon
             raise PermissionError(13, "Permission denied")
         return real_scandir(path)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("emotion_assets.steps.data.folder.os.scandir", fail)
+    monkeypatch.setattr("emotion_assets.steps.ingest.scan.os.scandir", fail)
     report, table = stock(raw)
 
     assert (report.num_removed, table["is_accepted"].sum()) == (3, 12)
     with Store(raw.parent / "catalogue" / STORE_NAME) as store:
-        assert not store.is_outdated()
+        assert not store.has_outdated_decoder()
 
 
 def test_a_store_of_older_code_is_brought_up_to_date(raw: Path) -> None:
-    """Nobody has to move a folder away; who made the pixels is not known, so they are made anew."""
+    """Nobody has to move a folder away; who made the pixels is not known, so they are made again."""
     _, before = stock(raw)
     with closing(sqlite3.connect(raw.parent / "catalogue" / STORE_NAME)) as connection:
         connection.execute("DROP INDEX contents_by_decoder")
@@ -455,9 +455,9 @@ def test_a_store_that_cannot_be_read_says_what_to_do(raw: Path, damage: str) -> 
         stock(raw)
 
 
-def test_too_many_pictures_alike_are_refused_until_they_are_gone(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_images_alike_are_rejected_until_they_are_gone(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A film cut into frames would take gigabytes; the message names one, and removing them is enough."""
-    monkeypatch.setattr("emotion_assets.steps.data.near_duplicates.MAX_PAIRS", 10)
+    monkeypatch.setattr("emotion_assets.steps.ingest.near_duplicates.MAX_PAIRS", 10)
     film = raw / "Happy" / "film"
     film.mkdir()
     for number in range(8):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.steps.data.catalogue import take_stock
-from emotion_assets.steps.data.download import DATASET, download_faces
+from emotion_assets.demo.kaggle import DATASET, download_faces
+from emotion_assets.steps.ingest.catalogue import ingest_images
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def stand_in(tmp_path: Path, faces: list[tuple[str, bytes]]) -> Path:
     return tmp_path / "cache"
 
 
-def test_download_puts_pictures_where_the_catalogue_finds_them(stand_in: Path, tmp_path: Path) -> None:
-    """Every picture arrives under its emotion; a second call copies nothing."""
+def test_download_puts_images_where_the_catalogue_finds_them(stand_in: Path, tmp_path: Path) -> None:
+    """Every image arrives under its emotion; a second call copies nothing."""
     asked: list[str] = []
 
     def fetch(name: str) -> str:
@@ -33,10 +33,10 @@ def test_download_puts_pictures_where_the_catalogue_finds_them(stand_in: Path, t
     assert download_faces(tmp_path / "raw", fetch) == 15
     assert download_faces(tmp_path / "raw", fetch) == 0
     assert asked == [DATASET] * 2
-    assert take_stock(tmp_path / "raw", tmp_path / "catalogue").num_files == 15
+    assert ingest_images(tmp_path / "raw", tmp_path / "catalogue").num_files == 15
 
 
-def test_download_keeps_pictures_of_one_name_apart(stand_in: Path, tmp_path: Path, face: bytes) -> None:
+def test_download_keeps_images_of_one_name_apart(stand_in: Path, tmp_path: Path, face: bytes) -> None:
     """A set that is split already numbers each part from one."""
     for number, part in enumerate(("train", "test")):
         path = stand_in / part / "Happy" / "0.jpg"
@@ -57,7 +57,7 @@ def test_download_without_a_network_says_what_to_do(tmp_path: Path) -> None:
         download_faces(tmp_path / "raw", fetch)
 
 
-def test_download_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_download_of_something_else_is_rejected(tmp_path: Path) -> None:
     """A set without a folder of an emotion is not copied anywhere."""
     (tmp_path / "cache" / "Neutral").mkdir(parents=True)
 
@@ -71,7 +71,7 @@ def test_the_command_fails_with_a_sentence(tmp_path: Path) -> None:
     environment["https_proxy"] = environment["http_proxy"] = "http://127.0.0.1:9"
 
     result = subprocess.run(
-        [sys.executable, "-m", "emotion_assets.steps.data.download", str(tmp_path / "raw")],
+        [sys.executable, "-m", "emotion_assets.demo.kaggle", str(tmp_path / "raw")],
         env=environment,
         capture_output=True,
         text=True,

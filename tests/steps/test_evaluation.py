@@ -8,76 +8,78 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError, UnusableDataError
-from emotion_assets.steps.data.split import Split, read_split
-from emotion_assets.steps.evaluation.compare import GateConfig, decide
-from emotion_assets.steps.evaluation.decision import Decision
-from emotion_assets.steps.evaluation.evaluate import Answers, answer, score
-from emotion_assets.steps.evaluation.judge import Where, judge_candidate
-from emotion_assets.steps.evaluation.registry import CHAMPION_NAME, Registry
+from emotion_assets.steps.evaluation.candidate import DataPaths, evaluate_candidate
+from emotion_assets.steps.evaluation.gate import GateConfig, decide
 from emotion_assets.steps.evaluation.report import read_decision
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, answer, score
+from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.steps.registry.registry import CHAMPION_NAME, Registry
+from emotion_assets.steps.splits.splits import Split, read_split
 
 
 def answers_with(
     accuracy: float, *, version: str = "new", count: int = 1000, seed: int = 0, sure: float = 0.9
-) -> Answers:
-    """Answers of a model that is right with probability `accuracy`, independently on each picture."""
+) -> LabelledPredictions:
+    """Answers of a model that is right with probability `accuracy`, independently on each image."""
     rng = np.random.default_rng(seed)
     truth = np.arange(count) % 5
     said = np.where(rng.random(count) < accuracy, truth, (truth + rng.integers(1, 5, count)) % 5)
     probabilities = np.full((count, 5), (1 - sure) / 4, dtype=np.float32)
     probabilities[np.arange(count), said] = sure
-    return Answers(version, probabilities, truth)
+    return LabelledPredictions(version, probabilities, truth)
 
 
 LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
 
 
-def where(drawn_root: Path, tmp_path: Path) -> Where:
+def where(drawn_root: Path, tmp_path: Path) -> DataPaths:
     """The drawn faces, with reports below `tmp_path`."""
-    return Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "unlabelled", tmp_path / "reports")
+    return DataPaths(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "unlabelled", tmp_path / "reports")
 
 
-def gate(candidate: Answers, champion: Answers | None = None, config: GateConfig | None = None) -> Decision:
+def gate(
+    candidate: LabelledPredictions, champion: LabelledPredictions | None = None, config: GateConfig | None = None
+) -> Decision:
     return decide(candidate, score(candidate), champion, score(champion) if champion else None, config)
 
 
 def test_scores_of_a_small_example_by_hand() -> None:
-    """Four pictures, three right: every number is what counting gives."""
+    """Four images, three right: every number is what counting gives."""
     probabilities = np.array(
         [[0.6, 0.1, 0.1, 0.1, 0.1], [0.5, 0.2, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1]],
         dtype=np.float32,
     )
-    scores = score(Answers("x", probabilities, np.array([0, 1, 2, 2])))
+    scores = score(LabelledPredictions("x", probabilities, np.array([0, 1, 2, 2])))
 
     assert scores.accuracy == 0.75
     assert scores.recall == {"angry": 1, "fear": 0, "happy": 1, "sad": 0, "surprise": 0}
     assert scores.precision["angry"] == 0.5
     assert scores.support == {"angry": 1, "fear": 1, "happy": 2, "sad": 0, "surprise": 0}
     assert scores.confusion[1] == [1, 0, 0, 0, 0]
-    # Of sad and surprise there are no pictures, which says nothing about them.
+    # Of sad and surprise there are no images, which says nothing about them.
     assert replace(scores, recall=scores.recall | {"fear": 0.5}).weakest == "fear"
     assert scores.log_loss == pytest.approx(-np.log([0.6, 0.2, 0.6, 0.6]).mean(), rel=1e-5)
     # Three answers of confidence 0.6, all right; one of 0.5, wrong.
     assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)
 
 
-def test_answer_refuses_an_empty_split(bundle_dir: Path) -> None:
-    """Without pictures there is nothing to score."""
+def test_answer_rejects_an_empty_split(bundle_dir: Path) -> None:
+    """Without images there is nothing to score."""
     from emotion_assets.core.classifier import Classifier
 
     empty = Split(np.empty((0, 64, 64), dtype=np.uint8), np.empty(0, dtype=np.int64), ())
-    with pytest.raises(UnusableDataError, match="no picture"):
+    with pytest.raises(UnusableDataError, match="no image"):
         answer(Classifier(bundle_dir), empty)
 
 
 def test_gate_accepts_a_first_model_above_the_floor_only() -> None:
     """Without a champion the floors decide."""
     assert gate(answers_with(0.8, sure=0.8)).is_accepted
-    refused = gate(answers_with(0.3, sure=0.3))
-    assert not refused.is_accepted
-    assert "floor of 0.4" in refused.reasons[0]
+    rejected = gate(answers_with(0.3, sure=0.3))
+    assert not rejected.is_accepted
+    assert "floor of 0.4" in rejected.reasons[0]
 
 
 def test_gate_accepts_better_and_equal_candidates() -> None:
@@ -94,8 +96,8 @@ def test_gate_accepts_better_and_equal_candidates() -> None:
     assert equal.p_value == 1.0
 
 
-def test_gate_refuses_a_worse_candidate_with_its_numbers() -> None:
-    """Five points worse is refused by the paired test, and the reason counts the faces."""
+def test_gate_rejects_a_worse_candidate_with_its_numbers() -> None:
+    """Five points worse is rejected by the paired test, and the reason counts the faces."""
     champion = answers_with(0.8, version="old", sure=0.8)
 
     decision = gate(answers_with(0.72, seed=1, sure=0.7), champion)
@@ -107,8 +109,8 @@ def test_gate_refuses_a_worse_candidate_with_its_numbers() -> None:
     assert decision.champion == "old"
 
 
-def test_gate_refuses_a_candidate_that_gave_up_an_emotion() -> None:
-    """Better overall, but one class forgotten: refused."""
+def test_gate_rejects_a_candidate_that_gave_up_an_emotion() -> None:
+    """Better overall, but one class forgotten: rejected."""
     champion = answers_with(0.7, version="old", sure=0.7)
     candidate = answers_with(0.97, seed=1, sure=0.8)
     candidate.probabilities[candidate.class_indices == 1] = [0.8, 0.05, 0.05, 0.05, 0.05]
@@ -123,7 +125,7 @@ def test_gate_refuses_a_candidate_that_gave_up_an_emotion() -> None:
 
 @pytest.mark.parametrize(("num_lost", "is_accepted"), [(2, True), (3, False)])
 def test_two_faces_of_a_dozen_are_chance(num_lost: int, is_accepted: bool) -> None:
-    """A fall of 17 points is two faces here, and no reason to refuse a model that is better otherwise; three are."""
+    """A fall of 17 points is two faces here, and no reason to reject a model that is better otherwise; three are."""
     champion = answers_with(0.6, version="old", count=60, sure=0.7)
     candidate = answers_with(1, count=60)
     is_fear = np.flatnonzero(champion.class_indices == 1)
@@ -137,7 +139,7 @@ def test_two_faces_of_a_dozen_are_chance(num_lost: int, is_accepted: bool) -> No
 
 @pytest.mark.parametrize(("num_lost", "is_accepted"), [(2, True), (3, False)])
 def test_two_faces_in_all_are_chance(num_lost: int, is_accepted: bool) -> None:
-    """On 60 faces two are a fall of three points, and no reason to refuse; three are."""
+    """On 60 faces two are a fall of three points, and no reason to reject; three are."""
     champion = answers_with(0.8, version="old", count=60, sure=0.7)
     candidate = replace(champion, version="new", probabilities=champion.probabilities.copy())
     others = (candidate.class_indices + 1) % len(EMOTIONS)
@@ -164,7 +166,7 @@ def test_the_loss_that_is_allowed_is_allowed(num_lost: int, is_accepted: bool) -
     assert decision.is_accepted == is_accepted, decision.reasons
 
 
-def test_gate_refuses_bad_calibration() -> None:
+def test_gate_rejects_bad_calibration() -> None:
     """Right answers with wrong certainty do not pass."""
     decision = gate(answers_with(0.6, sure=0.99))
 
@@ -182,17 +184,17 @@ def test_registry_follows_decisions(bundle_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingModelError, match="retrain"):
         registry.require_champion()
 
-    refused = Decision(bundle_dir.name, None, False, ["no"], None, None, None, None)
-    registry.record(refused)
+    rejected = Decision(bundle_dir.name, None, False, ["no"], None, None, None, None)
+    registry.record(rejected)
     assert registry.champion() is None
-    registry.record(replace(refused, is_accepted=True, reasons=["yes"]))
+    registry.record(replace(rejected, is_accepted=True, reasons=["yes"]))
 
     assert registry.champion() == bundle_dir.name == registry.require_champion().name
     assert [entry["reasons"] for entry in registry.history()] == [["no"], ["yes"]]
 
 
 def test_registry_ignores_incomplete_bundles(bundle_dir: Path, tmp_path: Path) -> None:
-    """A folder without a manifest is no model: its training was killed."""
+    """A folder without a manifest is not a model: its training was killed."""
     (tmp_path / "20991231-235959-deadbeef").mkdir()
     with pytest.raises(MissingModelError, match="trained_cnn"):
         Registry(tmp_path).candidate()
@@ -203,8 +205,8 @@ def test_registry_ignores_incomplete_bundles(bundle_dir: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     "content", ["", "{}", '{"schema_version": 1, "version": "20260101-000000-00000000", "history": []}']
 )
-def test_registry_refuses_a_damaged_pointer(tmp_path: Path, content: str) -> None:
-    """A torn pointer, one of another schema and one that names nothing are refused with a remedy."""
+def test_registry_rejects_a_damaged_pointer(tmp_path: Path, content: str) -> None:
+    """A torn pointer, one of another schema and one that names nothing are rejected with a remedy."""
     (tmp_path / CHAMPION_NAME).write_text(content)
 
     with pytest.raises(BundleMismatchError, match=r"Restore|name another"):
@@ -220,7 +222,7 @@ def test_judge_candidate_writes_a_report_that_agrees_with_its_predictions(
     shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
     registry = Registry(tmp_path / "models")
 
-    judgement = judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
+    judgement = evaluate_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
     predictions = pd.read_parquet(judgement.report_dir / "predictions.parquet")
     said = predictions[[f"p_{emotion}" for emotion in EMOTIONS]].to_numpy().argmax(axis=1)
@@ -245,7 +247,7 @@ def test_judging_the_champion_again_records_nothing(bundle_dir: Path, drawn_root
     registry = Registry(tmp_path / "models")
 
     for _ in range(2):
-        judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
+        evaluate_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
     assert len(registry.history()) == 1
 
@@ -253,7 +255,7 @@ def test_judging_the_champion_again_records_nothing(bundle_dir: Path, drawn_root
 def test_a_forced_champion_keeps_its_reason_when_it_is_evaluated_again(
     bundle_dir: Path, drawn_root: Path, tmp_path: Path
 ) -> None:
-    """Held against itself it would be equal, or refused: neither is what happened."""
+    """Held against itself it would be equal, or rejected: neither is what happened."""
     import shutil
 
     shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
@@ -261,10 +263,10 @@ def test_a_forced_champion_keeps_its_reason_when_it_is_evaluated_again(
     strict = replace(LENIENT, min_accuracy=1.1)
     places = where(drawn_root, tmp_path)
 
-    first = judge_candidate(places, registry, strict, force_reason="the only one there is")
+    first = evaluate_candidate(places, registry, strict, force_reason="the only one there is")
     predictions = places.reports_dir / "evaluation" / bundle_dir.name / "predictions.parquet"
     pd.read_parquet(predictions).head(3).to_parquet(predictions)
-    again = [judge_candidate(places, registry, gate) for gate in (strict, LENIENT)]
+    again = [evaluate_candidate(places, registry, gate) for gate in (strict, LENIENT)]
 
     assert [judgement.decision for judgement in again] == [first.decision] * 2
     assert "the only one there is" in (tmp_path / "models" / bundle_dir.name / "model_card.md").read_text()
@@ -279,21 +281,21 @@ def test_a_champion_judged_again_is_not_compared_with_itself(
 
     shutil.copytree(bundle_dir, tmp_path / "models" / bundle_dir.name)
     registry = Registry(tmp_path / "models")
-    judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
+    evaluate_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
-    again = judge_candidate(where(drawn_root, tmp_path), registry, LENIENT)
+    again = evaluate_candidate(where(drawn_root, tmp_path), registry, LENIENT)
 
     assert again.evaluation.champion_scores is None
     assert "<td>champion" not in (again.report_dir / "report.html").read_text()
 
 
 def test_a_damaged_champion_gives_way_to_a_person_only(bundle_dir: Path, drawn_root: Path, tmp_path: Path) -> None:
-    """Nothing can be compared with it, and it must not block every model after it for ever."""
+    """Nothing can be compared with it, and it must not block every model after it permanently."""
     import shutil
 
     registry, places = Registry(tmp_path / "models"), where(drawn_root, tmp_path)
     shutil.copytree(bundle_dir, registry.models_dir / bundle_dir.name)
-    judge_candidate(places, registry, LENIENT)
+    evaluate_candidate(places, registry, LENIENT)
     newer = registry.models_dir / "20990101-000000-00000000"
     shutil.copytree(bundle_dir, newer)
     manifest = json.loads((newer / "manifest.json").read_text()) | {"version": newer.name}
@@ -301,9 +303,9 @@ def test_a_damaged_champion_gives_way_to_a_person_only(bundle_dir: Path, drawn_r
     (registry.models_dir / bundle_dir.name / "model.onnx").write_bytes(b"x")
 
     with pytest.raises(BundleMismatchError, match="force_reason"):
-        judge_candidate(places, registry, LENIENT)
+        evaluate_candidate(places, registry, LENIENT)
     assert registry.champion() == bundle_dir.name
-    decision = judge_candidate(places, registry, LENIENT, force_reason="the disk failed").decision
+    decision = evaluate_candidate(places, registry, LENIENT, force_reason="the disk failed").decision
 
     assert registry.champion() == newer.name
     assert decision.force_reason == "the disk failed"
@@ -313,15 +315,19 @@ def test_a_damaged_champion_gives_way_to_a_person_only(bundle_dir: Path, drawn_r
 
 def test_the_champion_is_judged_on_new_faces_too(tmp_path: Path) -> None:
     """Faces that came since it was accepted are told apart from those it was judged on."""
-    from emotion_assets.steps.evaluation.judge import _growth
-    from emotion_assets.steps.evaluation.report import Growth
+    from emotion_assets.steps.evaluation.candidate import _test_set_change
+    from emotion_assets.steps.evaluation.report import TestSetChange
 
     before = pd.DataFrame({"content_hash": ["a", "b", "c"]})
     before.to_parquet(tmp_path / "predictions.parquet")
     split = Split(np.zeros((4, 64, 64), dtype=np.uint8), np.zeros(4, dtype=np.int64), ("a", "b", "d", "e"))
     probabilities = np.eye(5, dtype=np.float32)[[0, 1, 0, 0]]
 
-    growth = _growth(tmp_path, split, Answers("x", probabilities, split.class_indices))
+    test_set_change = _test_set_change(tmp_path, split, LabelledPredictions("x", probabilities, split.class_indices))
 
-    assert growth == Growth(num_before=3, num_new=2, num_gone=1, accuracy_on_known=0.5, accuracy_on_new=1.0)
-    assert _growth(tmp_path / "none", split, Answers("x", probabilities, split.class_indices)) is None
+    assert test_set_change == TestSetChange(
+        num_before=3, num_new=2, num_gone=1, accuracy_on_known=0.5, accuracy_on_new=1.0
+    )
+    assert (
+        _test_set_change(tmp_path / "none", split, LabelledPredictions("x", probabilities, split.class_indices)) is None
+    )

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from emotion_assets.core.bundle import REFERENCE_NAME, WEIGHTS_NAME, read_manifest
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.emotions import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.logged_values import LOGGED_COLUMNS
-from emotion_assets.steps.data.split import read_split
+from emotion_assets.core.features import FEATURE_COLUMNS
+from emotion_assets.steps.splits.splits import read_split
 from emotion_assets.steps.training.export import _check_parity, _new_version
-from emotion_assets.steps.training.network import EmotionNet, ServedNet
+from emotion_assets.steps.training.model import EmotionNet, InferenceModel
 
 
 def test_weights_give_the_answers_of_the_graph(bundle_dir: Path, drawn_root: Path) -> None:
@@ -28,7 +28,7 @@ def test_weights_give_the_answers_of_the_graph(bundle_dir: Path, drawn_root: Pat
     pixels = read_split(drawn_root / "splits", "test").pixels
 
     with torch.inference_mode():
-        expected = ServedNet(network.eval(), manifest.temperature).eval()(torch.from_numpy(pixels)).probabilities
+        expected = InferenceModel(network.eval(), manifest.temperature).eval()(torch.from_numpy(pixels)).probabilities
 
     assert Classifier(bundle_dir).predict(pixels).probabilities == pytest.approx(expected.numpy(), abs=1e-4)
 
@@ -38,13 +38,13 @@ def test_reference_holds_the_validation_faces(bundle_dir: Path, drawn_root: Path
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
     val = read_split(drawn_root / "splits", "val")
 
-    assert tuple(reference.columns) == (*LOGGED_COLUMNS, "true_emotion")
+    assert tuple(reference.columns) == (*FEATURE_COLUMNS, "true_emotion")
     assert list(reference["true_emotion"]) == [EMOTIONS[index] for index in val.class_indices]
 
 
-def test_parity_check_refuses_another_graph(bundle_dir: Path) -> None:
+def test_parity_check_rejects_another_graph(bundle_dir: Path) -> None:
     """A graph of other weights does not pass for the network's."""
-    stranger = ServedNet(EmotionNet(8).eval(), 1.0).eval()
+    stranger = InferenceModel(EmotionNet(8).eval(), 1.0).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64)).astype(np.uint8)
 
     with pytest.raises(BundleMismatchError, match="differ"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from emotion_assets.steps.data.catalogue import take_stock
-from emotion_assets.steps.drift.feedback import collect_feedback, labelled_performance, read_labels
+from emotion_assets.steps.feedback.labels import collect_feedback, labelled_accuracy, read_labels
+from emotion_assets.steps.ingest.catalogue import ingest_images
 
 
 def give(root: Path, prediction_id: str, emotion: str) -> None:
@@ -17,13 +17,13 @@ def give(root: Path, prediction_id: str, emotion: str) -> None:
 
 
 def keep(root: Path, prediction_id: str, content: bytes, day: str = "2026-11-20") -> None:
-    path = root / "predictions" / "pictures" / day / f"{prediction_id}.jpeg"
+    path = root / "predictions" / "images" / day / f"{prediction_id}.jpeg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
-def test_labelled_pictures_become_photographs(tmp_path: Path, faces: list[tuple[str, bytes]]) -> None:
-    """Each kept picture lands under its label once, whole, and the catalogue accepts it."""
+def test_labelled_images_become_images(tmp_path: Path, faces: list[tuple[str, bytes]]) -> None:
+    """Each kept image lands under its label once, whole, and the catalogue accepts it."""
     for number, (_, content) in enumerate(faces[:4]):
         keep(tmp_path, f"aa{number}", content)
     for number, emotion in enumerate(("sad", "happy", "happy")):
@@ -34,10 +34,10 @@ def test_labelled_pictures_become_photographs(tmp_path: Path, faces: list[tuple[
     first = collect_feedback(*places)
     second = collect_feedback(*places)
 
-    assert (first.num_labels, first.num_new_files, first.num_without_picture) == (4, 3, 1)
+    assert (first.num_labels, first.num_new_files, first.num_without_image) == (4, 3, 1)
     assert (second.num_new_files, second.num_files) == (0, 3)
     assert (tmp_path / "raw" / "Sad" / "feedback" / "aa0.jpeg").read_bytes() == faces[0][1]
-    assert take_stock(tmp_path / "raw", tmp_path / "catalogue").num_files == 3
+    assert ingest_images(tmp_path / "raw", tmp_path / "catalogue").num_files == 3
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_damaged_labels_are_passed_over(tmp_path: Path, content: str) -> None:
     assert list(read_labels(tmp_path)) == []
 
 
-def test_a_photograph_that_somebody_moved_or_deleted_does_not_come_back(
+def test_a_image_that_somebody_moved_or_deleted_does_not_come_back(
     tmp_path: Path, faces: list[tuple[str, bytes]]
 ) -> None:
     """People are told to sort out wrong labels by hand; the next collection must not undo it."""
@@ -83,11 +83,11 @@ def test_performance_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
     for number in range(19):
         give(tmp_path, f"aa{number}", "happy" if number < 15 else "sad")
         give(tmp_path, f"bb{number}", "sad")
-    few = labelled_performance(requests, tmp_path / "feedback")
+    few = labelled_accuracy(requests, tmp_path / "feedback")
     give(tmp_path, "aa19", "fear")
     give(tmp_path, "zz1", "fear")
 
-    enough = labelled_performance(requests, tmp_path / "feedback")
+    enough = labelled_accuracy(requests, tmp_path / "feedback")
 
     assert (few.num_labels, few.accuracy) == (19, None)
     assert (enough.num_labels, enough.accuracy) == (20, 0.75)
@@ -109,7 +109,7 @@ def test_corrections_are_no_random_sample(tmp_path: Path) -> None:
         moment = f"2026-01-0{1 if is_correction else 3}T12:00:00.000+00:00"
         path.write_text(json.dumps({"prediction_id": ids[number], "emotion": emotion, "time": moment}))
 
-    performance = labelled_performance({"2026-01-02T00:00:00.000+00:00": request}, tmp_path / "feedback")
+    performance = labelled_accuracy({"2026-01-02T00:00:00.000+00:00": request}, tmp_path / "feedback")
 
     assert performance.num_labels == 60
     assert performance.accuracy == pytest.approx(0.9 * 0.8)

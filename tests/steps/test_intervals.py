@@ -3,19 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.evaluation.evaluate import Answers, score
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.evaluation.intervals import intervals
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, score
 
 
-def simulated(count: int, seed: int = 0) -> Answers:
+def simulated(count: int, seed: int = 0) -> LabelledPredictions:
     """Answers of a model that is right in about two of three cases."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 5, count)
     logits = rng.normal(0, 1, (count, 5))
     logits[np.arange(count), truth] += 1.5
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Answers("x", probabilities.astype(np.float32), truth)
+    return LabelledPredictions("x", probabilities.astype(np.float32), truth)
 
 
 def test_every_interval_holds_its_score() -> None:
@@ -38,7 +38,7 @@ def test_every_interval_holds_its_score() -> None:
 
 
 def test_the_interval_of_accuracy_has_the_textbook_width() -> None:
-    """About four standard errors of a share."""
+    """About four standard errors of a fraction."""
     answers = simulated(2000)
     low, high = intervals(answers)["accuracy"]
     accuracy = score(answers).accuracy
@@ -46,8 +46,8 @@ def test_the_interval_of_accuracy_has_the_textbook_width() -> None:
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / 2000), rel=0.1)
 
 
-def test_intervals_shrink_with_more_pictures_and_repeat_with_the_seed() -> None:
-    """Four times as many pictures give half the width; the same seed gives the same numbers."""
+def test_intervals_shrink_with_more_images_and_repeat_with_the_seed() -> None:
+    """Four times as many images give half the width; the same seed gives the same numbers."""
     few, many = intervals(simulated(500)), intervals(simulated(2000))
 
     assert intervals(simulated(500)) == few
@@ -63,7 +63,7 @@ def test_intervals_contain_the_truth_about_as_often_as_they_say() -> None:
     hits = {"accuracy": 0, "calibration_error": 0}
     for number in range(120):
         chosen = rng.integers(0, 200_000, 600)
-        sample = Answers("x", everyone.probabilities[chosen], everyone.class_indices[chosen])
+        sample = LabelledPredictions("x", everyone.probabilities[chosen], everyone.class_indices[chosen])
         found = intervals(sample, num_draws=400, seed=number)
         for name in hits:
             low, high = found[name]
@@ -74,7 +74,7 @@ def test_intervals_contain_the_truth_about_as_often_as_they_say() -> None:
 
 def test_a_perfect_model_has_intervals_without_width() -> None:
     """Nothing varies when every answer is right and certain."""
-    answers = Answers("x", np.eye(5, dtype=np.float32)[np.arange(100) % 5], np.arange(100) % 5)
+    answers = LabelledPredictions("x", np.eye(5, dtype=np.float32)[np.arange(100) % 5], np.arange(100) % 5)
 
     found = intervals(answers)
 

@@ -15,15 +15,15 @@ import dagster as dg
 import pytest
 
 from emotion_assets.assets.training import trained_cnn
-from emotion_assets.core.bundle import POSE_WEIGHTS_NAME, read_manifest
+from emotion_assets.core.bundle import ORIENTATION_WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.resources import Places
-from emotion_assets.steps.training.lightning_parts import ShuffledBatches
+from emotion_assets.resources import DataPaths
+from emotion_assets.steps.training.module import ShuffledBatchSampler
 from emotion_assets.steps.training.run import train_bundle
 
 CHOICES = {"epochs": 2, "width": 8, "batch_size": 32, "precision": "32-true", "devices": 2}
-CHOICES |= {"num_teachers": 1, "rights_faces": True}
+CHOICES |= {"num_teachers": 1, "corrects_orientation": True}
 
 
 def train_together(
@@ -37,13 +37,13 @@ def train_together(
     return train_bundle(*places, preset="quick", overrides=CHOICES | dict(changes), code_version="x", log=log)
 
 
-def test_processes_share_each_batch() -> None:
+def test_processes_fraction_each_batch() -> None:
     """Together they see the batch that one would see, and none twice."""
-    whole = list(ShuffledBatches(100, 32, seed=3))
-    shares = [list(ShuffledBatches(100, 32, seed=3, rank=rank, num_ranks=2)) for rank in (0, 1)]
+    whole = list(ShuffledBatchSampler(100, 32, seed=3))
+    fractions = [list(ShuffledBatchSampler(100, 32, seed=3, rank=rank, num_ranks=2)) for rank in (0, 1)]
 
     for number, batch in enumerate(whole):
-        first, second = shares[0][number], shares[1][number]
+        first, second = fractions[0][number], fractions[1][number]
         assert sorted(first + second) == sorted(batch)
         assert len(first) == len(second)
 
@@ -51,7 +51,7 @@ def test_processes_share_each_batch() -> None:
 def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> None:
     """The asset materializes once, with a bundle that answers, and its log has every line once."""
     (tmp_path / "splits").symlink_to(drawn_root / "splits")
-    places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    places = DataPaths(data_dir=str(tmp_path), reports_url="http://localhost:3002")
     config = {"ops": {"trained_cnn": {"config": {"preset": "quick", **CHOICES}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
@@ -67,10 +67,10 @@ def test_two_processes_in_one_dagster_run(drawn_root: Path, tmp_path: Path) -> N
     version = str(materialization.metadata["version"].value)
 
     assert materialization.metadata["epochs"].value == 2
-    for start in ("Teacher 1 of 1: Epoch 2 of 2", "Epoch 2 of 2", "Poses: Epoch 2 of 2", "Log loss"):
+    for start in ("Teacher 1 of 1: Epoch 2 of 2", "Epoch 2 of 2", "Orientations: Epoch 2 of 2", "Log loss"):
         assert sum(message.startswith(start) for message in messages) == 1
     assert read_manifest(tmp_path / "models" / version).configuration["devices"] == 2
-    assert (tmp_path / "models" / version / POSE_WEIGHTS_NAME).exists()
+    assert (tmp_path / "models" / version / ORIENTATION_WEIGHTS_NAME).exists()
     Classifier(tmp_path / "models" / version).self_test()
 
 
@@ -96,7 +96,7 @@ def test_a_cancelled_run_leaves_no_model(drawn_root: Path, tmp_path: Path) -> No
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        train_together(drawn_root / "splits", tmp_path, {"num_teachers": 0, "rights_faces": False}, log=cancel)
+        train_together(drawn_root / "splits", tmp_path, {"num_teachers": 0, "corrects_orientation": False}, log=cancel)
 
     assert workers
     wait_until_gone(workers)

@@ -12,11 +12,11 @@ import pytest
 
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError, UnusableDataError
-from emotion_assets.steps.evaluation.compare import GateConfig
-from emotion_assets.steps.evaluation.decision import Decision
-from emotion_assets.steps.evaluation.judge import Where, judge_candidate
-from emotion_assets.steps.evaluation.registry import Registry
+from emotion_assets.steps.evaluation.candidate import DataPaths, evaluate_candidate
+from emotion_assets.steps.evaluation.gate import GateConfig
 from emotion_assets.steps.packing.models import clean_models, list_models, main, roll_back
+from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.steps.registry.registry import Registry
 
 LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
 STRICT = GateConfig(min_accuracy=1.1)
@@ -47,7 +47,7 @@ def step_back(registry: Registry, name: str | None = None, reason: str = "") -> 
 
 @pytest.fixture
 def root(tmp_path: Path, bundle_dir: Path) -> Path:
-    """Three accepted models and one refused in between; the third is the champion."""
+    """Three accepted models and one rejected in between; the third is the champion."""
     registry = Registry(tmp_path / "models")
     for number in (1, 2, 3, 4):
         decide(registry, add_bundle(tmp_path / "models", bundle_dir, number), accepted=number != 3)
@@ -67,7 +67,7 @@ def test_roll_back_goes_to_the_model_accepted_before(root: Path) -> None:
 
 
 def test_roll_back_to_a_named_version(root: Path) -> None:
-    """Any accepted version may be named, a refused or unknown one may not; the history tells why."""
+    """Any accepted version may be named, a rejected or unknown one may not; the history tells why."""
     registry = Registry(root / "models")
     for wrong in (version(3), version(9), version(4)):
         with pytest.raises(MissingModelError, match="never accepted"):
@@ -114,7 +114,7 @@ def test_a_step_back_that_failed_can_be_tried_again(root: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_assets.steps.packing.pack.pack", fail)
+        patch.setattr("emotion_assets.steps.packing.bento.pack", fail)
         patch.setattr("sys.argv", ["models", str(root), "rollback"])
         assert main() == 1
     assert registry.champion() == version(4)
@@ -132,18 +132,18 @@ def test_roll_back_packs_the_earlier_model(root: Path) -> None:
 
 
 def test_a_rolled_back_model_is_not_accepted_again(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:
-    """Judging it once more refuses it; a person may force it with a reason, which is kept."""
+    """Judging it once more rejects it; a person may force it with a reason, which is kept."""
     registry = Registry(tmp_path / "models")
     for number in (1, 2):
         decide(registry, add_bundle(tmp_path / "models", bundle_dir, number))
     step_back(registry)
-    where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
+    where = DataPaths(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
 
-    refused = judge_candidate(where, registry, LENIENT).decision
-    assert not refused.is_accepted
-    assert "rolled back" in refused.reasons[0]
+    rejected = evaluate_candidate(where, registry, LENIENT).decision
+    assert not rejected.is_accepted
+    assert "rolled back" in rejected.reasons[0]
     assert registry.champion() == version(1)
-    forced = judge_candidate(where, registry, LENIENT, force_reason="complaints were about the camera").decision
+    forced = evaluate_candidate(where, registry, LENIENT, force_reason="complaints were about the camera").decision
 
     assert forced.is_accepted
     assert registry.champion() == version(2)
@@ -151,16 +151,16 @@ def test_a_rolled_back_model_is_not_accepted_again(drawn_root: Path, bundle_dir:
 
 
 def test_force_keeps_what_the_gate_said(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:
-    """A forced model is accepted, its refusal stands beside the reason, and a blank reason is none."""
+    """A forced model is accepted, its rejection stands beside the reason, and a blank reason is none."""
     registry = Registry(tmp_path / "models")
     name = add_bundle(tmp_path / "models", bundle_dir, 1)
-    where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
+    where = DataPaths(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
 
-    assert not judge_candidate(where, registry, STRICT).decision.is_accepted
+    assert not evaluate_candidate(where, registry, STRICT).decision.is_accepted
     assert registry.champion() is None
     with pytest.raises(UnusableDataError, match="blank"):
-        judge_candidate(where, registry, STRICT, force_reason="  ")
-    judgement = judge_candidate(where, registry, STRICT, force_reason="a demonstration")
+        evaluate_candidate(where, registry, STRICT, force_reason="  ")
+    judgement = evaluate_candidate(where, registry, STRICT, force_reason="a demonstration")
 
     assert registry.champion() == name
     assert any("below the floor" in reason for reason in judgement.decision.reasons)
@@ -177,7 +177,7 @@ def test_list_models_tells_states_and_scores(root: Path, capsys: pytest.CaptureF
 
     assert [(row["version"], row["state"]) for row in rows] == [
         (version(4), "rolled back"),
-        (version(3), "refused"),
+        (version(3), "rejected"),
         (version(2), "champion"),
         (version(1), "accepted"),
     ]
@@ -211,19 +211,19 @@ def test_the_command_says_why_it_cannot(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_clean_models_keeps_what_its_rule_says(root: Path, bundle_dir: Path) -> None:
-    """The champion, the asked number of earlier and refused ones, and what nobody judged stay; the history does too."""
+    """The champion, the asked number of earlier and rejected ones, and what nobody judged stay; the history does too."""
     registry = Registry(root / "models")
     add_bundle(root / "models", bundle_dir, 5)
     decisions = len(registry.history())
     (root / "reports" / "evaluation" / version(1)).mkdir(parents=True)
 
-    removed = clean_models(root / "models", root / "reports", kept_accepted=1, kept_refused=0)
+    removed = clean_models(root / "models", root / "reports", keep_accepted=1, keep_rejected=0)
 
     assert removed == [version(1), version(3)]
     assert registry.versions() == [version(2), version(4), version(5)]
     assert not (root / "reports" / "evaluation" / version(1)).exists()
     assert len(registry.history()) == decisions
-    assert clean_models(root / "models", root / "reports", kept_accepted=1, kept_refused=0) == []
+    assert clean_models(root / "models", root / "reports", keep_accepted=1, keep_rejected=0) == []
 
 
 def test_clean_models_removes_bentos_too(root: Path) -> None:
@@ -231,7 +231,7 @@ def test_clean_models_removes_bentos_too(root: Path) -> None:
     roll_back(root / "models", root / "reports", version(1))
     roll_back(root / "models", root / "reports", version(4))
 
-    clean_models(root / "models", root / "reports", kept_accepted=0, kept_refused=0)
+    clean_models(root / "models", root / "reports", keep_accepted=0, keep_rejected=0)
 
     assert bentoml.models.get("emotion_cnn:latest").tag.version == version(4)
     with pytest.raises(bentoml.exceptions.NotFound):
@@ -241,7 +241,7 @@ def test_clean_models_removes_bentos_too(root: Path) -> None:
 
 
 def test_what_a_running_service_was_started_from_stays(root: Path) -> None:
-    """It may have to start a worker anew, which needs the bento's folder, whatever it serves by now."""
+    """It may have to start a worker again, which needs the bento's folder, whatever it serves by now."""
     roll_back(root / "models", root / "reports", version(1))
     bento_dir = Path(bentoml.bentos.get(f"emotion_service:{version(1)}").path)
     roll_back(root / "models", root / "reports", version(4))
@@ -253,21 +253,21 @@ def test_what_a_running_service_was_started_from_stays(root: Path) -> None:
     with service:
         assert service.stdout
         service.stdout.readline()
-        kept = clean_models(root / "models", root / "reports", kept_accepted=0, kept_refused=0)
+        kept = clean_models(root / "models", root / "reports", keep_accepted=0, keep_rejected=0)
         service.kill()
 
     assert version(1) not in kept
-    assert version(1) in clean_models(root / "models", root / "reports", kept_accepted=0, kept_refused=0)
+    assert version(1) in clean_models(root / "models", root / "reports", keep_accepted=0, keep_rejected=0)
 
 
 def test_latency_is_measured_and_has_a_ceiling(drawn_root: Path, bundle_dir: Path, tmp_path: Path) -> None:
-    """A model slower than the ceiling is refused with both numbers."""
+    """A model slower than the ceiling is rejected with both numbers."""
     registry = Registry(tmp_path / "models")
     add_bundle(tmp_path / "models", bundle_dir, 1)
-    where = Where(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
+    where = DataPaths(drawn_root / "splits", drawn_root / "catalogue", tmp_path / "none", tmp_path / "reports")
     impossible = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1, max_latency_ms=1e-6)
 
-    decision = judge_candidate(where, registry, impossible).decision
+    decision = evaluate_candidate(where, registry, impossible).decision
 
     assert not decision.is_accepted
     assert decision.latency_ms

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.evaluation.compare import GateConfig
-from emotion_assets.steps.evaluation.judge import Judgement, Where, judge_candidate
-from emotion_assets.steps.evaluation.registry import CARD_NAME, Registry
-from emotion_assets.steps.evaluation.student import measure_student
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.steps.evaluation.baseline import measure_baseline
+from emotion_assets.steps.evaluation.candidate import CandidateEvaluation, DataPaths, evaluate_candidate
+from emotion_assets.steps.evaluation.gate import GateConfig
+from emotion_assets.steps.registry.registry import CARD_NAME, Registry
 
 LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
 
@@ -27,7 +27,7 @@ LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
 class Written:
     """A judgement of the champion-to-be and one of its equal twin, as they lie on disk."""
 
-    judgement: Judgement
+    judgement: CandidateEvaluation
     record: dict[str, Any]
     predictions: pd.DataFrame
     page: str
@@ -42,15 +42,15 @@ def written(drawn_root: Path, bundle_dir: Path, tmp_path_factory: pytest.TempPat
     shutil.copytree(bundle_dir, root / "models" / bundle_dir.name)
     for name in ("Happy", "Sad"):
         shutil.copytree(drawn_root / "raw" / name, root / "unlabelled" / name)
-    (root / "unlabelled" / "Sad" / "broken.jpg").write_bytes(b"no picture")
-    measure_student(drawn_root / "splits", root / "reports", epochs=1)
-    where = Where(drawn_root / "splits", drawn_root / "catalogue", root / "unlabelled", root / "reports")
-    judge_candidate(where, registry, LENIENT)
+    (root / "unlabelled" / "Sad" / "broken.jpg").write_bytes(b"no image")
+    measure_baseline(drawn_root / "splits", root / "reports", epochs=1)
+    where = DataPaths(drawn_root / "splits", drawn_root / "catalogue", root / "unlabelled", root / "reports")
+    evaluate_candidate(where, registry, LENIENT)
     twin = root / "models" / f"29991231-000000-{bundle_dir.name[-8:]}"
     shutil.copytree(bundle_dir, twin)
     manifest = json.loads((twin / "manifest.json").read_text()) | {"version": twin.name}
     (twin / "manifest.json").write_text(json.dumps(manifest))
-    judgement = judge_candidate(where, registry, LENIENT)
+    judgement = evaluate_candidate(where, registry, LENIENT)
     return Written(
         judgement,
         json.loads((judgement.report_dir / "scores.json").read_text()),
@@ -107,14 +107,14 @@ def test_risk_coverage_follows_from_the_stored_answers(written: Written) -> None
 
 
 def test_baselines_and_rivals_stand_beside_the_model(written: Written) -> None:
-    """The majority class, the student-sized network, the champion and the other source are scored."""
+    """The majority class, the baseline CNN, the champion and the other source are scored."""
     _, truth = answers(written)
     record = written.record
 
     assert record["majority_scores"]["accuracy"] == pytest.approx(np.bincount(truth).max() / len(truth))
     assert record["student"]["epochs"] == 1
     assert record["champion_scores"]["accuracy"] == record["test"]["accuracy"]
-    assert record["other_source"]["num_pictures"] == 80
+    assert record["external"]["num_images"] == 80
     assert record["growth"] == {
         "num_before": len(truth),
         "num_new": 0,
@@ -140,7 +140,7 @@ def test_the_schema_is_stable(written: Written) -> None:
         "majority_scores",
         "student",
         "slices",
-        "other_source",
+        "external",
         "risk_coverage",
     }
     assert written.record["gate"]["is_accepted"]
@@ -160,7 +160,7 @@ class Outside(HTMLParser):
 
 
 def test_the_page_needs_nothing_from_outside(written: Written) -> None:
-    """Pictures are inside, links point into the page, nothing is run, and it stays small."""
+    """Images are inside, links point into the page, nothing is run, and it stays small."""
     reader = Outside()
     reader.feed(written.page)
 
@@ -168,14 +168,14 @@ def test_the_page_needs_nothing_from_outside(written: Written) -> None:
     assert "<script" not in written.page
     assert len(written.page) < 6_000_000
     assert f"{written.judgement.scores.accuracy:.4f}" in written.page
-    assert "student-sized network" in written.page
+    assert "baseline CNN" in written.page
 
 
-def test_pictures_are_small_enough_for_the_event_log(written: Written) -> None:
-    """Dagster keeps them for ever."""
+def test_images_are_small_enough_for_the_event_log(written: Written) -> None:
+    """Dagster keeps them permanently."""
     import io
 
-    for name, content in written.judgement.pictures.items():
+    for name, content in written.judgement.images.items():
         assert len(content) < 100_000, name
         Image.open(io.BytesIO(content)).load()
 

@@ -13,14 +13,19 @@ from scipy.special import softmax
 
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.steps.training.calibration import fit_temperature, least_log_loss_temperature, logits_of
+from emotion_assets.steps.training.calibration import fit_temperature, least_log_loss_temperature, predict_logits
+from emotion_assets.steps.training.checkpoints import remove_run_files
 from emotion_assets.steps.training.config import PRESETS, TrainingConfig, training_config
-from emotion_assets.steps.training.lightning_parts import EmotionModule, WholeCheckpoints, one_cycle, side_at
-from emotion_assets.steps.training.network import EmotionNet
+from emotion_assets.steps.training.model import EmotionNet
+from emotion_assets.steps.training.module import (
+    AtomicCheckpointIO,
+    EmotionModule,
+    learning_rate_factor,
+    training_side_px,
+)
 from emotion_assets.steps.training.run import train_bundle
-from emotion_assets.steps.training.run_files import discard_run
 from emotion_assets.steps.training.train import TrainedNetwork, train
-from emotion_assets.steps.training.trainer import accelerator_of, precision_of
+from emotion_assets.steps.training.trainer import resolve_accelerator, resolve_precision
 
 TINY = TrainingConfig(epochs=2, width=4, dropout=0.1, batch_size=32, precision="32-true")
 
@@ -76,30 +81,30 @@ def test_what_an_interrupted_run_had_cost_and_shown_is_kept(drawn_root: Path, tm
         train(drawn_root / "splits", tmp_path, config, log=stop_in_second_epoch)
     (cost,) = tmp_path.glob("*/cost.json")
     cost.write_text("[1000, 2000]")
-    draft = cost.with_name(".last.ckpt.0123abcd.tmp")
-    draft.write_bytes(b"torn by a kill")
+    temporary = cost.with_name(".last.ckpt.0123abcd.tmp")
+    temporary.write_bytes(b"torn by a kill")
     resumed = train(drawn_root / "splits", tmp_path, config)
 
     assert 1000 < resumed.seconds < 1100
     assert 2000 < resumed.cpu_seconds < 2200
     tables = [pd.read_csv(path) for path in cost.parent.glob("csv/*/metrics.csv")]
     assert set(pd.concat(tables)["epoch"]) == {0, 1, 2}
-    assert not draft.exists()
-    discard_run(cost.parent)
+    assert not temporary.exists()
+    remove_run_files(cost.parent)
     assert not cost.exists()
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill in the middle leaves the one before."""
     path = tmp_path / "last.ckpt"
-    WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        WholeCheckpoints().save_checkpoint({"epoch": 2}, path)
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
 
     assert torch.load(path, weights_only=True) == {"epoch": 1}
 
@@ -131,20 +136,20 @@ def test_teachers_are_trained_first_and_only_once(drawn_root: Path, tmp_path: Pa
     assert torch.allclose(weights(resumed), weights(unbroken), atol=1e-6)
     assert not torch.allclose(weights(unbroken), weights(alone), atol=1e-3)
     (run_dir,) = (tmp_path / "work").iterdir()
-    discard_run(run_dir)
+    remove_run_files(run_dir)
     assert not [*tmp_path.glob("work/**/*.ckpt"), *tmp_path.glob("work/**/*.safetensors")]
 
 
 def test_a_finished_network_is_taken_up_as_it_was(drawn_root: Path, tmp_path: Path) -> None:
-    """A kill while the poses are learnt costs neither network anything, also where weights are averaged."""
+    """A kill while the orientations are learnt costs neither network anything, also where weights are averaged."""
 
-    def stop_in_poses(line: str) -> None:
-        if line.startswith("Poses: Epoch 2"):
+    def stop_in_orientations(line: str) -> None:
+        if line.startswith("Orientations: Epoch 2"):
             raise KeyboardInterrupt
 
-    config = training_config("quick", **_fields(epochs=3, averaging_fraction=0.5, rights_faces=True))
+    config = training_config("quick", **_fields(epochs=3, averaging_fraction=0.5, corrects_orientation=True))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(drawn_root / "splits", tmp_path / "work", config, log=stop_in_poses)
+        train(drawn_root / "splits", tmp_path / "work", config, log=stop_in_orientations)
     resumed = train(drawn_root / "splits", tmp_path / "work", config)
     unbroken = train(drawn_root / "splits", tmp_path / "other", config)
 
@@ -153,9 +158,9 @@ def test_a_finished_network_is_taken_up_as_it_was(drawn_root: Path, tmp_path: Pa
         record | {"seconds": resumed.history[i]["seconds"]} for i, record in enumerate(unbroken.history)
     ]
     assert torch.equal(weights(resumed), weights(unbroken))
-    assert resumed.pose is not None
-    assert unbroken.pose is not None
-    for ours, theirs in zip(resumed.pose.parameters(), unbroken.pose.parameters(), strict=True):
+    assert resumed.orientation is not None
+    assert unbroken.orientation is not None
+    for ours, theirs in zip(resumed.orientation.parameters(), unbroken.orientation.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
@@ -168,32 +173,32 @@ def test_a_teacher_is_a_network_of_the_same_kind_from_plain_labels(drawn_root: P
     plain = dataclasses.replace(config, num_teachers=0, label_smoothing=0.0, seed=config.seed + 1_000_000)
     alone = train(drawn_root / "splits", tmp_path / "alone", plain)
 
-    temperature = least_log_loss_temperature(logits_of(alone.network, alone.val), alone.val.class_indices)
+    temperature = least_log_loss_temperature(predict_logits(alone.network, alone.val), alone.val.class_indices)
     assert float(teacher.pop("temperature")) == pytest.approx(temperature)
     assert all(torch.equal(teacher[name], value) for name, value in alone.network.state_dict().items())
 
 
-def test_teachers_share_the_time(drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teachers_fraction_the_time(drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All together end by `max_minutes`, and the record keeps what was asked for."""
-    shares = []
+    fractions = []
     begin = EmotionModule.on_train_start
 
     def note(module: EmotionModule) -> None:
-        shares.append(module.config.max_minutes)
+        fractions.append(module.config.max_minutes)
         begin(module)
 
     monkeypatch.setattr(EmotionModule, "on_train_start", note)
-    choices = _fields(epochs=10_000, num_teachers=1, max_minutes=0.1, width=5, rights_faces=True)
+    choices = _fields(epochs=10_000, num_teachers=1, max_minutes=0.1, width=5, corrects_orientation=True)
     config = training_config("quick", **choices)
     trained = train(drawn_root / "splits", tmp_path, config)
 
-    assert shares == pytest.approx([0.045, 0.045, 0.01])
+    assert fractions == pytest.approx([0.045, 0.045, 0.01])
     assert trained.config.max_minutes == 0.1
     assert 1 <= len(trained.history) < 10_000
 
 
 def test_a_network_whose_time_was_up_learns_no_more(drawn_root: Path, tmp_path: Path) -> None:
-    """Taken up again because the poses were interrupted, it stays as it was."""
+    """Taken up again because the orientations were interrupted, it stays as it was."""
     kept: list[dict[str, torch.Tensor]] = []
 
     class Keep(pl.Callback):
@@ -201,14 +206,14 @@ def test_a_network_whose_time_was_up_learns_no_more(drawn_root: Path, tmp_path: 
             del trainer
             kept.append({name: value.clone() for name, value in pl_module.state_dict().items()})
 
-    def stop_in_poses(line: str) -> None:
-        if line.startswith("Poses: Epoch 1"):
+    def stop_in_orientations(line: str) -> None:
+        if line.startswith("Orientations: Epoch 1"):
             raise KeyboardInterrupt
 
-    choices = _fields(epochs=500, max_minutes=0.03, rights_faces=True, averaging_fraction=0.01)
+    choices = _fields(epochs=500, max_minutes=0.03, corrects_orientation=True, averaging_fraction=0.01)
     config = training_config("quick", **choices)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(drawn_root / "splits", tmp_path, config, log=stop_in_poses, callbacks=[Keep()])
+        train(drawn_root / "splits", tmp_path, config, log=stop_in_orientations, callbacks=[Keep()])
     resumed = train(drawn_root / "splits", tmp_path, config, callbacks=[Keep()])
 
     assert resumed.resumed_from_epoch == len(resumed.history)
@@ -218,8 +223,8 @@ def test_a_network_whose_time_was_up_learns_no_more(drawn_root: Path, tmp_path: 
 def test_kept_weights_are_a_mean(drawn_root: Path, tmp_path: Path) -> None:
     """With averaging they differ from the last ones, and lie between them and where they came from."""
     last, mean = (
-        train(drawn_root / "splits", tmp_path / name, training_config("quick", **_fields(averaging_fraction=share)))
-        for name, share in (("last", 0.0), ("mean", 0.5))
+        train(drawn_root / "splits", tmp_path / name, training_config("quick", **_fields(averaging_fraction=fraction)))
+        for name, fraction in (("last", 0.0), ("mean", 0.5))
     )
     pl.seed_everything(TINY.seed, verbose=False)
     start = torch.cat([value.flatten() for value in EmotionNet(TINY.width, TINY.dropout).parameters()])
@@ -232,16 +237,16 @@ def test_kept_weights_are_a_mean(drawn_root: Path, tmp_path: Path) -> None:
 
 def test_processes_go_to_cores_where_there_are_fewer_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes on a machine with one GPU train on the processor, in the arithmetic that suits it."""
-    on_cores = precision_of(TrainingConfig(epochs=1, width=4, dropout=0))
+    on_cores = resolve_precision(TrainingConfig(epochs=1, width=4, dropout=0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     one, two = (TrainingConfig(epochs=1, width=4, dropout=0, devices=devices) for devices in (1, 2))
 
-    assert (accelerator_of(one), precision_of(one)) == ("auto", "16-mixed")
-    assert (accelerator_of(two), precision_of(two)) == ("cpu", on_cores)
+    assert (resolve_accelerator(one), resolve_precision(one)) == ("auto", "16-mixed")
+    assert (resolve_accelerator(two), resolve_precision(two)) == ("cpu", on_cores)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert accelerator_of(two) == "cuda"
+    assert resolve_accelerator(two) == "cuda"
 
 
 def test_a_changed_configuration_starts_afresh(drawn_root: Path, tmp_path: Path) -> None:
@@ -254,11 +259,11 @@ def test_a_changed_configuration_starts_afresh(drawn_root: Path, tmp_path: Path)
     torn = train(drawn_root / "splits", tmp_path, TINY)
 
     assert changed.resumed_from_epoch == torn.resumed_from_epoch == 0
-    assert "afresh" in lines[0]
+    assert "from scratch" in lines[0]
 
 
-def test_an_absurd_learning_rate_is_refused(drawn_root: Path, tmp_path: Path) -> None:
-    """A loss that is no number stops the run with advice."""
+def test_an_absurd_learning_rate_is_rejected(drawn_root: Path, tmp_path: Path) -> None:
+    """A loss that is not a number stops the run with advice."""
     config = training_config("quick", **_fields(learning_rate=1e30, adam_learning_rate=1e30))
 
     with pytest.raises(FloatingPointError, match="Lower learning_rate"):
@@ -281,18 +286,18 @@ def test_training_without_splits_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_presets_take_overrides() -> None:
-    """An override replaces the preset's value, None keeps it, and an unknown preset is refused."""
+    """An override replaces the preset's value, None keeps it, and an unknown preset is rejected."""
     assert training_config("quick", epochs=3, seed=None).epochs == 3
     assert training_config("standard") == PRESETS["standard"]
     with pytest.raises(UnusableDataError, match="quick, standard, long"):
         training_config("fast")
-    with pytest.raises(UnusableDataError, match="2 pictures cannot be shared by 2 processes"):
+    with pytest.raises(UnusableDataError, match="2 images cannot be shared by 2 processes"):
         training_config("quick", batch_size=2, devices=2)
 
 
 def test_one_cycle_rises_and_falls() -> None:
     """The factor starts near 0, peaks at 1 after the warm-up and ends at 0."""
-    values = [one_cycle(x, 0.2) for x in np.linspace(0, 1, 101)]
+    values = [learning_rate_factor(x, 0.2) for x in np.linspace(0, 1, 101)]
 
     assert values[0] < 0.01
     assert max(values) == pytest.approx(1)
@@ -364,23 +369,23 @@ def test_finished_run_leaves_its_logs_and_no_checkpoint(bundle_dir: Path) -> Non
 
 
 def test_a_checkpoint_of_other_code_is_not_used(drawn_root: Path, tmp_path: Path) -> None:
-    """After the code changed, a run starts afresh rather than fail on old weights."""
+    """After the code changed, a run starts from scratch rather than fail on old weights."""
     train(drawn_root / "splits", tmp_path, TINY, code_version="old")
 
     assert train(drawn_root / "splits", tmp_path, TINY, code_version="new").resumed_from_epoch == 0
 
 
-def test_pictures_grow_during_a_progressive_run() -> None:
+def test_images_grow_during_a_progressive_run() -> None:
     """Small at first, full size for the last two fifths."""
-    assert [side_at(progress) for progress in (0, 0.29, 0.3, 0.59, 0.6, 1)] == [32, 32, 40, 40, 48, 48]
+    assert [training_side_px(progress) for progress in (0, 0.29, 0.3, 0.59, 0.6, 1)] == [32, 32, 40, 40, 48, 48]
 
 
 def test_equal_inputs_train_no_second_time(drawn_root: Path, tmp_path: Path) -> None:
-    """A touched file must not cost hours and change the model under everybody's feet; a damaged one comes anew."""
+    """A touched file must not cost hours and change the model under everybody's feet; a damaged one comes again."""
     lines: list[str] = []
 
     def bundle(**overrides: object) -> Path:
-        choices = {"epochs": 1, "width": 4, "batch_size": 32, "is_quantised": False} | overrides
+        choices = {"epochs": 1, "width": 4, "batch_size": 32, "quantize_int8": False} | overrides
         places = (drawn_root / "splits", tmp_path / "models", tmp_path / "work")
         return train_bundle(*places, preset="quick", overrides=choices, code_version="x", log=lines.append)
 

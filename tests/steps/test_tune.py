@@ -10,12 +10,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from emotion_assets.automation.model_jobs import tune as tune_job
+from emotion_assets.automation.admin_jobs import tune as tune_job
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.resources import Places
+from emotion_assets.resources import DataPaths
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.lightning_parts import EmotionModule
-from emotion_assets.steps.training.trackers import tracker_of
+from emotion_assets.steps.training.module import EmotionModule
+from emotion_assets.steps.training.trackers import build_loggers
 from emotion_assets.steps.training.train import train
 from emotion_assets.steps.training.tune import tune
 
@@ -56,9 +56,9 @@ def test_another_search_has_trials_of_its_own(drawn_root: Path, tmp_path: Path) 
 
 
 def test_the_job_shows_table_plot_and_best(drawn_root: Path, tmp_path: Path) -> None:
-    """As a person sees it in the UI: the trials, a picture, and an entry for the launchpad."""
+    """As a person sees it in the UI: the trials, an image, and an entry for the launchpad."""
     (tmp_path / "splits").symlink_to(drawn_root / "splits")
-    places = Places(data_dir=str(tmp_path), reports_url="http://localhost:3002")
+    places = DataPaths(data_dir=str(tmp_path), reports_url="http://localhost:3002")
     config = {"ops": {"search_recipes": {"config": {"num_trials": 1, "epochs": 1, "width": 4}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         result = tune_job.execute_in_process(config, instance=instance, resources={"places": places})
@@ -103,7 +103,7 @@ def test_wandb_gets_the_curves_without_a_network(
 def test_unknown_and_missing_trackers_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong name lists the right ones; a missing package names the command that brings it."""
     with pytest.raises(UnusableDataError, match="none, wandb, mlflow"):
-        tracker_of("paper", tmp_path, TINY)
+        build_loggers("paper", tmp_path, TINY)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UnusableDataError, match="pip install"):
         # Before anything else is looked at: not even the splits are there.

@@ -42,7 +42,7 @@ class AlertTargets:
 
 
 def send_alert(
-    alert: Alert, targets: AlertTargets, log: Callable[[str], None], told_by: Collection[str] = ()
+    alert: Alert, targets: AlertTargets, log: Callable[[str], None], notified_channels: Collection[str] = ()
 ) -> list[str]:
     """Send an alert to every target that did not take it before, and return the names of those that take it now.
 
@@ -50,17 +50,17 @@ def send_alert(
         alert: the message.
         targets: where to.
         log: gets the message, and a line for each target that failed.
-        told_by: the names of those that took it before.
+        notified_channels: the names of those that took it before.
     """
     delivered = []
-    if "log" not in told_by:
+    if "log" not in notified_channels:
         log(f"{alert.title} {alert.text} {alert.link}")
         delivered.append("log")
     for name, is_set, send in (
         ("webhook", bool(targets.webhook_url), _post),
         ("e-mail", bool(targets.email_to), _mail),
     ):
-        if is_set and name not in told_by:
+        if is_set and name not in notified_channels:
             try:
                 send(alert, targets)
             except (OSError, HTTPException, smtplib.SMTPException, ValueError) as error:

@@ -17,10 +17,10 @@ from typing import Any, Final
 import pandas as pd
 from jinja2 import Environment
 
-from emotion_assets.core.errors import PictureError, UnusableDataError
+from emotion_assets.core.errors import ImageError, UnusableDataError
+from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS
 from emotion_assets.core.files import locked, write_atomically, write_json
-from emotion_assets.core.images import IMAGE_SIZE_PX, decode_grey
-from emotion_assets.core.logged_values import EMOTION_COLUMN, LOGGED_COLUMNS
+from emotion_assets.core.images import IMAGE_SIZE_PX, decode_gray
 from emotion_assets.steps.drift.tiers import FALSE_ALARM_RATE, NUMERIC_COLUMNS
 from emotion_assets.steps.drift.verdict import DriftVerdict
 from emotion_assets.steps.drift.windows import VERDICT_NAME, DriftSource, Window, past_verdicts
@@ -45,11 +45,11 @@ def write_drift_report(
     verdict: DriftVerdict,
     source: DriftSource,
     window: Window,
-    atypical: Sequence[Path] = (),
+    most_informative: Sequence[Path] = (),
 ) -> Path | None:
-    """Write `report.html` (where there are pictures enough) and `verdict.json` (last).
+    """Write `report.html` (where there are images enough) and `verdict.json` (last).
 
-    The page has our verdict, the windows before and the most atypical pictures on top, and Evidently's tests below.
+    The page has our verdict, the windows before and the most atypical images on top, and Evidently's tests below.
 
     Args:
         report_dir: `reports/drift/<time>`; its neighbours are the windows before.
@@ -58,25 +58,25 @@ def write_drift_report(
         verdict: about both.
         source: where `current` comes from.
         window: which part of the log it is.
-        atypical: kept pictures to show, the most atypical first.
+        atypical: kept images to show, the most atypical first.
 
     Returns:
-        The path of the HTML report, or None when there were too few pictures for one.
+        The path of the HTML report, or None when there were too few images for one.
     """
     report_dir.mkdir(parents=True, exist_ok=True)
     record = {
         "schema_version": 1,
         "source": source.kind,
         "model_version": source.model_version,
-        "num_refused": source.num_refused,
+        "num_rejected": source.num_rejected,
         **verdict.as_record(),
         "window": asdict(window),
     }
     path = snapshot = None
     if verdict.state != "too_few":
         path = report_dir / REPORT_NAME
-        columns = list(LOGGED_COLUMNS)
-        top = _top(record, history_of(report_dir.parent, source), atypical)
+        columns = list(FEATURE_COLUMNS)
+        top = _top(record, history_of(report_dir.parent, source), most_informative)
         snapshot = _write_evidently(path, top, current[columns], reference[columns])
     write_json(report_dir / VERDICT_NAME, record)
     if snapshot is not None:
@@ -91,7 +91,7 @@ def history_of(drift_dir: Path, source: DriftSource) -> list[dict[str, Any]]:
             "until": record["window"]["until"] or folder.name,
             "state": record["state"],
             "num_current": record["num_current"],
-            "num_odd": record["num_odd"],
+            "num_outliers": record["num_outliers"],
             "smallest_p": min(record["p_values"].values(), default=None),
         }
         for folder, record in past_verdicts(drift_dir, source.model_version, source.kind)
@@ -100,21 +100,21 @@ def history_of(drift_dir: Path, source: DriftSource) -> list[dict[str, Any]]:
     return list(islice(windows, _NUM_WINDOWS))
 
 
-def _top(record: dict[str, Any], history: list[dict[str, Any]], atypical: Sequence[Path]) -> str:
-    gallery = [thumbnail for path in atypical[:_NUM_SHOWN] if (thumbnail := _thumbnail(path))]
-    tone = {"ok": "", "too_few": "", "answers_changed": "acts"}.get(record["state"], "warns")
+def _top(record: dict[str, Any], history: list[dict[str, Any]], most_informative: Sequence[Path]) -> str:
+    gallery = [thumbnail for path in most_informative[:_NUM_SHOWN] if (thumbnail := _thumbnail(path))]
+    tone = {"ok": "", "too_few": "", "prediction_drift": "acts"}.get(record["state"], "warns")
     template = Environment(autoescape=True).from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(title="Drift", record=record, tone=tone, history=history, gallery=gallery)
 
 
 def _thumbnail(path: Path) -> str | None:
-    """Return a small grey copy of a kept picture as base64 WebP; None if it is gone by now."""
+    """Return a small gray copy of a kept image as base64 WebP; None if it is gone by now."""
     try:
-        grey = decode_grey(path.read_bytes(), IMAGE_SIZE_PX).image
-    except (OSError, PictureError):
+        gray = decode_gray(path.read_bytes(), IMAGE_SIZE_PX).image
+    except (OSError, ImageError):
         return None
     file = io.BytesIO()
-    grey.resize((_THUMBNAIL_PX, _THUMBNAIL_PX)).save(file, "WEBP", quality=70)
+    gray.resize((_THUMBNAIL_PX, _THUMBNAIL_PX)).save(file, "WEBP", quality=70)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -125,14 +125,14 @@ def _write_evidently(path: Path, top: str, current: pd.DataFrame, reference: pd.
     from evidently.presets import DataDriftPreset
 
     definition = DataDefinition(numerical_columns=list(NUMERIC_COLUMNS), categorical_columns=[EMOTION_COLUMN])
-    # Evidently's defaults ignore the size of the sample and the number of columns. Its chi-squared takes the shares of
+    # Evidently's defaults ignore the size of the sample and the number of columns. Its chi-squared takes the fractions of
     # the reference as exact, the verdict's does not: with a small one the page may mark the emotion of a window that
     # is ok.
     preset = DataDriftPreset(
         num_method="ks",
         cat_method="chisquare",
-        threshold=FALSE_ALARM_RATE / len(LOGGED_COLUMNS),
-        drift_share=1 / len(LOGGED_COLUMNS),
+        threshold=FALSE_ALARM_RATE / len(FEATURE_COLUMNS),
+        drift_share=1 / len(FEATURE_COLUMNS),
     )
     snapshot = Report([preset], include_tests=True).run(
         Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
 from emotion_assets.core.image_stats import STATISTICS
-from emotion_assets.core.logged_values import EMOTION_COLUMN, PROBABILITY_COLUMNS
 
 INPUT_COLUMNS: Final = STATISTICS
-ANSWER_COLUMNS: Final = (*PROBABILITY_COLUMNS, EMOTION_COLUMN)
+PREDICTION_COLUMNS: Final = (*PROBABILITY_COLUMNS, EMOTION_COLUMN)
 NUMERIC_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS)
 
 FALSE_ALARM_RATE: Final = 0.01
 """For each tier and window."""
 INPUT_LIMIT: Final = FALSE_ALARM_RATE / len(INPUT_COLUMNS)
 """Of the p-value of one column, after Bonferroni; so is the next."""
-ANSWER_LIMIT: Final = FALSE_ALARM_RATE / len(ANSWER_COLUMNS)
+PREDICTION_LIMIT: Final = FALSE_ALARM_RATE / len(PREDICTION_COLUMNS)

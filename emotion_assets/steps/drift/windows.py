@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.steps.drift.feedback import REQUEST_NAME, LabelledPerformance
+from emotion_assets.steps.feedback.labels import REQUEST_NAME, LabelledAccuracy
 
 VERDICT_NAME: Final = "verdict.json"
-TOLD_NAME: Final = "told.json"
+NOTIFIED_NAME: Final = "told.json"
 CLOCKS_DIFFER: Final = timedelta(minutes=1)
 """What is later than this from now was written by a clock that was wrong."""
 
@@ -25,13 +25,13 @@ _FOLDER_TIME: Final = "%Y%m%dT%H%M%S%f"
 
 @dataclass(frozen=True, slots=True)
 class DriftSource:
-    """What was held against the reference."""
+    """What was compared with the reference."""
 
     kind: str
     """`predictions` (the service's log) or `unlabelled` (a folder of another source)."""
     model_version: str
-    num_refused: int = 0
-    """Files of the folder that are no readable pictures."""
+    num_rejected: int = 0
+    """Files of the folder that are no readable images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Window:
     """Whether somebody should act: two alarms in a row, or one beyond doubt."""
     is_opened: bool = False
     """Whether the incident began with this window; then people are told."""
-    performance: LabelledPerformance | None = None
+    performance: LabelledAccuracy | None = None
     """How often people agreed with the answers that they labelled."""
 
 
@@ -71,7 +71,7 @@ def past_verdicts(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield folder and record of every complete report, the newest first, of one model or kind of source if asked for.
 
-    Reports of the future are passed over: a clock that was ahead for a while would rule until it is right.
+    Reports of the future are skipped: a clock that was ahead for a while would rule until it is right.
     """
     newest = (datetime.now(UTC) + CLOCKS_DIFFER).strftime(_FOLDER_TIME)
     for path in sorted(drift_dir.glob(f"*/{VERDICT_NAME}"), reverse=True):
@@ -95,7 +95,7 @@ def last_window(reports_dir: Path, version: str) -> dict[str, Any] | None:
     return None
 
 
-def told_by(reports_dir: Path, version: str) -> set[str]:
+def notified_channels(reports_dir: Path, version: str) -> set[str]:
     """Return by what people were told since the incident of this model was opened."""
     told: set[str] = set()
     for folder, record in past_verdicts(reports_dir / "drift", version, "predictions"):
@@ -103,7 +103,7 @@ def told_by(reports_dir: Path, version: str) -> set[str]:
             if not record["window"]["is_incident"]:
                 break
             with contextlib.suppress(FileNotFoundError):
-                told |= set(json.loads((folder / TOLD_NAME).read_text()))
+                told |= set(json.loads((folder / NOTIFIED_NAME).read_text()))
     return told
 
 

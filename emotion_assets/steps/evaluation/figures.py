@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: charts as PNG, faces as WebP."""
+"""The images of an evaluation: charts as PNG, faces as WebP."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
 
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.data.split import Split
-from emotion_assets.steps.evaluation.evaluate import (
+from emotion_assets.steps.evaluation.scores import (
     NUM_CALIBRATION_BINS,
-    Answers,
+    LabelledPredictions,
     Scores,
     risk_coverage,
-    uncalibrated,
+    without_temperature,
 )
+from emotion_assets.steps.splits.splits import Split
 
 _NUM_SHOWN: Final = 24
 _TILE_PX: Final = 96
@@ -31,14 +31,14 @@ _DPI: Final = 80
 
 
 def confusion_figure(scores: Scores) -> bytes:
-    """Draw the confusion matrix twice, as shares of each true emotion and as counts; return a PNG."""
+    """Draw the confusion matrix twice, as fractions of each true emotion and as counts; return a PNG."""
     counts = np.array(scores.confusion)
     figure = Figure(figsize=(9.5, 4.2))
     left, right = figure.subplots(1, 2)
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     for axes, values, form, title in (
-        (left, shares, ".2f", "share of each true emotion"),
-        (right, counts, "d", f"counts of {scores.num_pictures:,} faces"),
+        (left, fractions, ".2f", "fraction of each true emotion"),
+        (right, counts, "d", f"counts of {scores.num_images:,} faces"),
     ):
         limits = {"vmin": 0, "vmax": 1} if form == ".2f" else {"vmin": 0}
         display = ConfusionMatrixDisplay(values, display_labels=list(EMOTIONS))
@@ -78,24 +78,24 @@ def tuning_figure(trials: pd.DataFrame) -> bytes:
     return _png(figure)
 
 
-def reliability_figure(answers: Answers, temperature: float) -> bytes:
+def reliability_figure(answers: LabelledPredictions, temperature: float) -> bytes:
     """Draw how often answers of each confidence are right, before and after temperature; return a PNG."""
-    before = uncalibrated(answers, temperature)
+    before = without_temperature(answers, temperature)
     figure = Figure(figsize=(8, 3.2))
     left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color="grey", linestyle="--")
+    left.plot([0, 1], [0, 1], color="gray", linestyle="--")
     for name, given in (("raw", before), ("with temperature", answers)):
         counts, confidence, success = _bins(given)
         left.plot(confidence[counts > 0], success[counts > 0], marker="o", markersize=4, label=name)
         right.hist(given.probabilities.max(axis=1), bins=NUM_CALIBRATION_BINS, range=(0, 1), alpha=0.6, label=name)
-    left.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1))
+    left.set(xlabel="confidence", ylabel="fraction of right answers", xlim=(0, 1), ylim=(0, 1))
     right.set(xlabel="confidence", ylabel="answers", xlim=(0, 1))
     left.legend()
     right.legend()
     return _png(figure)
 
 
-def _bins(answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+def _bins(answers: LabelledPredictions) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Return count, mean confidence and success of each bin of confidence."""
     confidence = answers.probabilities.max(axis=1)
     bins = np.clip((confidence * NUM_CALIBRATION_BINS).astype(int), 0, NUM_CALIBRATION_BINS - 1)
@@ -106,7 +106,7 @@ def _bins(answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDA
     return counts, confidence_sum / np.maximum(1, counts), success_sum / np.maximum(1, counts)
 
 
-def precision_recall_figure(answers: Answers) -> bytes:
+def precision_recall_figure(answers: LabelledPredictions) -> bytes:
     """Draw precision over recall for each emotion against all others; return a PNG."""
     figure = Figure(figsize=(5, 3.6))
     axes = figure.subplots()
@@ -122,30 +122,30 @@ def precision_recall_figure(answers: Answers) -> bytes:
     return _png(figure)
 
 
-def risk_coverage_figure(answers: Answers) -> bytes:
-    """Draw the accuracy on the most confident share of pictures, over that share; return a PNG."""
+def risk_coverage_figure(answers: LabelledPredictions) -> bytes:
+    """Draw the accuracy on the most confident fraction of images, over that fraction; return a PNG."""
     points = risk_coverage(answers)
     figure = Figure(figsize=(5, 3.2))
     axes = figure.subplots()
     axes.plot([point["coverage"] for point in points], [point["accuracy"] for point in points], marker="o")
-    axes.set(xlabel="share of pictures answered, most confident first", ylabel="accuracy", xlim=(0, 1.02))
+    axes.set(xlabel="fraction of images answered, most confident first", ylabel="accuracy", xlim=(0, 1.02))
     axes.grid(alpha=0.3)
     return _png(figure)
 
 
-def mistakes_sheet(answers: Answers, split: Split) -> tuple[bytes, list[str]]:
+def mistakes_sheet(answers: LabelledPredictions, split: Split) -> tuple[bytes, list[str]]:
     """Lay out the most confident mistakes with what the network looked at; return a WebP and captions."""
     wrong = np.flatnonzero(~answers.is_right)
     confidence = answers.probabilities.max(axis=1)
     return _sheet(answers, split, wrong[np.argsort(-confidence[wrong], kind="stable")][:_NUM_SHOWN])
 
 
-def uncertain_sheet(answers: Answers, split: Split) -> tuple[bytes, list[str]]:
-    """Lay out the least certain pictures with what the network looked at; return a WebP and captions."""
+def uncertain_sheet(answers: LabelledPredictions, split: Split) -> tuple[bytes, list[str]]:
+    """Lay out the least certain images with what the network looked at; return a WebP and captions."""
     return _sheet(answers, split, np.argsort(answers.probabilities.max(axis=1), kind="stable")[:_NUM_SHOWN])
 
 
-def _sheet(answers: Answers, split: Split, chosen: npt.NDArray[np.int64]) -> tuple[bytes, list[str]]:
+def _sheet(answers: LabelledPredictions, split: Split, chosen: npt.NDArray[np.int64]) -> tuple[bytes, list[str]]:
     predicted = answers.probabilities.argmax(axis=1)
     captions = [
         f"{EMOTIONS[answers.class_indices[i]]}, answered {EMOTIONS[predicted[i]]} "
@@ -172,8 +172,8 @@ def _tile(pixels: Pixels, activation_map: npt.NDArray[np.float32] | None) -> Ima
         positive = np.maximum(activation_map.astype(np.float64), 0)
         strength = Image.fromarray(np.uint8(255 * positive / max(float(positive.max()), 1e-9)))
         smooth = np.asarray(strength.resize((side, side), Image.Resampling.BICUBIC)) / 255
-        colours = Image.fromarray(np.uint8(255 * colormaps["inferno"](smooth)[:, :, :3]))
-        face = Image.composite(colours, face, Image.fromarray(np.uint8(110 * smooth)))
+        colors = Image.fromarray(np.uint8(255 * colormaps["inferno"](smooth)[:, :, :3]))
+        face = Image.composite(colors, face, Image.fromarray(np.uint8(110 * smooth)))
     return face
 
 

@@ -1,6 +1,6 @@
-"""How sure the scores are: 95 % intervals, by drawing the test pictures again and again with replacement.
+"""How sure the scores are: 95 % intervals, by drawing the test images again and again with replacement.
 
-Every score is a function of a few sums over pictures, so one matrix product gives the sums of all draws at
+Every score is a function of a few sums over images, so one matrix product gives the sums of all draws at
 once; the interval is that of the percentiles (Efron and Tibshirani 1993, "An introduction to the bootstrap").
 
 The calibration error needs another way: chance alone makes it larger than it is, most of all when it is
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from emotion_assets.core.emotions import EMOTIONS
-from emotion_assets.steps.evaluation.evaluate import NUM_CALIBRATION_BINS, Answers
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.steps.evaluation.scores import NUM_CALIBRATION_BINS, LabelledPredictions
 
 Interval = tuple[float, float]
 _Array = npt.NDArray[np.float64]
@@ -28,12 +28,12 @@ LEVEL: Final = 0.95
 _NUM_CLASSES: Final = len(EMOTIONS)
 
 
-def intervals(answers: Answers, num_draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:
+def intervals(answers: LabelledPredictions, num_draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:
     """Return the 95 % interval of every score.
 
     Args:
         answers: a model's answers beside the truth.
-        num_draws: how often the pictures are drawn again.
+        num_draws: how often the images are drawn again.
         seed: makes the result reproducible.
 
     Returns:
@@ -41,9 +41,9 @@ def intervals(answers: Answers, num_draws: int = NUM_DRAWS, seed: int = 0) -> di
         `recall_angry`, `f1_angry` and so on for every emotion.
     """
     features = _summands(answers)
-    num_pictures = len(features)
+    num_images = len(features)
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(num_pictures, np.full(num_pictures, 1 / num_pictures), num_draws).astype(np.float64)
+    weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_draws).astype(np.float64)
     tail = 100 * (1 - LEVEL) / 2
     found = {}
     for name, values in _scores_of(weights @ features).items():
@@ -54,7 +54,7 @@ def intervals(answers: Answers, num_draws: int = NUM_DRAWS, seed: int = 0) -> di
 
 
 def _calibration_interval(gaps: _Array, rng: np.random.Generator) -> Interval:
-    """Return the interval of the calibration error from (picture, bin): confidence minus success, 0 elsewhere."""
+    """Return the interval of the calibration error from (image, bin): confidence minus success, 0 elsewhere."""
     mean = gaps.mean(axis=0)
     error = np.sqrt(np.maximum((gaps**2).mean(axis=0) - mean**2, 0) / len(gaps))
     measured = float(np.abs(mean).sum())
@@ -75,8 +75,8 @@ def _calibration_interval(gaps: _Array, rng: np.random.Generator) -> Interval:
     return low, high
 
 
-def _summands(answers: Answers) -> _Array:
-    """Return (picture, column): confusion cells, log loss, and confidence less success in each bin of confidence."""
+def _summands(answers: LabelledPredictions) -> _Array:
+    """Return (image, column): confusion cells, log loss, and confidence less success in each bin of confidence."""
     probabilities = answers.probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     truth, predicted = answers.class_indices, probabilities.argmax(axis=1)

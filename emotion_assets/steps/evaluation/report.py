@@ -14,11 +14,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from emotion_assets.core.bundle import Manifest
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.files import write_atomically, write_json
-from emotion_assets.steps.data.split import Split
-from emotion_assets.steps.evaluation.decision import Decision
-from emotion_assets.steps.evaluation.evaluate import Answers, Scores, risk_coverage
+from emotion_assets.steps.evaluation.baseline import BaselineResult
 from emotion_assets.steps.evaluation.figures import (
     confusion_figure,
     learning_curve_figure,
@@ -29,9 +27,11 @@ from emotion_assets.steps.evaluation.figures import (
     uncertain_sheet,
 )
 from emotion_assets.steps.evaluation.intervals import Interval
-from emotion_assets.steps.evaluation.registry import SCORES_NAME
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, risk_coverage
 from emotion_assets.steps.evaluation.slices import Slice
-from emotion_assets.steps.evaluation.student import StudentResult
+from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.steps.registry.registry import SCORES_NAME
+from emotion_assets.steps.splits.splits import Split
 
 REPORT_NAME: Final = "report.html"
 PREDICTIONS_NAME: Final = "predictions.parquet"
@@ -48,7 +48,7 @@ _TEMPLATES.filters["interval"] = lambda pair: f"{pair[0]:.3f} to {pair[1]:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class TestSetChange:
     """What became of the champion's test faces since it was accepted, and how it does on those that came."""
 
     num_before: int
@@ -68,12 +68,12 @@ class Evaluation:
     decision: Decision
     champion_scores: Scores | None
     champion_intervals: dict[str, Interval] | None
-    growth: Growth | None
+    test_set_change: TestSetChange | None
     majority_scores: Scores
-    student: StudentResult | None
+    baseline: BaselineResult | None
     slices: list[Slice]
-    other_source: Scores | None
-    """On labelled photographs of another source, where there are any."""
+    external: Scores | None
+    """On labelled images of another source, where there are any."""
 
     def as_record(self) -> dict[str, Any]:
         """Return what `scores.json` holds, apart from the risk-coverage curve."""
@@ -90,7 +90,12 @@ class Evaluation:
 
 
 def write_report(
-    report_dir: Path, evaluation: Evaluation, split: Split, answers: Answers, *, keeps_predictions: bool = False
+    report_dir: Path,
+    evaluation: Evaluation,
+    split: Split,
+    answers: LabelledPredictions,
+    *,
+    keeps_predictions: bool = False,
 ) -> dict[str, bytes]:
     """Write `report.html`, `predictions.parquet` and `scores.json` (last) into `report_dir`.
 
@@ -103,11 +108,11 @@ def write_report(
             accepted.
 
     Returns:
-        The pictures of the report by name, for the asset's metadata.
+        The images of the report by name, for the asset's metadata.
     """
-    pictures, captions = _pictures(evaluation, split, answers)
+    images, captions = _images(evaluation, split, answers)
     curve = risk_coverage(answers)
-    write_atomically(report_dir / REPORT_NAME, _page(evaluation, pictures, captions, curve))
+    write_atomically(report_dir / REPORT_NAME, _page(evaluation, images, captions, curve))
     table = pd.DataFrame(answers.probabilities, columns=[f"p_{emotion}" for emotion in EMOTIONS])
     table.insert(0, "content_hash", list(split.content_hashes))
     table.insert(1, "true_emotion", [EMOTIONS[index] for index in answers.class_indices])
@@ -116,7 +121,7 @@ def write_report(
     if not (keeps_predictions and (report_dir / PREDICTIONS_NAME).exists()):
         write_atomically(report_dir / PREDICTIONS_NAME, buffer.getvalue())
     write_json(report_dir / SCORES_NAME, {**evaluation.as_record(), "risk_coverage": curve})
-    return pictures
+    return images
 
 
 def read_decision(report_dir: Path) -> dict[str, Any]:
@@ -131,10 +136,12 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(emotions=EMOTIONS, **values)
 
 
-def _pictures(evaluation: Evaluation, split: Split, answers: Answers) -> tuple[dict[str, bytes], dict[str, list[str]]]:
+def _images(
+    evaluation: Evaluation, split: Split, answers: LabelledPredictions
+) -> tuple[dict[str, bytes], dict[str, list[str]]]:
     mistakes, mistake_captions = mistakes_sheet(answers, split)
     uncertain, uncertain_captions = uncertain_sheet(answers, split)
-    pictures = {
+    images = {
         "confusion": confusion_figure(evaluation.scores),
         "reliability": reliability_figure(answers, evaluation.manifest.temperature),
         "precision_recall": precision_recall_figure(answers),
@@ -143,18 +150,18 @@ def _pictures(evaluation: Evaluation, split: Split, answers: Answers) -> tuple[d
         "uncertain": uncertain,
     }
     if evaluation.manifest.training["history"]:
-        pictures["learning_curves"] = learning_curve_figure(evaluation.manifest.training["history"])
-    return pictures, {"mistakes": mistake_captions, "uncertain": uncertain_captions}
+        images["learning_curves"] = learning_curve_figure(evaluation.manifest.training["history"])
+    return images, {"mistakes": mistake_captions, "uncertain": uncertain_captions}
 
 
 def _page(
     evaluation: Evaluation,
-    pictures: dict[str, bytes],
+    images: dict[str, bytes],
     captions: dict[str, list[str]],
     curve: list[dict[str, float]],
 ) -> str:
     sources = {}
-    for name, content in pictures.items():
+    for name, content in images.items():
         kind = "webp" if content[:4] == b"RIFF" else "png"
         sources[name] = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     rows = {"this model": (evaluation.scores, evaluation.intervals)}
@@ -168,7 +175,7 @@ def _page(
         decision=evaluation.decision,
         scores=evaluation.scores,
         rows=rows,
-        pictures=sources,
+        images=sources,
         captions=captions,
         curve=curve,
         best_half=best_half,

@@ -13,11 +13,11 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from emotion_assets.core.image_stats import image_statistics
-from emotion_assets.steps.data.split import Split
-from emotion_assets.steps.data.table import TABLE_NAME
-from emotion_assets.steps.evaluation.evaluate import Answers
+from emotion_assets.steps.evaluation.scores import LabelledPredictions
+from emotion_assets.steps.ingest.export import TABLE_NAME
+from emotion_assets.steps.splits.splits import Split
 
-MIN_SLICE_PICTURES: Final = 20
+MIN_SLICE_IMAGES: Final = 20
 _THIRDS: Final = {
     "brightness": ("darkest third", "middle third", "brightest third"),
     "contrast": ("flattest third", "middle third", "richest third"),
@@ -29,28 +29,28 @@ _CHUNK: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of the test pictures, and how often the model is right on it."""
+    """A part of the test images, and how often the model is right on it."""
 
     family: str
     name: str
-    num_pictures: int
+    num_images: int
     accuracy: float
     low: float
     high: float
     """Wilson's 95 % interval of the accuracy."""
 
 
-def slices(answers: Answers, split: Split, catalogue_dir: Path) -> list[Slice]:
-    """Score parts of a split; parts of fewer than 20 pictures are left out.
+def slices(answers: LabelledPredictions, split: Split, catalogue_dir: Path) -> list[Slice]:
+    """Score parts of a split; parts of fewer than 20 images are left out.
 
     Args:
         answers: a model's answers for `split`.
-        split: the pictures.
+        split: the images.
         catalogue_dir: its table gives original sizes and source folders, if it is there.
     """
     found = [*_by_look(split), *_by_origin(split, catalogue_dir)]
     right = answers.is_right
-    return [_slice(family, name, right[chosen]) for family, name, chosen in found if chosen.sum() >= MIN_SLICE_PICTURES]
+    return [_slice(family, name, right[chosen]) for family, name, chosen in found if chosen.sum() >= MIN_SLICE_IMAGES]
 
 
 def _slice(family: str, name: str, right: npt.NDArray[np.bool_]) -> Slice:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
-from emotion_assets.core.data_root import MODELS
 from emotion_assets.core.errors import BundleMismatchError, EmotionError
-from emotion_assets.steps.evaluation.registry import SCORES_NAME, Registry
+from emotion_assets.core.layout import MODELS
+from emotion_assets.steps.registry.registry import SCORES_NAME, Registry
 
-KEPT_ACCEPTED: Final = 5
+KEEP_ACCEPTED: Final = 5
 """Accepted models that are kept beside the champion, to go back to."""
-KEPT_REFUSED: Final = 3
-"""Refused candidates that are kept, to look at."""
+KEEP_REJECTED: Final = 3
+"""Rejected candidates that are kept, to look at."""
 
 _COLUMNS: Final = ("version", "state", "accuracy", "macro_f1", "calibration_error", "data", "reason")
 
@@ -41,7 +41,7 @@ def list_models(models_dir: Path, reports_dir: Path) -> list[dict[str, str]]:
         elif version in accepted:
             state = "accepted"
         else:
-            state = "refused" if entry else "not judged"
+            state = "rejected" if entry else "not judged"
         scores = _scores(reports_dir / "evaluation" / version / SCORES_NAME)
         rows.append(
             {
@@ -78,7 +78,7 @@ def roll_back(models_dir: Path, reports_dir: Path, version: str | None = None, r
         BundleMismatchError: its bundle is damaged, or cannot be packed; the champion stays.
         OSError: the disk is full; the champion stays.
     """
-    from emotion_assets.steps.packing.pack import pack, read_labels
+    from emotion_assets.steps.packing.bento import build_bento, read_labels
 
     registry = Registry(models_dir)
     with registry.locked():
@@ -86,7 +86,7 @@ def roll_back(models_dir: Path, reports_dir: Path, version: str | None = None, r
         labels = {"data_fingerprint": _data(models_dir / target)}
         # Under the same lock, or a pack that began before could end after this one and leave its own as the latest.
         # The pointer moves last: after a failure, the same step back can be tried again.
-        pack(models_dir / target, labels | read_labels(reports_dir / "evaluation" / target))
+        build_bento(models_dir / target, labels | read_labels(reports_dir / "evaluation" / target))
         registry.roll_back(target, reason)
     return target
 
@@ -95,17 +95,17 @@ def clean_models(
     models_dir: Path,
     reports_dir: Path,
     *,
-    kept_accepted: int = KEPT_ACCEPTED,
-    kept_refused: int = KEPT_REFUSED,
+    keep_accepted: int = KEEP_ACCEPTED,
+    keep_rejected: int = KEEP_REJECTED,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Remove old judged models with their reports, bentos and stored copies; return their versions.
 
-    The champion, the champions before it and the newest refused ones stay, as many as are asked for; so does
+    The champion, the champions before it and the newest rejected ones stay, as many as are asked for; so does
     everything that no gate has judged yet, and what a running service was started from. Where fewer were champions
     before it, those that were rolled back stay, too. The history keeps every decision.
     """
-    from emotion_assets.steps.packing.pack import forget, is_served
+    from emotion_assets.steps.packing.bento import delete_packed, is_served
 
     registry = Registry(models_dir)
     with registry.locked():
@@ -114,16 +114,16 @@ def clean_models(
         complete = [version for version in registry.versions() if version in judged]
         in_order = [version for version in accepted if version not in line] + line
         earlier = [version for version in in_order if version in complete and version != champion]
-        refused = [version for version in complete if version not in accepted]
-        stay = {champion, *_last(earlier, kept_accepted), *_last(refused, kept_refused)}
+        rejected = [version for version in complete if version not in accepted]
+        stay = {champion, *_last(earlier, keep_accepted), *_last(rejected, keep_rejected)}
         removed = [version for version in complete if version not in stay]
         for version in [version for version in removed if is_served(version)]:
-            log(f"{version} stays: a running service was started from it, and may have to start a worker anew")
+            log(f"{version} stays: a running service was started from it, and may have to start a worker again")
             removed.remove(version)
         for version in removed:
             log(f"Removing {version}")
-            forget(version)
-            # Without its manifest a bundle is no model any more, whatever is killed after this.
+            delete_packed(version)
+            # Without its manifest a bundle is not a model any more, whatever is killed after this.
             (models_dir / version / MANIFEST_NAME).unlink()
             shutil.rmtree(models_dir / version)
             shutil.rmtree(reports_dir / "evaluation" / version, ignore_errors=True)
@@ -160,7 +160,7 @@ def main() -> int:
 
 def _table(rows: list[dict[str, str]]) -> list[str]:
     if not rows:
-        return ["There is no model yet. Run the job `retrain`."]
+        return ["There is not a model yet. Run the job `retrain`."]
     shown = [dict(zip(_COLUMNS, _COLUMNS, strict=True)), *rows]
     widths = {name: max(len(row[name]) for row in shown) for name in _COLUMNS}
     return ["  ".join(row[name].ljust(widths[name]) for name in _COLUMNS).rstrip() for row in shown]

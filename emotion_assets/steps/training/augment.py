@@ -11,65 +11,65 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emotion_assets.steps.training.network import standardise
+from emotion_assets.steps.training.model import standardize
 
 _MAX_ROTATION_RAD: Final = 0.26
 _MAX_LOG_SCALE: Final = 0.15
 _MAX_LOG_ASPECT: Final = 0.07
 _MAX_SHIFT: Final = 0.14  # the grid runs from -1 to 1, so this is 7 % of the side
 
-_GAMMA_SHARE: Final = 0.5
+_GAMMA_FRACTION: Final = 0.5
 _MAX_LOG_GAMMA: Final = 0.5
-_BLUR_SHARE: Final = 0.15
-_RAMP_SHARE: Final = 0.3
+_BLUR_FRACTION: Final = 0.15
+_RAMP_FRACTION: Final = 0.3
 _MAX_RAMP: Final = 1.0
-_NOISE_SHARE: Final = 0.2
+_NOISE_FRACTION: Final = 0.2
 _MAX_NOISE: Final = 0.4
 _MAX_LOG_GAIN: Final = 0.2
 _MAX_OFFSET: Final = 0.2
-_ERASE_SHARE: Final = 0.4
+_ERASE_FRACTION: Final = 0.4
 _ERASE_AREA: Final = (0.02, 0.22)
 _MAX_ERASE_LOG_RATIO: Final = 0.9
 _MAX_ERASE_SIDE: Final = 0.9
 
 
 def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
-    """Return a random view of each picture.
+    """Return a random view of each image.
 
     One affine resampling does mirroring, rotation, scale, aspect, shift and the step from 64 to `side_px`.
-    Some pictures then get another gamma or a blur; after standardisation some get a ramp of light, noise or
+    Some images then get another gamma or a blur; after standardisation some get a ramp of light, noise or
     a hole (random erasing, Zhong et al. 2017), and all another gain and offset.
 
     Args:
-        pixels: uint8 (picture, 64, 64), on the generator's device.
+        pixels: uint8 (image, 64, 64), on the generator's device.
         side_px: rows and columns of the views.
         generator: makes the result reproducible.
 
     Returns:
-        float32 (picture, 1, side_px, side_px).
+        float32 (image, 1, side_px, side_px).
     """
-    # A training's choice of 16 bits is for the network: here they would coarsen pictures and save nothing.
+    # A training's choice of 16 bits is for the network: here they would coarsen images and save nothing.
     with torch.autocast(pixels.device.type, enabled=False):
         grid = sampling_grid(_affine(len(pixels), generator), side_px)
-        grey = pixels[:, None].float().div_(255)
-        view = functional.grid_sample(grey, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        gray = pixels[:, None].float().div_(255)
+        view = functional.grid_sample(gray, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         view = _relight(view.clamp(0, 1), generator)
-        return _erase(_disturb(standardise(view), generator), generator)
+        return _erase(_disturb(standardize(view), generator), generator)
 
 
 def sampling_grid(affine: Tensor, side_px: int) -> Tensor:
-    """Return where square views look at their pictures: torch's `affine_grid`, by sums at a fifth of its cost.
+    """Return where square views look at their images: torch's `affine_grid`, by sums at a fifth of its cost.
 
     Args:
-        affine: float (picture, 2, 3): maps a view's coordinates to its picture's, both in -1..1.
+        affine: float (image, 2, 3): maps a view's coordinates to its image's, both in -1..1.
         side_px: rows and columns of the views.
 
     Returns:
-        float (picture, row, column, 2): across and down.
+        float (image, row, column, 2): across and down.
     """
-    centres = (2 * torch.arange(side_px, device=affine.device) + 1) / side_px - 1
-    from_row = affine[:, :, 1, None] * centres + affine[:, :, 2, None]
-    return torch.addcmul(from_row[..., None], affine[:, :, 0, None, None], centres).movedim(1, 3)
+    centers = (2 * torch.arange(side_px, device=affine.device) + 1) / side_px - 1
+    from_row = affine[:, :, 1, None] * centers + affine[:, :, 2, None]
+    return torch.addcmul(from_row[..., None], affine[:, :, 0, None, None], centers).movedim(1, 3)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -87,9 +87,9 @@ def _symmetric(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return _uniform(shape, generator) * 2 - 1
 
 
-def _some(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """Choose a share of the pictures: bool (picture, 1, 1, 1)."""
-    return _uniform((count, 1, 1, 1), generator) < share
+def _some(count: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Choose a fraction of the images: bool (image, 1, 1, 1)."""
+    return _uniform((count, 1, 1, 1), generator) < fraction
 
 
 def _affine(count: int, generator: torch.Generator) -> Tensor:
@@ -105,11 +105,11 @@ def _affine(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
-    """Change gamma, and blur twice by a binomial of 3×3, in some pictures."""
+    """Change gamma, and blur twice by a binomial of 3×3, in some images."""
     count = len(view)
     gamma = torch.exp(_MAX_LOG_GAMMA * _symmetric((count, 1, 1, 1), generator))
-    view = torch.where(_some(count, _GAMMA_SHARE, generator), view.clamp_min(1e-4) ** gamma, view)
-    chosen = _some(count, _BLUR_SHARE, generator).flatten().nonzero().flatten()
+    view = torch.where(_some(count, _GAMMA_FRACTION, generator), view.clamp_min(1e-4) ** gamma, view)
+    chosen = _some(count, _BLUR_FRACTION, generator).flatten().nonzero().flatten()
     weights = torch.tensor([0.25, 0.5, 0.25], device=view.device)
     kernel = (weights[:, None] * weights)[None, None]
     blurred = view[chosen]
@@ -119,12 +119,12 @@ def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
-    """Add a ramp of light and noise to some standardised pictures, and change gain and offset of all."""
+    """Add a ramp of light and noise to some standardized images, and change gain and offset of all."""
     count, _, height, width = view.shape
     across = torch.linspace(-1, 1, width, device=view.device)[None, None, None, :]
     down = torch.linspace(-1, 1, height, device=view.device)[None, None, :, None]
-    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _some(count, _RAMP_SHARE, generator)
-    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator) * _some(count, _NOISE_SHARE, generator)
+    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _some(count, _RAMP_FRACTION, generator)
+    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator) * _some(count, _NOISE_FRACTION, generator)
     gain = torch.exp(_MAX_LOG_GAIN * _symmetric((count, 1, 1, 1), generator))
     offset = _MAX_OFFSET * _symmetric((count, 1, 1, 1), generator)
     noise = _normal(view.shape, generator)
@@ -132,7 +132,7 @@ def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
-    """Cover a rectangle of some pictures with one random grey."""
+    """Cover a rectangle of some images with one random gray."""
     count, _, height, width = view.shape
     low, high = _ERASE_AREA
     area = low + (high - low) * _uniform((count,), generator)
@@ -149,5 +149,5 @@ def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
         & (across >= left[:, None, None])
         & (across < (left + broad)[:, None, None])
     )
-    hole = hole[:, None] & _some(count, _ERASE_SHARE, generator)
+    hole = hole[:, None] & _some(count, _ERASE_FRACTION, generator)
     return torch.where(hole, _normal((count, 1, 1, 1), generator), view)

@@ -10,15 +10,15 @@ import torch
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from emotion_assets.steps.data.split import Split
-from emotion_assets.steps.training.network import EmotionNet, prepare
+from emotion_assets.steps.splits.splits import Split
+from emotion_assets.steps.training.model import EmotionNet, prepare
 
 _BATCH: Final = 512
 _LOG_TEMPERATURES: Final = (-2.3, 2.3)
 
 
-def logits_of(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
-    """Return logits, float32 (picture, emotion), for all pictures of a split: the mean of both mirror images."""
+def predict_logits(network: EmotionNet, split: Split) -> npt.NDArray[np.float32]:
+    """Return logits, float32 (image, emotion), for all images of a split: the mean of both mirror images."""
     network = network.cpu().float().eval()
     with torch.inference_mode():
         batches = [prepare(chunk) for chunk in torch.split(torch.from_numpy(split.pixels), _BATCH)]
@@ -34,13 +34,13 @@ def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[
     to; `docs/log.md` has the comparison.
 
     Args:
-        logits: float (picture, emotion).
-        class_indices: int (picture,).
+        logits: float (image, emotion).
+        class_indices: int (image,).
     """
-    num_pictures, num_classes = logits.shape
-    doubt = _doubt(num_pictures, num_classes)
-    share_right = float((logits.argmax(axis=1) == class_indices).mean())
-    wanted: float = (1 - doubt) * share_right + doubt / num_classes
+    num_images, num_classes = logits.shape
+    doubt = _prior_weight(num_images, num_classes)
+    fraction_right = float((logits.argmax(axis=1) == class_indices).mean())
+    wanted: float = (1 - doubt) * fraction_right + doubt / num_classes
 
     def surplus(log_temperature: float) -> float:
         probabilities: npt.NDArray[np.float64] = softmax(logits / np.exp(log_temperature), axis=1)
@@ -57,24 +57,24 @@ def least_log_loss_temperature(logits: npt.NDArray[np.float32], class_indices: n
     """Return the temperature, 0.1 to 10, that makes the log loss smallest (Guo et al. 2017): that of a teacher.
 
     Args:
-        logits: float (picture, emotion).
-        class_indices: int (picture,).
+        logits: float (image, emotion).
+        class_indices: int (image,).
     """
-    num_pictures, num_classes = logits.shape
-    doubt = _doubt(num_pictures, num_classes)
+    num_images, num_classes = logits.shape
+    doubt = _prior_weight(num_images, num_classes)
 
     def log_loss(log_temperature: float) -> float:
         scaled: npt.NDArray[Any] = log_softmax(logits / np.exp(log_temperature), axis=1)
-        labelled = scaled[np.arange(num_pictures), class_indices].mean()
+        labelled = scaled[np.arange(num_images), class_indices].mean()
         return -float((1 - doubt) * labelled + doubt * scaled.mean())
 
     return float(np.exp(minimize_scalar(log_loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
 
 
-def _doubt(num_pictures: int, num_classes: int) -> float:
-    """Return the share of doubt in the labels: as if each emotion had been seen once more.
+def _prior_weight(num_images: int, num_classes: int) -> float:
+    """Return the fraction of doubt in the labels: as if each emotion had been seen once more.
 
     It shrinks with their number (Platt 1999, "Probabilistic outputs for support vector machines"): a few dozen faces,
     all answered rightly, are no proof that nothing can go wrong.
     """
-    return num_classes / (num_pictures + num_classes)
+    return num_classes / (num_images + num_classes)

@@ -24,25 +24,25 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from emotion_assets.core.bundle import (
+    CORRUPTIONS_NAME,
     INT8_MODEL_NAME,
     MODEL_NAME,
-    POSE_WEIGHTS_NAME,
+    ORIENTATION_WEIGHTS_NAME,
     REFERENCE_NAME,
-    REHEARSAL_NAME,
     WEIGHTS_NAME,
     Manifest,
     is_version,
     write_manifest,
 )
-from emotion_assets.core.classifier import known_pattern
-from emotion_assets.core.emotions import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.classifier import golden_input
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.files import sha256_of, write_atomically
+from emotion_assets.core.files import file_sha256, write_atomically
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.training.network import Served, ServedNet, without_normalisation
-from emotion_assets.steps.training.quantise import MAX_ADDED_LOG_LOSS, quantised
-from emotion_assets.steps.training.reference import reference_table
-from emotion_assets.steps.training.rehearsal import rehearsed
+from emotion_assets.steps.reference.corruptions import corruption_profile
+from emotion_assets.steps.reference.reference import build_reference
+from emotion_assets.steps.training.model import InferenceModel, InferenceOutput, fuse_batch_norm
+from emotion_assets.steps.training.quantize import MAX_ADDED_LOG_LOSS, quantize
 from emotion_assets.steps.training.train import TrainedNetwork
 
 PARITY_TOLERANCE: Final = 1e-4
@@ -57,7 +57,7 @@ def export_bundle(
 
     Args:
         trained: from `train`; graph and network are compared on its validation faces, which also make the drift
-            reference and the rehearsal of changes.
+            reference and the corruption profile of changes.
         models_dir: gets a folder named by the new version.
         code_version: what identifies the code, such as a commit.
         log: told what takes a while.
@@ -65,17 +65,17 @@ def export_bundle(
     Raises:
         BundleMismatchError: the graph's answers differ from the network's by 1e-4 of the largest (or of 1) or more.
     """
-    plain = without_normalisation(trained.network.cpu().float())
-    served = ServedNet(plain, trained.temperature, trained.pose).eval()
+    plain = fuse_batch_norm(trained.network.cpu().float())
+    served = InferenceModel(plain, trained.temperature, trained.orientation).eval()
     weights = {WEIGHTS_NAME: _saved(trained.network)}
-    if trained.pose is not None:
-        weights[POSE_WEIGHTS_NAME] = _saved(trained.pose)
+    if trained.orientation is not None:
+        weights[ORIENTATION_WEIGHTS_NAME] = _saved(trained.orientation)
     graph = _export_graph(served)
     val, session = trained.val, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], known_pattern()]))
+    _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], golden_input()]))
     graphs = {MODEL_NAME: graph}
-    if trained.config.is_quantised:
-        int8_graph = quantised(graph, trained.train.pixels)
+    if trained.config.quantize_int8:
+        int8_graph = quantize(graph, trained.train.pixels)
         int8_session = onnxruntime.InferenceSession(int8_graph, providers=["CPUExecutionProvider"])
         losses = [
             log_loss(val.class_indices, _run(each, val.pixels)[0], labels=range(len(EMOTIONS)))
@@ -88,10 +88,10 @@ def export_bundle(
         )
         if is_as_good:
             graphs[INT8_MODEL_NAME], session = int8_graph, int8_session
-    yardsticks = {REFERENCE_NAME: reference_table(val, _run(session, val.pixels)[0])}
-    rehearsal = rehearsed(val, lambda pixels: _run(session, pixels)[0], log)
-    if rehearsal is not None:
-        yardsticks[REHEARSAL_NAME] = rehearsal
+    yardsticks = {REFERENCE_NAME: build_reference(val, _run(session, val.pixels)[0])}
+    corruptions = corruption_profile(val, lambda pixels: _run(session, pixels)[0], log)
+    if corruptions is not None:
+        yardsticks[CORRUPTIONS_NAME] = corruptions
     now = datetime.now(UTC)
     bundle_dir = models_dir / _new_version(models_dir, now, weights[WEIGHTS_NAME])
     for name, content in (graphs | weights).items():
@@ -118,15 +118,15 @@ def export_bundle(
                 "resumed_from_epoch": trained.resumed_from_epoch,
                 "num_parameters": sum(
                     parameter.numel()
-                    for network in (trained.network, trained.pose)
+                    for network in (trained.network, trained.orientation)
                     if network is not None
                     for parameter in network.parameters()
                 ),
                 "history": trained.history,
             },
             metrics={name: value for name, value in last.items() if name.startswith("val/")},
-            known_answer=_run(session, known_pattern())[0][0].tolist(),
-            files={name: sha256_of(bundle_dir / name) for name in (*graphs, *weights, *yardsticks)},
+            golden_prediction=_run(session, golden_input())[0][0].tolist(),
+            files={name: file_sha256(bundle_dir / name) for name in (*graphs, *weights, *yardsticks)},
         ),
     )
     return bundle_dir
@@ -143,8 +143,8 @@ def _saved(network: nn.Module) -> bytes:
     return content
 
 
-def _export_graph(served: ServedNet) -> bytes:
-    example = torch.zeros((2, *known_pattern().shape[1:]), dtype=torch.uint8)
+def _export_graph(served: InferenceModel) -> bytes:
+    example = torch.zeros((2, *golden_input().shape[1:]), dtype=torch.uint8)
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -155,8 +155,8 @@ def _export_graph(served: ServedNet) -> bytes:
                 served,
                 (example,),
                 input_names=["pixels"],
-                output_names=list(Served._fields),
-                dynamic_shapes={"pixels": {0: torch.export.Dim("picture")}},
+                output_names=list(InferenceOutput._fields),
+                dynamic_shapes={"pixels": {0: torch.export.Dim("image")}},
                 dynamo=True,
                 verbose=False,
             )
@@ -170,16 +170,16 @@ def _export_graph(served: ServedNet) -> bytes:
 
 def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[np.ndarray]:
     chunks = [
-        session.run(list(Served._fields), {"pixels": pixels[start : start + _NUM_PARITY_FACES]})
+        session.run(list(InferenceOutput._fields), {"pixels": pixels[start : start + _NUM_PARITY_FACES]})
         for start in range(0, len(pixels), _NUM_PARITY_FACES)
     ]
     return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
-def _check_parity(served: ServedNet, session: onnxruntime.InferenceSession, pixels: Pixels) -> None:
+def _check_parity(served: InferenceModel, session: onnxruntime.InferenceSession, pixels: Pixels) -> None:
     with torch.inference_mode():
         expected: list[Tensor] = list(served(torch.from_numpy(pixels)))
-    for name, ours, theirs in zip(Served._fields, _run(session, pixels), expected, strict=True):
+    for name, ours, theirs in zip(InferenceOutput._fields, _run(session, pixels), expected, strict=True):
         reference = theirs.numpy()
         scale = max(1.0, float(np.abs(reference).max()))
         difference = float(np.abs(ours - reference).max()) / scale

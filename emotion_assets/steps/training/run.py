@@ -10,11 +10,11 @@ from typing import Any
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import locked
-from emotion_assets.steps.data.split import read_manifest as read_splits_manifest
+from emotion_assets.steps.splits.splits import read_manifest as read_splits_manifest
+from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.export import environment, export_bundle
 from emotion_assets.steps.training.launch import launch
-from emotion_assets.steps.training.run_files import discard_run, run_key
 from emotion_assets.steps.training.train import train
 
 
@@ -32,7 +32,7 @@ def train_bundle(
     """Train with `preset` and `overrides`, write the bundle below `models_dir`, and return its folder.
 
     The newest bundle is returned instead if it was trained on the same data, with the same configuration, code and
-    libraries: it would only come out once more, and whatever watches a model would begin anew.
+    libraries: it would only come out once more, and whatever watches a model would begin again.
 
     Raises:
         UnusableDataError: there are no splits, or no such preset or tracker.
@@ -43,20 +43,20 @@ def train_bundle(
     config = training_config(preset, **overrides)
     # Two runs at once would share cores and checkpoints; the second waits.
     with locked(models_dir / ".training.lock"):
-        if equal := _equal_bundle(splits_dir, models_dir, config, code_version):
+        if equal := _find_equal_bundle(splits_dir, models_dir, config, code_version):
             # It may have been killed when its bundle was written, and before it had tidied up.
-            discard_run(work_dir / run_key(read_manifest(equal).data_fingerprint, config, code_version))
+            remove_run_files(work_dir / run_key(read_manifest(equal).data_fingerprint, config, code_version))
             log(f"Nothing has changed since {equal.name} was trained: it stays. Another seed trains another model.")
             return equal
         if config.devices > 1:
             return launch(splits_dir, models_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
         bundle_dir = export_bundle(trained, models_dir, code_version, log)
-        discard_run(work_dir / run_key(trained.data_fingerprint, config, code_version))
+        remove_run_files(work_dir / run_key(trained.data_fingerprint, config, code_version))
     return bundle_dir
 
 
-def _equal_bundle(splits_dir: Path, models_dir: Path, config: TrainingConfig, code_version: str) -> Path | None:
+def _find_equal_bundle(splits_dir: Path, models_dir: Path, config: TrainingConfig, code_version: str) -> Path | None:
     """Return the newest bundle if training would give the same one, else None."""
     versions = complete_versions(models_dir)
     if not versions or config.max_minutes is not None:  # whose outcome depends on the machine's other work

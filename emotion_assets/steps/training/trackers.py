@@ -31,7 +31,7 @@ def check_tracker(name: str) -> None:
         raise UnusableDataError(message)
 
 
-def tracker_of(name: str, run_dir: Path, config: TrainingConfig) -> list[Logger]:
+def build_loggers(name: str, run_dir: Path, config: TrainingConfig) -> list[Logger]:
     """Return the logger of a tracker, or none; it begins with the run's configuration.
 
     Both work without a network: Weights & Biases writes below the run's folder unless WANDB_MODE says otherwise

@@ -1,4 +1,4 @@
-"""Train a network on the splits; go on from the last checkpoint if an equal run was interrupted."""
+"""Train a network on the splits; continue from the last checkpoint if an equal run was interrupted."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.files import locked, remove_drafts, write_atomically
-from emotion_assets.steps.data.split import LOCK_NAME, Split, read_manifest, read_split
-from emotion_assets.steps.training.calibration import fit_temperature, least_log_loss_temperature, logits_of
-from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.lightning_parts import (
-    AveragedWeights,
-    EmotionModule,
-    EpochLines,
-    PictureData,
-    Teacher,
-)
-from emotion_assets.steps.training.network import EmotionNet, PoseNet
-from emotion_assets.steps.training.pose import POSE_EPOCHS, PoseModule
-from emotion_assets.steps.training.run_files import (
+from emotion_assets.core.files import locked, remove_temporary_files, write_atomically
+from emotion_assets.steps.splits.splits import LOCK_NAME, Split, read_manifest, read_split
+from emotion_assets.steps.training.calibration import fit_temperature, least_log_loss_temperature, predict_logits
+from emotion_assets.steps.training.checkpoints import (
     CHECKPOINT_NAME,
-    POSE_DIR,
+    ORIENTATION_DIR,
     TEACHER_NAME,
-    Cost,
-    discard_run,
-    epochs_done,
+    RunCost,
+    completed_epochs,
     is_first_process,
+    remove_run_files,
     run_key,
 )
-from emotion_assets.steps.training.trackers import check_tracker, finish, tracker_of
-from emotion_assets.steps.training.trainer import precision_of, trainer_of
+from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.model import EmotionNet, OrientationNet
+from emotion_assets.steps.training.module import (
+    EmotionDataModule,
+    EmotionModule,
+    EpochLogger,
+    RunningWeightAverage,
+    Teacher,
+)
+from emotion_assets.steps.training.orientation import ORIENTATION_EPOCHS, OrientationModule
+from emotion_assets.steps.training.trackers import build_loggers, check_tracker, finish
+from emotion_assets.steps.training.trainer import build_trainer, resolve_precision
 
-_POSE_SHARE: Final = 0.1
-"""Of a limited time, what the network of poses gets."""
+_ORIENTATION_TIME_FRACTION: Final = 0.1
+"""Of a limited time, what the network of orientations gets."""
 _TEMPERATURE: Final = "temperature"
 _SEEDS_APART: Final = 1_000_000
 """Between the seeds of a run's networks, so that no two runs with seeds next to each other share a teacher."""
@@ -59,14 +59,14 @@ class TrainedNetwork:
     network: EmotionNet
     temperature: float
     """Divides the logits; set on validation faces."""
-    pose: PoseNet | None
+    orientation: OrientationNet | None
     """Tells how faces are to be put right, if that was asked for."""
     data_fingerprint: str
     config: TrainingConfig
     history: list[dict[str, float]]
     precision: str
     resumed_from_epoch: int
-    """0 if the training of this network began afresh; its teachers' do not count."""
+    """0 if the training of this network began from scratch; its teachers' do not count."""
     train: Split
     """The faces that it was fitted to."""
     val: Split
@@ -128,21 +128,21 @@ def train(
             f"devices is {config.devices}: train_bundle starts the processes, train is one of them."
         )
     if len(val_split.pixels) == 0:
-        raise UnusableDataError("The val split is empty. Add photographs and materialize greyscale_splits again.")
+        raise UnusableDataError("The val split is empty. Add images and materialize greyscale_splits again.")
     run = _Run(train_split, val_split, fingerprint, work_dir, code_version, tracker, callbacks)
     if is_first_process():
-        remove_drafts(run.run_dir(config))
-    cost = Cost(run.run_dir(config), config.devices)
+        remove_temporary_files(run.run_dir(config))
+    cost = RunCost(run.run_dir(config), config.devices)
 
     def log_and_note(line: str) -> None:
         log(line)
         cost.note()
 
     teachers = [_teacher(number, run, config, log_and_note) for number in range(config.num_teachers)]
-    trained = _fit(run, config, teachers, log_and_note)
-    pose = _pose(run, config, log_and_note) if config.rights_faces else None
-    seconds, cpu_seconds = cost.so_far()
-    return dataclasses.replace(trained, pose=pose, seconds=seconds, cpu_seconds=cpu_seconds)
+    trained = _fit_network(run, config, teachers, log_and_note)
+    orientation = _orientation(run, config, log_and_note) if config.corrects_orientation else None
+    seconds, cpu_seconds = cost.total()
+    return dataclasses.replace(trained, orientation=orientation, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
 def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> Teacher:
@@ -161,7 +161,7 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
         log(f"{title} is finished already")
     else:
         its_run = dataclasses.replace(run, work_dir=run_dir, tracker="none", callbacks=())
-        trained = _fit(
+        trained = _fit_network(
             its_run,
             own,
             (),
@@ -174,7 +174,7 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
             write_atomically(
                 path, save_tensors(weights | {_TEMPERATURE: torch.tensor(trained.temperature, dtype=torch.float64)})
             )
-            discard_run(its_run.run_dir(own))
+            remove_run_files(its_run.run_dir(own))
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
     # All processes take the same one, as they do when the run is taken up again: averages of statistics differ by
@@ -187,7 +187,7 @@ def _teacher(number: int, run: _Run, config: TrainingConfig, log: Callable[[str]
     return Teacher(network.to(memory_format=torch.channels_last), temperature)  # type: ignore[call-overload]
 
 
-def _fit(
+def _fit_network(
     run: _Run,
     config: TrainingConfig,
     teachers: Sequence[Teacher],
@@ -196,19 +196,19 @@ def _fit(
     num_sharing: int | None = None,
     calibrate: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], float] = fit_temperature,
 ) -> TrainedNetwork:
-    """Train one network, one of `num_sharing` that share the time; by default of its teachers and itself."""
+    """Train one network, one of `num_sharing` that fraction the time; by default of its teachers and itself."""
     _seed(config)
     network = EmotionNet(config.width, config.dropout, config.num_blocks)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    share = (1 - _POSE_SHARE * config.rights_faces) / (num_sharing or config.num_teachers + 1)
-    module = EmotionModule(network, _within(config, share), teachers)
+    fraction = (1 - _ORIENTATION_TIME_FRACTION * config.corrects_orientation) / (num_sharing or config.num_teachers + 1)
+    module = EmotionModule(network, _with_time_fraction(config, fraction), teachers)
     started, cpu_started = time.monotonic(), time.process_time()
-    precision = precision_of(config)
-    resumed_from_epoch = _carry_out(run, run.run_dir(config), config, module, log)
+    precision = resolve_precision(config)
+    resumed_from_epoch = _run_training(run, run.run_dir(config), config, module, log)
     return TrainedNetwork(
         network=network,
-        temperature=calibrate(logits_of(network, run.val), run.val.class_indices),
-        pose=None,
+        temperature=calibrate(predict_logits(network, run.val), run.val.class_indices),
+        orientation=None,
         data_fingerprint=run.fingerprint,
         config=config,
         history=module.history,
@@ -221,35 +221,37 @@ def _fit(
     )
 
 
-def _pose(run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> PoseNet:
+def _orientation(run: _Run, config: TrainingConfig, log: Callable[[str], None]) -> OrientationNet:
     """Train the network that tells which way up faces are."""
-    own = dataclasses.replace(config, epochs=min(config.epochs, POSE_EPOCHS))
+    own = dataclasses.replace(config, epochs=min(config.epochs, ORIENTATION_EPOCHS))
     _seed(config)
-    network = PoseNet()
-    module = PoseModule(network, _within(own, _POSE_SHARE))
+    network = OrientationNet()
+    module = OrientationModule(network, _with_time_fraction(own, _ORIENTATION_TIME_FRACTION))
     its_run = dataclasses.replace(run, tracker="none", callbacks=())
-    _carry_out(its_run, run.run_dir(config) / POSE_DIR, own, module, lambda line: log(f"Poses: {line}"))
+    _run_training(
+        its_run, run.run_dir(config) / ORIENTATION_DIR, own, module, lambda line: log(f"Orientations: {line}")
+    )
     return network
 
 
-def _carry_out(
+def _run_training(
     run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule, log: Callable[[str], None]
 ) -> int:
-    """Train the network of `module`, or go on with it, until it is done; return from which epoch, 0 for a fresh run."""
+    """Train the network of `module`, or continue with it, until it is done; return from which epoch, 0 for a fresh run."""
     checkpoint_path = run_dir / CHECKPOINT_NAME
-    precision = precision_of(config)
-    resumed_from_epoch = epochs_done(checkpoint_path)
+    precision = resolve_precision(config)
+    resumed_from_epoch = completed_epochs(checkpoint_path)
     if resumed_from_epoch:
         log(f"Going on after epoch {resumed_from_epoch} of an interrupted run with the same data and configuration")
     else:
-        log(f"Starting afresh on {len(run.train.pixels):,} pictures, precision {precision}")
-    data = PictureData(run.train, run.val, config)
-    all_callbacks: list[pl.Callback] = [EpochLines(log), *run.callbacks]
+        log(f"Starting from scratch on {len(run.train.pixels):,} images, precision {precision}")
+    data = EmotionDataModule(run.train, run.val, config)
+    all_callbacks: list[pl.Callback] = [EpochLogger(log), *run.callbacks]
     num_averaged = config.averaging_fraction * config.epochs * len(data.train_dataloader())
     if num_averaged >= 1:
-        all_callbacks.append(AveragedWeights(round(num_averaged)))
-    loggers = tracker_of(run.tracker, run_dir, config)
-    trainer = trainer_of(run_dir, config, all_callbacks, loggers, resumed_from_epoch)
+        all_callbacks.append(RunningWeightAverage(round(num_averaged)))
+    loggers = build_loggers(run.tracker, run_dir, config)
+    trainer = build_trainer(run_dir, config, all_callbacks, loggers, resumed_from_epoch)
     with warnings.catch_warnings():
         # Lightning advises loader workers; batches are slices of an array in memory, workers would cost more.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -270,7 +272,7 @@ def _seed(config: TrainingConfig) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _within(config: TrainingConfig, share: float) -> TrainingConfig:
-    """Leave a run that share of its time, if its time is limited."""
+def _with_time_fraction(config: TrainingConfig, fraction: float) -> TrainingConfig:
+    """Leave a run that fraction of its time, if its time is limited."""
     minutes = config.max_minutes
-    return config if minutes is None else dataclasses.replace(config, max_minutes=minutes * share)
+    return config if minutes is None else dataclasses.replace(config, max_minutes=minutes * fraction)

@@ -11,30 +11,30 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from emotion_assets.steps.training.checkpoints import CHECKPOINT_NAME
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.lightning_parts import WholeCheckpoints
-from emotion_assets.steps.training.run_files import CHECKPOINT_NAME
+from emotion_assets.steps.training.module import AtomicCheckpointIO
 
 
-def accelerator_of(config: TrainingConfig) -> str:
+def resolve_accelerator(config: TrainingConfig) -> str:
     """Return Lightning's name of what a run is carried out on: GPUs if there are as many as processes, else cores."""
     if config.devices == 1:
         return "auto"
     return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
 
 
-def precision_of(config: TrainingConfig) -> str:
+def resolve_precision(config: TrainingConfig) -> str:
     """Return Lightning's name of a precision: 16 bits where the device multiplies them faster, else `32-true`."""
     if config.precision != "auto":
         return config.precision
-    if torch.cuda.is_available() and accelerator_of(config) != "cpu":
+    if torch.cuda.is_available() and resolve_accelerator(config) != "cpu":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     capabilities = torch.cpu.get_capabilities()
     is_faster = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16-mixed" if is_faster else "32-true"
 
 
-def trainer_of(
+def build_trainer(
     run_dir: Path, config: TrainingConfig, callbacks: list[pl.Callback], loggers: list[Logger], resumed_from_epoch: int
 ) -> pl.Trainer:
     """Return the trainer that keeps checkpoint and logs in `run_dir`, a new log for each resumption."""
@@ -45,18 +45,18 @@ def trainer_of(
         filename=Path(CHECKPOINT_NAME).stem,
         every_n_epochs=1,
         enable_version_counter=False,
-        # After the epoch is counted: saved before that, a resumed run would repeat its order of pictures.
+        # After the epoch is counted: saved before that, a resumed run would repeat its order of images.
         save_on_train_epoch_end=True,
     )
     return pl.Trainer(
         max_epochs=config.epochs,
-        accelerator=accelerator_of(config),
+        accelerator=resolve_accelerator(config),
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
         use_distributed_sampler=False,  # our batches are shared out already
-        precision=precision_of(config),  # type: ignore[arg-type]
+        precision=resolve_precision(config),  # type: ignore[arg-type]
         callbacks=[*callbacks, checkpoints],
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpointIO()],
         logger=[
             # It removes what it finds, so a run that is taken up again writes beside the earlier lines.
             CSVLogger(run_dir, name="csv", version=resumed_from_epoch),

@@ -13,10 +13,10 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from emotion_assets.core.files import locked
-from emotion_assets.steps.data.split import read_manifest
+from emotion_assets.steps.splits.splits import read_manifest
+from emotion_assets.steps.training.checkpoints import remove_all_run_files, run_key
 from emotion_assets.steps.training.config import training_config
-from emotion_assets.steps.training.lightning_parts import EmotionModule
-from emotion_assets.steps.training.run_files import discard_all_checkpoints, run_key
+from emotion_assets.steps.training.module import EmotionModule
 from emotion_assets.steps.training.train import train
 
 _VALUE: Final = "val/loss"
@@ -24,7 +24,7 @@ _WARMUP_EPOCHS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TuningResult:
     """What a search found."""
 
     trials: pd.DataFrame
@@ -43,7 +43,7 @@ def tune(
     num_trials: int,
     code_version: str = "",
     log: Callable[[str], None] = lambda _: None,
-) -> Tuned:
+) -> TuningResult:
     """Try recipes until `num_trials` of them ended, and return all of them.
 
     Trials are kept in `tuning_dir`: what an interrupted search has done counts in the next one with the same faces,
@@ -55,7 +55,7 @@ def tune(
         preset: what the recipes begin with.
         overrides: what all of them have in common, e.g. few epochs.
         num_trials: in all, those of an earlier search with it.
-        code_version: a search with other code begins anew.
+        code_version: a search with other code begins again.
         log: gets a line a trial.
 
     Raises:
@@ -74,7 +74,7 @@ def tune(
         )
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
-        # Seeded by how far the search is: a search that goes on would draw its first recipes again.
+        # Seeded by how far the search is: a search that continues would draw its first recipes again.
         study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
 
         def objective(trial: optuna.Trial) -> float:
@@ -83,7 +83,7 @@ def tune(
             try:
                 trained = train(splits_dir, runs_dir, config, code_version=code_version, callbacks=[_Pruning(trial)])
             finally:
-                discard_all_checkpoints(runs_dir)  # no later trial has the same recipe
+                remove_all_run_files(runs_dir)  # no later trial has the same recipe
             loss = float(trained.history[-1][_VALUE])
             log(f"Trial {trial.number}: {_VALUE} {loss:.4f} with {trial.params}")
             return loss
@@ -93,7 +93,7 @@ def tune(
             # A rate that makes the loss infinite is an answer, too.
             study.optimize(objective, n_trials=num_left, catch=(FloatingPointError,))
     has_ended = any(trial.state is TrialState.COMPLETE for trial in study.trials)
-    return Tuned(
+    return TuningResult(
         _table(study),
         dict(study.best_params) if has_ended else {},
         float(study.best_value) if has_ended else None,

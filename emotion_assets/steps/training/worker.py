@@ -16,9 +16,9 @@ from typing import Final
 
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.files import write_json
+from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.export import export_bundle
-from emotion_assets.steps.training.run_files import discard_run, run_key
 from emotion_assets.steps.training.train import train
 
 LOG_MARK: Final = "log: "
@@ -56,7 +56,9 @@ def main() -> int:
         )
         if is_first:
             bundle_dir = export_bundle(trained, Path(job["models_dir"]), job["code_version"], log)
-            discard_run(Path(job["work_dir"]) / run_key(trained.data_fingerprint, trained.config, job["code_version"]))
+            remove_run_files(
+                Path(job["work_dir"]) / run_key(trained.data_fingerprint, trained.config, job["code_version"])
+            )
             write_json(Path(job["result"]), {"bundle_dir": str(bundle_dir)})
     except (EmotionError, FloatingPointError) as error:
         write_json(Path(job["result"]), {"error": type(error).__name__, "message": str(error)})

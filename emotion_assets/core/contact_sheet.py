@@ -1,0 +1,36 @@
+"""Contact sheets: many small images on one, for a person to look at."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from emotion_assets.core.images import Pixels
+
+_GAP_PX: Final = 2
+_WEBP_QUALITY: Final = 70
+
+
+def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
+    """Lay images out in rows of `num_columns`.
+
+    Args:
+        pixels: uint8 (image, row, column); none at all gives a small blank sheet.
+        num_columns: images in a row.
+
+    Returns:
+        The bytes of a WebP image, small enough for the metadata of a Dagster asset.
+    """
+    count, height, width = pixels.shape
+    num_rows = max(1, -(-count // num_columns))
+    sheet = np.full((num_rows * (height + _GAP_PX), num_columns * (width + _GAP_PX)), 255, dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        row, column = divmod(index, num_columns)
+        top, left = row * (height + _GAP_PX), column * (width + _GAP_PX)
+        sheet[top : top + height, left : left + width] = image
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "WEBP", quality=_WEBP_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,77 @@
+"""The 64×64 pixels of every accepted image, one after the other in one flat file.
+
+A database would write each image twice, into its journal and into its pages. Images are appended before
+the store commits the rows that name them: what a kill leaves beyond the last named one is overwritten. Each
+image has a checksum in the store, so a torn or altered file is noticed and never trained on.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+
+_IMAGE_BYTES: Final = IMAGE_SIZE_PX**2
+
+
+class PixelFile:
+    """Images by their position in the file at `path`; they are never moved or removed."""
+
+    def __init__(self, path: Path) -> None:
+        """Use the file at `path`, which is made by the first `write`."""
+        self._path = path
+
+    def write(self, position: int, images: list[bytes]) -> None:
+        """Write images, each uint8 (row, column) as bytes, from `position` on."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            data = memoryview(b"".join(images))
+            offset = position * _IMAGE_BYTES
+            while data:
+                num_written = os.pwrite(descriptor, data, offset)
+                data, offset = data[num_written:], offset + num_written
+        finally:
+            os.close(descriptor)
+
+    def sync(self) -> None:
+        """Wait until everything written has reached the disk."""
+        if self._path.exists():
+            descriptor = os.open(self._path, os.O_RDWR)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def read(self, positions: npt.NDArray[np.int64], checksums: list[int]) -> Pixels:
+        """Return images, uint8 (image, row, column), in the order of `positions`.
+
+        Raises:
+            UnusableDataError: the file is missing, too short, or not what was written.
+        """
+        images = np.empty((len(positions), IMAGE_SIZE_PX, IMAGE_SIZE_PX), dtype=np.uint8)
+        if not len(positions):
+            return images
+        try:
+            stored = np.memmap(self._path, dtype=np.uint8, mode="r").reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+            np.take(stored, positions, axis=0, out=images)
+            is_readable = all(checksum(image.data) == wanted for image, wanted in zip(images, checksums, strict=True))
+        except (OSError, ValueError, IndexError):
+            is_readable = False
+        if not is_readable:
+            raise UnusableDataError(
+                f"{self._path} is damaged or does not belong to the store beside it. Move the folder "
+                f"{self._path.parent} away and materialize raw_images: it is rebuilt from raw/."
+            )
+        return images
+
+
+def checksum(image: bytes | memoryview) -> int:
+    """Return the CRC-32 of an image's pixels."""
+    return zlib.crc32(image)

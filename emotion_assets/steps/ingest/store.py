@@ -1,0 +1,380 @@
+"""What was ever seen: contents by their hash, files by their path, pairs of near-duplicates.
+
+One SQLite file, because an interrupted ingest must leave every finished batch and nothing torn, and a
+million files must not be held in memory; the pixels lie beside it in a flat file. Contents are never
+deleted: an image that comes back is not decoded again and keeps its relatives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import DECODER_VERSION, Pixels
+from emotion_assets.steps.ingest.decode_pool import DecodedContent, SourceFile
+from emotion_assets.steps.ingest.pixel_file import PixelFile, checksum
+
+PIXELS_NAME: Final = "pixels.bin"
+
+_SCHEMA_VERSION: Final = 4
+_SCHEMA: Final = """
+CREATE TABLE contents (
+    content_id INTEGER PRIMARY KEY,
+    content_hash TEXT NOT NULL UNIQUE,
+    width_px INTEGER, height_px INTEGER, mode TEXT, format TEXT,
+    position INTEGER,           -- of an accepted image in the pixel file, else NULL
+    checksum INTEGER,           -- of its pixels
+    descriptor BLOB,            -- int16, see near_duplicates
+    is_compared INTEGER NOT NULL DEFAULT 0,
+    rejection_code TEXT, rejection TEXT,
+    decoder TEXT NOT NULL       -- DECODER_VERSION of the code that read it
+);
+CREATE TABLE files (
+    path BLOB PRIMARY KEY,      -- relative to raw/, the file system's own bytes
+    label TEXT NOT NULL,        -- an emotion; files of other folders are in `oddities`
+    size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    content_id INTEGER NOT NULL REFERENCES contents
+) WITHOUT ROWID;
+CREATE INDEX files_by_content ON files (content_id);
+CREATE INDEX contents_to_compare ON contents (content_id) WHERE is_compared = 0 AND descriptor IS NOT NULL;
+CREATE UNIQUE INDEX contents_by_position ON contents (position) WHERE position IS NOT NULL;
+CREATE INDEX contents_by_decoder ON contents (decoder);
+CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
+    WITHOUT ROWID;
+CREATE TABLE state (is_published INTEGER NOT NULL, fingerprint TEXT NOT NULL);
+INSERT INTO state VALUES (0, '');
+CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+"""
+_FROM_SCHEMA_3: Final = """
+ALTER TABLE contents ADD COLUMN decoder TEXT NOT NULL DEFAULT '';
+CREATE INDEX contents_by_decoder ON contents (decoder);
+"""
+
+
+class Store:
+    """The pipeline's memory of images, in `catalogue/images.sqlite`. Use it as a context manager.
+
+    Raises:
+        UnusableDataError: the file is damaged, or of a schema that this code does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._pixel_file = PixelFile(path.with_name(PIXELS_NAME))
+        self._num_known = self._num_met = 0
+        try:
+            self._prepare()
+        except BaseException as error:
+            self._close(error)
+            raise
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        if self._version() == _SCHEMA_VERSION:
+            return
+        with self.transaction():
+            # A second process may have made the tables while this one waited for the lock.
+            version = self._version()
+            if version not in (0, 3, _SCHEMA_VERSION):
+                raise UnusableDataError(
+                    f"{self._path} was written by schema {version}, this code reads {_SCHEMA_VERSION}. {self._remedy}"
+                )
+            for statement in {0: _SCHEMA, 3: _FROM_SCHEMA_3}.get(version, "").split(";\n"):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @property
+    def _remedy(self) -> str:
+        return f"Move the folder {self._path.parent} away: the next run of raw_images rebuilds it from raw/."
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        self._connection.close()
+        # Its subclasses tell of locks and full disks.
+        if type(error) is sqlite3.DatabaseError:
+            raise UnusableDataError(f"{self._path} is damaged ({error}). {self._remedy}") from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything inside at once, or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def begin_scan(self) -> None:
+        """Prepare for a walk over all files, which `match_known` counts and `drop_missing` may end.
+
+        Files whose content another decoder read count as changed: the service decodes as this code does.
+        """
+        self._num_known = int(self._connection.execute("SELECT count(*) FROM files").fetchone()[0])
+        self._num_met = 0
+        with self.transaction():
+            if self._connection.execute("DELETE FROM oddities").rowcount:
+                self._connection.execute("UPDATE state SET is_published = 0")
+            self._connection.execute(
+                "UPDATE files SET mtime_ns = -1"
+                " WHERE content_id IN (SELECT content_id FROM contents WHERE decoder < ?1 OR decoder > ?1)",
+                (DECODER_VERSION,),
+            )
+
+    def has_outdated_decoder(self) -> bool:
+        """Tell whether another decoder than this code's has read a content of some file."""
+        query = (
+            "SELECT 1 FROM contents WHERE (decoder < ?1 OR decoder > ?1)"
+            " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
+        )
+        return self._connection.execute(query, (DECODER_VERSION,)).fetchone() is not None
+
+    def match_known(self, files: list[SourceFile]) -> list[SourceFile]:
+        """Count those of these files that were known before the walk, and return those that are new or changed.
+
+        A file is known by its path, label, size, time and inode.
+        """
+        places = ",".join("?" * len(files))
+        rows = self._connection.execute(
+            f"SELECT path, label, size_bytes, mtime_ns, inode FROM files WHERE path IN ({places})",  # noqa: S608 -- only question marks
+            [file.path for file in files],
+        ).fetchall()
+        self._num_met += len(rows)
+        # A row is equal to the SourceFile of the same values.
+        known = set(rows)
+        return [file for file in files if file not in known]
+
+    def has_missing_files(self) -> bool:
+        """Tell whether the walk met fewer files than were known before it: some are gone."""
+        return self._num_met < self._num_known
+
+    def drop_missing(self, batches: Iterable[Iterable[bytes]], unseen: Collection[bytes] = ()) -> int:
+        """Drop every file whose path is not in `batches`, and return how many they were.
+
+        What lies in the folders `unseen`, which may fill up while `batches` is read, stays if this decoder has read
+        it: nobody could look there.
+        """
+        with self.transaction():
+            self._connection.execute("CREATE TEMP TABLE present (path BLOB PRIMARY KEY) WITHOUT ROWID")
+            for paths in batches:
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO temp.present VALUES (?)", ((path,) for path in paths)
+                )
+            for folder in unseen:
+                self._connection.execute(
+                    "INSERT OR IGNORE INTO temp.present SELECT path FROM files JOIN contents USING (content_id)"
+                    " WHERE substr(path, 1, ?) = ? AND decoder = ?",
+                    (len(folder) + 1, folder + b"/", DECODER_VERSION),
+                )
+            num_removed = self._connection.execute(
+                "DELETE FROM files WHERE path NOT IN (SELECT path FROM temp.present)"
+            ).rowcount
+            self._connection.execute("DROP TABLE temp.present")
+            if num_removed:
+                self._connection.execute("UPDATE state SET is_published = 0")
+        return num_removed
+
+    def is_published(self) -> bool:
+        """Tell whether the published table shows everything that is stored; a kill in between leaves False."""
+        return bool(self._connection.execute("SELECT is_published FROM state").fetchone()[0])
+
+    def mark_published(self, fingerprint: str) -> None:
+        """Remember that the table was published, and the fingerprint of what it shows."""
+        self._connection.execute("UPDATE state SET is_published = 1, fingerprint = ?", (fingerprint,))
+
+    def published_fingerprint(self) -> str:
+        """Return the fingerprint of what was published last."""
+        return str(self._connection.execute("SELECT fingerprint FROM state").fetchone()[0])
+
+    def add(self, entries: list[tuple[SourceFile, DecodedContent]], descriptors: dict[str, bytes]) -> None:
+        """Store files with their contents in one transaction; what this decoder has read before is kept as it is.
+
+        `descriptors` has those of the accepted contents, by hash. Only one process at a time may add.
+        """
+        fresh = {content.content_hash: content for _, content in entries if content.is_new}
+        images = {name: content.pixels for name, content in fresh.items() if content.pixels is not None}
+        # As the index of positions answers it; an expression of it would look through all contents.
+        last = self._connection.execute("SELECT max(position) FROM contents WHERE position IS NOT NULL").fetchone()[0]
+        first = 0 if last is None else int(last) + 1
+        self._pixel_file.write(first, list(images.values()))
+        positions = {name: first + number for number, name in enumerate(images)}
+        contents = (
+            (
+                name,
+                content.width_px,
+                content.height_px,
+                content.mode,
+                content.format,
+                positions.get(name),
+                checksum(images[name]) if name in images else None,
+                descriptors.get(name),
+                content.rejection_code,
+                content.rejection,
+                DECODER_VERSION,
+            )
+            for name, content in fresh.items()
+        )
+        files = ((*file, content.content_hash) for file, content in entries)
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT INTO contents (content_hash, width_px, height_px, mode, format, position, checksum, descriptor,"
+                " rejection_code, rejection, decoder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                # Equal pixels stay where they are, and known near-duplicates stay known.
+                " ON CONFLICT (content_hash) DO UPDATE SET width_px = excluded.width_px,"
+                " height_px = excluded.height_px, mode = excluded.mode, format = excluded.format,"
+                " position = iif(checksum = excluded.checksum, position, excluded.position),"
+                " checksum = excluded.checksum, is_compared = is_compared AND descriptor IS excluded.descriptor,"
+                " descriptor = excluded.descriptor, rejection_code = excluded.rejection_code, rejection = excluded.rejection,"
+                " decoder = excluded.decoder WHERE decoder != excluded.decoder",
+                contents,
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?,"
+                " (SELECT content_id FROM contents WHERE content_hash = ?))",
+                files,
+            )
+            self._connection.execute("UPDATE state SET is_published = 0")
+
+    def sync(self) -> None:
+        """Make what was added survive a power cut."""
+        self._pixel_file.sync()
+
+    def add_skipped(self, skipped_files: Iterable[tuple[bytes, str, str]]) -> None:
+        """Store (path, code, reason) of what is no readable file in a labelled folder, and forget it as a file."""
+        kept = list(skipped_files)
+        with self.transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO oddities VALUES (?, ?, ?)", kept)
+            self._connection.executemany("DELETE FROM files WHERE path = ?", ((path,) for path, _, _ in kept))
+            self._connection.execute("UPDATE state SET is_published = 0")
+
+    def has_uncompared(self) -> bool:
+        """Tell whether a content of a file was not compared with the others yet."""
+        query = (
+            "SELECT 1 FROM contents WHERE is_compared = 0 AND descriptor IS NOT NULL"
+            " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
+        )
+        return self._connection.execute(query).fetchone() is not None
+
+    def descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+        """Return content ids, descriptors (content, feature) and which are compared with all others already.
+
+        Contents that were never compared and whose files are gone are left out, until a file comes back.
+        """
+        rows = self._connection.execute(
+            "SELECT content_id, descriptor, is_compared FROM contents WHERE descriptor IS NOT NULL"
+            " AND (is_compared OR content_id IN (SELECT content_id FROM files)) ORDER BY content_id"
+        )
+        ids: list[int] = []
+        compared: list[bool] = []
+        vectors = bytearray()
+        for content_id, descriptor, is_compared in rows:
+            ids.append(content_id)
+            vectors += descriptor
+            compared.append(bool(is_compared))
+        matrix = np.frombuffer(vectors, dtype=np.int16).reshape(len(ids), -1 if ids else 0)
+        return np.array(ids, dtype=np.int64), matrix, np.array(compared, dtype=np.bool_)
+
+    def add_pairs(self, pairs: Iterable[tuple[int, int]], compared_ids: Iterable[int]) -> None:
+        """Store near-duplicate pairs and mark `compared_ids` as compared, in one transaction."""
+        with self.transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?)", pairs)
+            self._connection.executemany(
+                "UPDATE contents SET is_compared = 1 WHERE content_id = ?", ((int(i),) for i in compared_ids)
+            )
+
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Return the near-duplicate pairs of accepted contents, with or without files, as int64 (pair, 2) of ids."""
+        rows = self._connection.execute(
+            "SELECT first_id, second_id FROM pairs JOIN contents a ON a.content_id = first_id"
+            " JOIN contents b ON b.content_id = second_id WHERE a.descriptor IS NOT NULL AND b.descriptor IS NOT NULL"
+        ).fetchall()
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    def drop_outdated_pairs(self) -> None:
+        """Remove the pairs of contents that are to be compared again, because another decoder has read them."""
+        self._connection.execute(
+            "DELETE FROM pairs WHERE first_id IN (SELECT content_id FROM contents WHERE is_compared = 0)"
+            " OR second_id IN (SELECT content_id FROM contents WHERE is_compared = 0)"
+        )
+
+    def num_pairs(self) -> int:
+        """Return how many pairs of near-duplicates there are among the contents of files."""
+        query = (
+            "SELECT count(*) FROM pairs WHERE first_id IN (SELECT content_id FROM files)"
+            " AND second_id IN (SELECT content_id FROM files)"
+        )
+        return int(self._connection.execute(query).fetchone()[0])
+
+    def path_of(self, content_id: int) -> bytes:
+        """Return the path of a file with this content, relative to raw/; empty if there is none any more."""
+        query = "SELECT path FROM files WHERE content_id = ? ORDER BY path LIMIT 1"
+        row = self._connection.execute(query, (content_id,)).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def labelled_contents(self) -> list[tuple[int, str, str, int]]:
+        """Return id, hash, label and checksum of the pixels of every accepted content, once for each label it has."""
+        return self._connection.execute(
+            "SELECT DISTINCT c.content_id, c.content_hash, f.label, c.checksum"
+            " FROM contents c JOIN files f USING (content_id) WHERE c.position IS NOT NULL"
+            " ORDER BY c.content_hash, f.label"
+        ).fetchall()
+
+    def labels_by_content(self) -> dict[int, set[str]]:
+        """Return the labels of every accepted content, by content id."""
+        labels: dict[int, set[str]] = {}
+        for content_id, _, label, _ in self.labelled_contents():
+            labels.setdefault(content_id, set()).add(label)
+        return labels
+
+    def hashes_by_id(self) -> dict[int, str]:
+        """Return the hash of every accepted content ever seen, by content id."""
+        return dict(
+            self._connection.execute("SELECT content_id, content_hash FROM contents WHERE descriptor IS NOT NULL")
+        )
+
+    def read_pixels(self, content_hashes: Iterable[str]) -> Pixels:
+        """Return the pixels of accepted contents in the given order, uint8 (image, row, column).
+
+        Raises:
+            UnusableDataError: the pixel file is damaged.
+        """
+        query = "SELECT position, checksum FROM contents WHERE content_hash = ?"
+        rows = [self._connection.execute(query, (name,)).fetchone() for name in content_hashes]
+        positions = np.array([position for position, _ in rows], dtype=np.int64)
+        return self._pixel_file.read(positions, [checksum for _, checksum in rows])
+
+    def checksums(self) -> dict[str, int]:
+        """Return the checksum of the pixels of every accepted content ever seen, by content hash."""
+        return dict(self._connection.execute("SELECT content_hash, checksum FROM contents WHERE position IS NOT NULL"))
+
+    def file_rows(self) -> Iterator[tuple[bytes, str, int, str, int, int, str, str, str | None, str | None, int]]:
+        """Yield path, label, size_bytes, content hash, width, height, mode, format, rejection code, rejection, id."""
+        return self._connection.execute(
+            "SELECT f.path, f.label, f.size_bytes, c.content_hash, c.width_px, c.height_px, c.mode, c.format,"
+            " c.rejection_code, c.rejection, c.content_id FROM files f JOIN contents c USING (content_id) ORDER BY f.path"
+        )
+
+    def skipped_files(self) -> list[tuple[bytes, str, str]]:
+        """Return (path, code, reason) of everything under raw/ that is no labelled image file."""
+        return self._connection.execute("SELECT path, code, reason FROM oddities ORDER BY path").fetchall()

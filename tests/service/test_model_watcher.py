@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from emotion_service import model_watcher
+from emotion_service.app import EmotionApp
+from emotion_service.model_watcher import RETRY_SECONDS, ModelWatcher, champion_version
+from emotion_service.settings import Settings
+
+
+def name_champion(models_dir: Path, version: str | None) -> None:
+    models_dir.mkdir(parents=True, exist_ok=True)
+    (models_dir / "champion.json").write_text(json.dumps({"schema_version": 1, "version": version, "history": []}))
+
+
+def add_bundle(models_dir: Path, bundle_dir: Path, version: str) -> Path:
+    target = models_dir / version
+    shutil.copytree(bundle_dir, target)
+    manifest = json.loads((target / "manifest.json").read_text()) | {"version": version}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+NEWER = "20991231-000000-aaaaaaaa"
+
+
+@pytest.fixture
+def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
+    """A service that answers with its packed model."""
+    emotion_app = EmotionApp(Settings(tmp_path, num_workers=1, max_concurrency=4, timeout_seconds=20))
+    emotion_app.load(bundle_dir)
+    return emotion_app
+
+
+def watch(app: EmotionApp) -> ModelWatcher:
+    return ModelWatcher(app.settings.data_dir / "models", lambda: app.version, app.load)
+
+
+def test_a_newly_accepted_model_is_taken(app: EmotionApp, bundle_dir: Path) -> None:
+    """After the pointer moved, one look is enough; without a pointer nothing changes."""
+    models_dir = app.settings.data_dir / "models"
+    watching = watch(app)
+    watching.look()
+    assert app.version == bundle_dir.name
+
+    add_bundle(models_dir, bundle_dir, NEWER)
+    name_champion(models_dir, NEWER)
+    watching.look()
+
+    assert app.version == NEWER
+
+
+def test_a_model_that_fails_its_test_is_not_taken(
+    app: EmotionApp, bundle_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong known answer keeps the old model, is logged once, and a later good one is taken."""
+    models_dir = app.settings.data_dir / "models"
+    bad = add_bundle(models_dir, bundle_dir, NEWER)
+    manifest = json.loads((bad / "manifest.json").read_text())
+    (bad / "manifest.json").write_text(json.dumps(manifest | {"golden_prediction": [1, 0, 0, 0, 0]}))
+    name_champion(models_dir, NEWER)
+    watching = watch(app)
+
+    watching.look()
+    watching.look()
+    assert app.version == bundle_dir.name
+    assert sum("is not served" in record.message for record in caplog.records) == 1
+    better = NEWER.replace("aaaaaaaa", "bbbbbbbb")
+    add_bundle(models_dir, bundle_dir, better)
+    name_champion(models_dir, better)
+    watching.look()
+
+    assert app.version == better
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "../../etc"}', '{"version": 7}', '{"version": null}'])
+def test_a_senseless_pointer_names_nothing(tmp_path: Path, content: str) -> None:
+    """A damaged pointer, or a name that is no version, is as good as none; no path is made of it."""
+    (tmp_path / "champion.json").write_text(content)
+
+    assert champion_version(tmp_path) is None
+    assert champion_version(tmp_path / "missing") is None
+
+
+def test_following_can_be_switched_off(bundle_dir: Path, tmp_path: Path) -> None:
+    """With the setting off, the packed model answers whatever the pointer says."""
+    add_bundle(tmp_path / "models", bundle_dir, NEWER)
+    name_champion(tmp_path / "models", NEWER)
+    for follows, expected in ((False, bundle_dir.name), (True, NEWER)):
+        app = EmotionApp(Settings(tmp_path, 1, 4, 20, follow_champion=follows))
+        app.load(bundle_dir)
+        app.follow_champion()
+        app.close()
+
+        assert app.version == expected
+
+
+@pytest.mark.parametrize("change", [{"files": None}, {"golden_prediction": [1.0]}, {"training": 7, "version": 7}])
+def test_a_manifest_of_other_types_stops_nothing(app: EmotionApp, bundle_dir: Path, change: dict[str, Any]) -> None:
+    """A worker that starts with its own good model must not die of another one."""
+    models_dir = app.settings.data_dir / "models"
+    manifest = add_bundle(models_dir, bundle_dir, NEWER) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    name_champion(models_dir, NEWER)
+
+    watch(app).look()
+
+    assert app.version == bundle_dir.name
+
+
+def test_a_model_that_is_late_is_taken_when_it_is_there(
+    app: EmotionApp, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied from elsewhere, the pointer may come before the folder; the next try is a minute away."""
+    models_dir, now = app.settings.data_dir / "models", 1000.0
+    monkeypatch.setattr(model_watcher, "time", SimpleNamespace(monotonic=lambda: now))
+    watching = watch(app)
+    name_champion(models_dir, NEWER)
+    watching.look()
+    add_bundle(models_dir, bundle_dir, NEWER)
+    watching.look()
+    assert app.version == bundle_dir.name
+
+    now += RETRY_SECONDS
+    watching.look()
+
+    assert app.version == NEWER

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import pytest
+
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.steps.packing.bento import BENTO_NAME, MODEL_NAME, build_bento
+
+
+@pytest.fixture
+def stores() -> Path:
+    """BentoML's stores, empty."""
+    home = Path(os.environ["BENTOML_HOME"])
+    for path in (home / "models" / MODEL_NAME, home / "bentos" / BENTO_NAME):
+        shutil.rmtree(path, ignore_errors=True)
+    return home
+
+
+def test_pack_gives_model_and_bento_one_version(bundle_dir: Path, stores: Path) -> None:
+    """Both are found under the bundle's version and as latest; the model is whole."""
+    packed = build_bento(bundle_dir, {"run_id": "r"})
+
+    assert packed.version == bundle_dir.name
+    assert bentoml.models.get(f"{MODEL_NAME}:latest").tag.version == packed.version
+    assert bentoml.bentos.get(f"{BENTO_NAME}:latest").tag.version == packed.version
+    assert bentoml.models.get(f"{MODEL_NAME}:{packed.version}").info.labels == {"run_id": "r"}
+    Classifier(packed.model_dir).self_test()
+
+
+def test_bento_carries_the_service_and_no_training_stack(bundle_dir: Path, stores: Path) -> None:
+    """Pinned packages only, none of the training stack; sources of the service and the core only."""
+    packed = build_bento(bundle_dir, {})
+
+    assert all("==" in requirement for requirement in packed.requirements)
+    names = {requirement.partition("==")[0] for requirement in packed.requirements}
+    assert names >= {"bentoml", "onnxruntime", "pillow", "numpy", "starlette"}
+    assert names.isdisjoint({"torch", "dagster", "lightning", "evidently", "pandas", "scikit-learn"})
+    sources = {
+        path.relative_to(packed.bento_dir / "src").parts[:2] for path in (packed.bento_dir / "src").rglob("*.py")
+    }
+    assert {parts[0] for parts in sources} == {"emotion_service", "emotion_assets"}
+    assert {parts[1] for parts in sources if parts[0] == "emotion_assets"} == {"core", "__init__.py"}
+    assert (packed.bento_dir / "src" / "emotion_service" / "page.html").exists()
+
+
+def test_a_bento_serves_its_own_model(bundle_dir: Path, stores: Path) -> None:
+    """Packing names the exact version inside the bento, so a newer model in the store changes nothing."""
+    packed = build_bento(bundle_dir, {})
+    with bentoml.models.create(f"{MODEL_NAME}:29990101-000000-00000000"):
+        pass
+    script = (
+        "from emotion_service.service import EmotionService as service\n"
+        "print(service.inner.__dict__['model_ref'].resolve().path)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=packed.bento_dir / "src", capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.strip().endswith(f"emotion_cnn/{packed.version}")
+
+
+def test_pack_builds_once_and_heals_torn_stores(bundle_dir: Path, stores: Path) -> None:
+    """An equal bento is kept; an empty `latest`, half an item and a damaged model are repaired."""
+    first = build_bento(bundle_dir, {})
+    assert first.was_built
+    assert not build_bento(bundle_dir, {}).was_built
+
+    (stores / "models" / MODEL_NAME / "latest").write_text("")
+    (stores / "bentos" / BENTO_NAME / "latest").write_text("20990101-000000-00000000")
+    (stores / "bentos" / BENTO_NAME / "20250101-000000-00000000" / "src").mkdir(parents=True)
+    (first.model_dir / "model.onnx").write_bytes(b"torn")
+    (first.bento_dir / "src" / "emotion_service" / "app.py").unlink()
+    healed = build_bento(bundle_dir, {})
+    bentoml.bentos.list()  # no folder of ours is in its way
+    requirements_path = healed.bento_dir / "env" / "python" / "requirements.txt"
+    requirements_path.write_text(requirements_path.read_text().replace(f"numpy=={np.__version__}", "numpy==1.0"))
+
+    assert healed.was_built
+    assert build_bento(bundle_dir, {}).was_built
+    assert bentoml.bentos.get(f"{BENTO_NAME}:latest").tag.version == healed.version
+    assert [path.name for path in (stores / "bentos" / BENTO_NAME).iterdir() if path.is_dir()] == [healed.version]
+    Classifier(healed.model_dir).self_test()
