@@ -44,8 +44,8 @@ from emotion_service.settings import Settings
 from emotion_service.uploads import BodyBudget, read_image, read_images, read_json_body
 from emotion_service.worker import Worker
 
-_PAGE: Final = page("page.html")
-_LABEL_PAGE: Final = page("label.html")
+_PAGE: Final = page("web/index.html")
+_LABEL_PAGE: Final = page("web/label.html")
 # Routes that the server around this app answers; it answers GET only.
 _SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
@@ -239,7 +239,7 @@ class EmotionApp:
         self, model: Classifier, contents: list[bytes], options: PredictOptions, deadline: float
     ) -> list[PredictionResult | ImageError]:
         worker = self._require_worker()
-        answer = worker.answerer.answer
+        answer = worker.answerer.predict
         if len(contents) == 1 and not options.detect_face:
             # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
             with contextlib.suppress(NeedsWorkerThreadError):

@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from emotion_assets.core.layout import DAYS, IMAGE_LOG
+from emotion_assets.core.layout import DAY_PATTERN, IMAGE_LOG
 
 _MAX_WAITING_BYTES: Final = 100 * 2**20
 _SECONDS_BETWEEN_LOOKS: Final = 3600.0
@@ -120,7 +120,7 @@ class ImageLog:
 
 def remove_old_images(images_dir: Path, today: date, keep_days: int) -> None:
     """Remove the images of days that are more than `keep_days` days before `today`."""
-    for folder in images_dir.glob(DAYS):
+    for folder in images_dir.glob(DAY_PATTERN):
         with contextlib.suppress(ValueError):
             if date.fromisoformat(folder.name) < today - timedelta(days=keep_days):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.files import listed
-from emotion_assets.core.layout import DAYS, FEEDBACK, IMAGE_LOG, LABEL_REQUEST_NAME, PREDICTIONS
+from emotion_assets.core.layout import DAY_PATTERN, FEEDBACK, IMAGE_LOG, LABEL_REQUEST_NAME, PREDICTIONS
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _MEDIA_TYPES: Final = {".jpeg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
@@ -29,7 +29,7 @@ class LabelQueue:
         """Return the predictions that still want a label, the most telling first, as `LabelRequest`s."""
         try:
             requested = json.loads((self._feedback_dir / LABEL_REQUEST_NAME).read_text())["predictions"]
-            kept = {path.stem for path in listed(self._images_dir, DAYS, "*.*")}
+            kept = {path.stem for path in listed(self._images_dir, DAY_PATTERN, "*.*")}
             return [
                 {
                     "prediction_id": row["prediction_id"],
@@ -48,7 +48,7 @@ class LabelQueue:
         """Return the kept image of a prediction and its media type, or None."""
         if not _ID.fullmatch(prediction_id):
             return None
-        for path in listed(self._images_dir, DAYS, f"{prediction_id}.*"):
+        for path in listed(self._images_dir, DAY_PATTERN, f"{prediction_id}.*"):
             try:
                 return path.read_bytes(), _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
             except OSError:

@@ -228,7 +228,7 @@ def _bodies(face: bytes) -> Iterator[Case]:
         yield _case(f"{name} in the form", form(part(body)), 415)
     yield _case("an address in the form", form(part(b"http://127.0.0.1:9/x.jpg", filename=None)), 415)
     png = b"\x89PNG\r\n\x1a\n"
-    header = struct.build_bento(">IIBBBBB", 60_000, 60_000, 8, 6, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 6, 0, 0, 0)
     yield _case("a PNG that announces 3.6 gigapixels", raw(png + b"\0\0\0\rIHDR" + header + bytes(4)), 413, 422)
 
 

@@ -121,7 +121,7 @@ def _deep() -> Iterator[MalformedImage]:
     yield MalformedImage("TIFF float NaN", encode(Image.fromarray(unit), "TIFF"), code="unreadable_image")
     negative = Image.fromarray(np.full((20, 20), -5, dtype=np.int32))
     yield MalformedImage("TIFF negative", encode(negative, "TIFF"), code="unreadable_image")
-    deep_rgb = struct.build_bento(">II", WIDTH, HEIGHT) + bytes([16, 2, 0, 0, 0])
+    deep_rgb = struct.pack(">II", WIDTH, HEIGHT) + bytes([16, 2, 0, 0, 0])
     rows = b"".join(b"\0" + np.repeat(row[:, None], 3, axis=1).astype(">u2").tobytes() for row in values)
     yield MalformedImage("PNG 16 bit RGB", _png(deep_rgb, rows), 1.5)
 
@@ -137,7 +137,7 @@ def _png(header: bytes, rows: bytes, extra: bytes = b"") -> bytes:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.build_bento(">I", len(data)) + kind + data + struct.build_bento(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _variants() -> Iterator[MalformedImage]:
@@ -197,7 +197,7 @@ def _interlaced(image: Image.Image) -> bytes:
     ):  # fmt: skip
         for row in values[top::down, left::across]:
             rows += b"\0" + row.tobytes()
-    return _png(struct.build_bento(">II", image.width, image.height) + bytes([8, 0, 0, 0, 1]), rows)
+    return _png(struct.pack(">II", image.width, image.height) + bytes([8, 0, 0, 0, 1]), rows)
 
 
 def _top_down(content: bytes) -> bytes:
@@ -205,7 +205,7 @@ def _top_down(content: bytes) -> bytes:
     start = struct.unpack_from("<I", content, 10)[0]
     stride = (len(content) - start) // HEIGHT
     rows = [content[start + i * stride : start + (i + 1) * stride] for i in range(HEIGHT)]
-    return content[:22] + struct.build_bento("<i", -HEIGHT) + content[26:start] + b"".join(reversed(rows))
+    return content[:22] + struct.pack("<i", -HEIGHT) + content[26:start] + b"".join(reversed(rows))
 
 
 def _animations() -> Iterator[MalformedImage]:
@@ -243,30 +243,30 @@ def _damages() -> Iterator[MalformedImage]:
     yield MalformedImage("PNG 7x500", encode(gradient(7, 500), "PNG"), code="unreadable_image")
     yield MalformedImage(
         "PNG of zero width",
-        _png(struct.build_bento(">II", 0, 9) + bytes([8, 0, 0, 0, 0]), b""),
+        _png(struct.pack(">II", 0, 9) + bytes([8, 0, 0, 0, 0]), b""),
         code="unreadable_image",
     )
 
 
 def _bombs() -> Iterator[MalformedImage]:
     for width, height in ((6401, 6400), (13_000, 13_000), (20_001, 8), (8, 65_000), (100_000, 100_000)):
-        header = struct.build_bento(">II", width, height) + bytes([8, 0, 0, 0, 0])
+        header = struct.pack(">II", width, height) + bytes([8, 0, 0, 0, 0])
         yield MalformedImage(f"PNG of {width}x{height}", _png(header, bytes(10_000)), code="image_too_large")
     jpeg = bytearray(encode(gradient(), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
-    jpeg[frame + 5 : frame + 9] = struct.build_bento(">HH", 9000, 9000)
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 9000, 9000)
     yield MalformedImage("JPEG of 9000x9000", bytes(jpeg), code="image_too_large")
     gif = bytearray(encode(gradient(), "GIF"))
-    gif[6:10] = struct.build_bento("<HH", 65_535, 65_535)
+    gif[6:10] = struct.pack("<HH", 65_535, 65_535)
     yield MalformedImage("GIF of 65535x65535", bytes(gif), code="image_too_large")
     bmp = bytearray(encode(gradient(), "BMP"))
-    bmp[18:26] = struct.build_bento("<ii", 30_000, 30_000)
+    bmp[18:26] = struct.pack("<ii", 30_000, 30_000)
     yield MalformedImage("BMP of 30000x30000", bytes(bmp), code="image_too_large")
-    lossless = struct.build_bento("<I", (16_383) | (16_383 << 14))
-    webp = b"VP8L" + struct.build_bento("<I", 10) + b"\x2f" + lossless + bytes(5)
+    lossless = struct.pack("<I", (16_383) | (16_383 << 14))
+    webp = b"VP8L" + struct.pack("<I", 10) + b"\x2f" + lossless + bytes(5)
     yield MalformedImage(
         "WEBP of 16384x16384",
-        b"RIFF" + struct.build_bento("<I", 4 + len(webp)) + b"WEBP" + webp,
+        b"RIFF" + struct.pack("<I", 4 + len(webp)) + b"WEBP" + webp,
         code="image_too_large",
     )
     progressive = encode(gradient(800, 600), "JPEG", progressive=True)
@@ -274,7 +274,7 @@ def _bombs() -> Iterator[MalformedImage]:
     many = progressive[:last] + progressive[last:-2] * 1500 + progressive[-2:]
     yield MalformedImage("JPEG of 1500 scans", many, code="unreadable_image")
     text = _chunk(b"zTXt", b"c\0\0" + zlib.compress(bytes(64 * 2**20)))
-    header = struct.build_bento(">II", WIDTH, HEIGHT) + bytes([8, 0, 0, 0, 0])
+    header = struct.pack(">II", WIDTH, HEIGHT) + bytes([8, 0, 0, 0, 0])
     rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(gradient()))
     yield MalformedImage("PNG with 64 MiB of text", _png(header, rows, text), code="unreadable_image")
     yield MalformedImage("11 MB", b"\xff\xd8\xff" + bytes(11 * 2**20), code="image_too_large")

@@ -1,19 +1,87 @@
-"""Where the pipeline and the service meet: folders and files below the data root that both know."""
+"""The layout of the data root: where the pipeline and the service read and write."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-MODELS: Final = "models"
 CHAMPION_NAME: Final = "champion.json"
-"""In `models/`: names the accepted version, and keeps every decision."""
-
-PREDICTIONS: Final = "predictions"
-DAYS: Final = "????-??-??"
-"""Folders of the log and of kept images, one a day, as a pattern."""
-IMAGE_LOG: Final = "images"
-"""In `predictions/`: the kept images, `<day>/<prediction id>.<format>`."""
-
-FEEDBACK: Final = "feedback"
+"""In `models/`: the accepted version and the history of every decision."""
+DAY_PATTERN: Final = "????-??-??"
+"""Glob pattern of the folders of the prediction log and of the image log, one a day."""
 LABEL_REQUEST_NAME: Final = "requested.json"
 """In `feedback/`: the predictions that people are asked to label."""
+
+
+# Until every step takes DataPaths.
+MODELS: Final = "models"
+PREDICTIONS: Final = "predictions"
+IMAGE_LOG: Final = "images"
+FEEDBACK: Final = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class DataPaths:
+    """Every folder below one data root. Folders are created when something is written to them."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """Labelled images, the user's own: `<Emotion>/**`."""
+        return self.root / "raw"
+
+    @property
+    def external(self) -> Path:
+        """Images of another source, the user's own; subfolders named after emotions are labelled."""
+        return self.root / "external"
+
+    @property
+    def catalogue(self) -> Path:
+        """What the ingest has seen: one row a file, and the decoded pixels."""
+        return self.root / "catalogue"
+
+    @property
+    def splits(self) -> Path:
+        """Arrays of the three splits, the ledger and the table of assignments."""
+        return self.root / "splits"
+
+    @property
+    def models(self) -> Path:
+        """One bundle a version, and `champion.json`."""
+        return self.root / "models"
+
+    @property
+    def predictions(self) -> Path:
+        """The service's prediction log."""
+        return self.root / "predictions"
+
+    @property
+    def image_log(self) -> Path:
+        """The images that the service stored: `<day>/<prediction id>.<format>`."""
+        return self.predictions / "images"
+
+    @property
+    def feedback(self) -> Path:
+        """Labels that people gave to predictions."""
+        return self.root / "feedback"
+
+    @property
+    def reports(self) -> Path:
+        """HTML, JSON and images for people."""
+        return self.root / "reports"
+
+    @property
+    def drift_reports(self) -> Path:
+        """One folder for each drift check, named by its time."""
+        return self.reports / "drift"
+
+    @property
+    def training_runs(self) -> Path:
+        """One folder for each training run: its checkpoint while it lasts, and its logs."""
+        return self.reports / "training"
+
+    def evaluation_report(self, version: str) -> Path:
+        """Return the folder of a model's evaluation report."""
+        return self.reports / "evaluation" / version

@@ -66,9 +66,9 @@ def tiff(tags: dict[int, int], data: bytes, num_strips: int = 1) -> bytes:
     lines = []
     for tag, value in sorted(tags.items()):
         number = num_strips if tag in (place, count) else 1
-        lines.append(struct.build_bento("<HHII", tag, 4, number, start + len(data) if number > 1 else value))
-    head = b"II*\0" + struct.build_bento("<IH", 8, len(lines)) + b"".join(lines) + bytes(4)
-    return head.ljust(start, b"\0") + data + struct.build_bento("<I", start) * num_strips * (num_strips > 1)
+        lines.append(struct.pack("<HHII", tag, 4, number, start + len(data) if number > 1 else value))
+    head = b"II*\0" + struct.pack("<IH", 8, len(lines)) + b"".join(lines) + bytes(4)
+    return head.ljust(start, b"\0") + data + struct.pack("<I", start) * num_strips * (num_strips > 1)
 
 
 @pytest.mark.parametrize(("bits", "white_is"), [(16, 1), (16, 0), (12, 1)])
@@ -121,12 +121,12 @@ def test_decode_rejects_more_tiles_than_cover_the_image() -> None:
 
 def test_decode_rejects_heads_of_many_frames() -> None:
     """Each may name thousands of components, which Pillow keeps."""
-    frame = b"\xff\xc0" + struct.build_bento(">HBHHB", 8 + 3 * 200, 8, 64, 64, 200) + b"\x01\x11\x00" * 200
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 8 + 3 * 200, 8, 64, 64, 200) + b"\x01\x11\x00" * 200
 
     with pytest.raises(UnreadableImageError, match="several frames"):
         decode_image(jpeg_with_head(frame))
     with pytest.raises(UnreadableImageError, match="several frames"):
-        decode_image(jpeg_with_head(b"\xff\xc0" + struct.build_bento(">HBHHB", 11, 8, 64, 64, 1) + b"\x01\x11\x00"))
+        decode_image(jpeg_with_head(b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 64, 64, 1) + b"\x01\x11\x00"))
 
 
 def test_decode_rejects_more_strips_than_rows() -> None:
@@ -228,7 +228,7 @@ def test_decode_rejects_decoders_that_are_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.9])
 def test_decode_rejects_truncated_images(name: str, fraction: float) -> None:
     """A file cut short is rejected, never half decoded."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
@@ -254,11 +254,11 @@ def test_decode_rejects_too_many_bytes() -> None:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.build_bento(">I", len(data)) + kind + data + struct.build_bento(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png_header(width: int, height: int) -> bytes:
-    header = struct.build_bento(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 

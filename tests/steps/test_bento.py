@@ -47,7 +47,7 @@ def test_bento_carries_the_service_and_no_training_stack(bundle_dir: Path, store
     }
     assert {parts[0] for parts in sources} == {"emotion_service", "emotion_assets"}
     assert {parts[1] for parts in sources if parts[0] == "emotion_assets"} == {"core", "__init__.py"}
-    assert (packed.bento_dir / "src" / "emotion_service" / "page.html").exists()
+    assert (packed.bento_dir / "src" / "emotion_service" / "web" / "index.html").exists()
 
 
 def test_a_bento_serves_its_own_model(bundle_dir: Path, stores: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 import pandas as pd
 
 from emotion_assets.core.files import write_atomically
-from emotion_assets.core.layout import DAYS
+from emotion_assets.core.layout import DAY_PATTERN
 from emotion_assets.steps.drift.prediction_log import COLUMNS, HISTORY_NAME, read_parts
 
 _SEGMENT: Final = re.compile(r"(\d{8}T\d{2})\d{4}.*\.jsonl")
@@ -45,7 +45,7 @@ def compact_log(predictions_dir: Path, now: datetime | None = None) -> Compactio
     """
     limit = (now or datetime.now(UTC)) - _GRACE
     hours: dict[str, list[Path]] = defaultdict(list)
-    for path in predictions_dir.glob(f"{DAYS}/*.jsonl"):
+    for path in predictions_dir.glob(f"{DAY_PATTERN}/*.jsonl"):
         match = _SEGMENT.fullmatch(path.name)
         if match and match[1] < f"{limit:%Y%m%dT%H}":
             hours[match[1]].append(path)

@@ -19,7 +19,7 @@ from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS
 from emotion_assets.core.files import files_below, listed
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import read_image
-from emotion_assets.core.layout import DAYS
+from emotion_assets.core.layout import DAY_PATTERN
 from emotion_assets.steps.reference.reference import feature_table
 
 _MAX_FOLDER_IMAGES: Final = 500
@@ -44,7 +44,7 @@ def read_log(predictions_dir: Path, version: str | None, limit: int, until: str 
     tables = [pd.DataFrame(columns=columns)]
     num_rows = 0
     # An hour is a few files at most, so those of the newest hours hold the latest rows.
-    sources = [(path.name[:11], path) for path in listed(predictions_dir, DAYS, "*.jsonl")]
+    sources = [(path.name[:11], path) for path in listed(predictions_dir, DAY_PATTERN, "*.jsonl")]
     sources += [
         (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
         for path in listed(predictions_dir / HISTORY_NAME, "*", "*.parquet")

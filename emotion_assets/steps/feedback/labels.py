@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.features import PROBABILITY_COLUMNS
 from emotion_assets.core.files import listed, write_atomically
-from emotion_assets.core.layout import DAYS, IMAGE_LOG
+from emotion_assets.core.layout import DAY_PATTERN, IMAGE_LOG
 
 FEEDBACK_NAME: Final = "feedback"
 COLLECTED_NAME: Final = "collected.txt"
@@ -165,7 +165,7 @@ def most_informative_images(
 
 def _stored_images(predictions_dir: Path) -> dict[str, Path]:
     """Return the images that the service kept, by prediction id."""
-    return {path.stem: path for path in listed(predictions_dir / IMAGE_LOG, DAYS, "*.*")}
+    return {path.stem: path for path in listed(predictions_dir / IMAGE_LOG, DAY_PATTERN, "*.*")}
 
 
 def _confidence(window: pd.DataFrame) -> npt.NDArray[np.float64]:
