@@ -1,62 +1,36 @@
-"""What the service leaves behind: its log as Parquet, and labels that people gave as images.
-
-Labels and kept images become files in `raw/<Emotion>/feedback/`, which the new-images sensor sees. Whether a
-model trained on them is any better is decided by the gate.
-"""
+"""The feedback assets: labelled images for the next training, and the compacted prediction log."""
 
 import dagster as dg
 
-from emotion_assets.resources import DataPaths
+from emotion_assets.assets.metadata import as_metadata
+from emotion_assets.resources import Settings
 
-
-@dg.asset(
-    group_name="emotions",
-    kinds={"python", "file"},
-    check_specs=[
-        dg.AssetCheckSpec(
-            "labels_have_images",
-            asset="collected_feedback",
-            description="At least half of the labels have an image to learn from; warns that others teach nothing.",
-        )
-    ],
+_LABELS_HAVE_IMAGES = dg.AssetCheckSpec(
+    "labels_have_images",
+    asset="collected_feedback",
+    description="At least half of the labels have a stored image to train on.",
 )
-def collected_feedback(places: DataPaths) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
-    """Images that people labelled on the page or over HTTP, copied into `raw/<Emotion>/feedback/`.
 
-    Only where the service keeps images (`EMOTION_KEEP_IMAGES=1`); a label without an image is counted.
+
+@dg.asset(group_name="emotions", kinds={"python", "file"}, check_specs=[_LABELS_HAVE_IMAGES], deps=["labels"])
+def collected_feedback(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+    """Images that people labelled on the page or over HTTP, copied to `raw/<Emotion>/feedback/`.
+
+    Needs a service that stores images (`EMOTION_STORE_IMAGES=1`); a label without an image is only counted.
     """
-    from emotion_assets.steps.feedback.labels import collect_feedback
+    from emotion_assets.steps.feedback.labels import collect_labels
 
-    collected = collect_feedback(places.feedback_dir, places.predictions_dir, places.raw_dir)
-    numbers = {
-        "num_labels": collected.num_labels,
-        "num_new_files": collected.num_new_files,
-        "num_files": collected.num_files,
-        "num_without_image": collected.num_without_image,
-        "num_set_aside": collected.num_set_aside,
-    }
+    collected = collect_labels(settings.paths)
     check = dg.AssetCheckResult(
-        passed=collected.num_without_image * 2 <= collected.num_labels,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata=numbers,
+        passed=collected.num_without_image * 2 <= collected.num_labels, severity=dg.AssetCheckSeverity.WARN
     )
-    return dg.MaterializeResult(
-        metadata={**numbers, "raw": dg.MetadataValue.path(places.raw_dir)}, check_results=[check]
-    )
+    return dg.MaterializeResult(metadata=as_metadata(collected.summary(), settings), check_results=[check])
 
 
-@dg.asset(group_name="emotions", kinds={"parquet"})
-def prediction_history(places: DataPaths) -> dg.MaterializeResult[None]:
-    """The prediction log's past hours as Parquet, an hour a file; drift reports read it like the log itself."""
+@dg.asset(group_name="emotions", kinds={"parquet"}, deps=["prediction_log"])
+def prediction_history(settings: Settings) -> dg.MaterializeResult[None]:
+    """Past hours of the prediction log as Parquet, one file per hour; drift reports read it like the log itself."""
     from emotion_assets.steps.drift.compaction import compact_log
 
-    compacted = compact_log(places.predictions_dir)
-    return dg.MaterializeResult(
-        metadata={
-            "num_segments": compacted.num_segments,
-            "num_new_records": compacted.num_new_records,
-            "num_torn_lines": compacted.num_torn_lines,
-            "num_hours": compacted.num_hours,
-            "size_bytes": compacted.num_bytes,
-        }
-    )
+    report = compact_log(settings.paths.predictions)
+    return dg.MaterializeResult(metadata=as_metadata(report.summary(), settings))

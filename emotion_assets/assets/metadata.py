@@ -1,4 +1,4 @@
-"""Turn what the steps return into what the Dagster UI shows."""
+"""Turn what the steps return into Dagster metadata."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from typing import Any
 
 import dagster as dg
 
-SIGNATURE_NAME = "folder_signature"
-"""What `raw/` looked like, in the metadata of all that was made of it."""
+from emotion_assets.core.summary import Summary, Value
+from emotion_assets.resources import PipelineSettings
+
+
+def as_metadata(summary: Summary, settings: PipelineSettings) -> dict[str, dg.RawMetadataValue]:
+    """Return a summary as metadata: what matters first, numbers flat, so that Dagster plots their history."""
+    metadata: dict[str, dg.RawMetadataValue] = dict(summary.values)
+    metadata |= {name: dg.MetadataValue.md(text) for name, text in summary.texts.items()}
+    metadata |= {name: image(content, name) for name, content in summary.images.items()}
+    metadata |= {name: table(rows) for name, rows in summary.tables.items()}
+    metadata |= {name: dg.MetadataValue.url(settings.link(path)) for name, path in summary.pages.items()}
+    metadata |= {f"{name}_file": dg.MetadataValue.path(path) for name, path in summary.pages.items()}
+    return metadata | {name: dg.MetadataValue.path(path) for name, path in summary.files.items()}
 
 
 def image(content: bytes, text: str) -> dg.MarkdownMetadataValue:
-    """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log permanently."""
+    """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log."""
     kind = "webp" if content[:4] == b"RIFF" else "png"
     return dg.MetadataValue.md(f"![{text}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
 
 
-def table(rows: Sequence[Mapping[str, str | int | float | bool]]) -> dg.MarkdownMetadataValue:
-    """Show rows of equal keys as a table."""
+def table(rows: Sequence[Mapping[str, Value]]) -> dg.MarkdownMetadataValue:
+    """Show rows of equal keys as a Markdown table."""
     if not rows:
         return dg.MetadataValue.md("none")
     columns = list(rows[0])
@@ -28,29 +39,14 @@ def table(rows: Sequence[Mapping[str, str | int | float | bool]]) -> dg.Markdown
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
 
 
-def _cell(value: str | float | bool) -> str:
+def _cell(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value).replace("|", "\\|")
 
 
-def ingested_as(instance: dg.DagsterInstance, upstream: dg.AssetKey) -> dict[str, str]:
-    """Return the `folder_signature` of the ingest that `upstream` was made from, to be handed on; nothing if unknown.
-
-    So it can be told from any asset which state of `raw/` it goes back to.
-    """
-    found = latest_metadata(instance, upstream).get(SIGNATURE_NAME)
-    return {SIGNATURE_NAME: str(found.value)} if found else {}
-
-
-def version_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
-    """Return the model version that the latest materialization of `asset` names; None if it names none."""
-    found = latest_metadata(instance, asset).get("version")
-    return str(found.value) if found else None
-
-
 def latest_metadata(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, dg.MetadataValue[Any]]:
-    """Return the metadata of the latest materialization; nothing if there is none, or if it was reported by hand."""
+    """Return the metadata of the latest materialization; empty if there is none, or if it was reported by hand."""
     event = instance.get_latest_materialization_event(asset)
     if event is None or event.asset_materialization is None:
         return {}

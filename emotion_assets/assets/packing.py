@@ -1,71 +1,47 @@
-"""The bento asset: the accepted model, packed to be served.
+"""The bento asset: the accepted model, packed for serving.
 
-Reads `champion.json` and the bundle that it names, leaves a model and a bento in BentoML's stores. A
-candidate that the gate rejected cannot get here: not in its own run, nor by materializing this asset alone.
+A candidate that the gate rejected cannot get here: not in its own run, and not by materializing this asset alone.
 """
-
-from pathlib import Path
 
 import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
-from emotion_assets.core.bundle import read_manifest
-from emotion_assets.resources import DataPaths, code_version, git_commit
+from emotion_assets.assets.metadata import as_metadata
+from emotion_assets.resources import Settings, code_version, git_commit
 
-_FOREIGN = ("torch", "dagster", "lightning", "evidently")
+_CHECKS = [
+    dg.AssetCheckSpec(
+        "packed_model_passes_self_test",
+        asset="emotion_bento",
+        description="The packed model works.",
+    ),
+    dg.AssetCheckSpec(
+        "bento_is_lean", asset="emotion_bento", description="The service's environment has no training packages."
+    ),
+]
 
 
-@dg.asset(group_name="emotions", kinds={"python"}, code_version=code_version("packing"), deps=[evaluation_report])
-def emotion_bento(context: dg.AssetExecutionContext, places: DataPaths) -> dg.MaterializeResult[None]:
-    """The bento `emotion_service` with the accepted model, ready for `bentoml serve` and `bentoml containerize`."""
-    from emotion_assets.steps.packing.bento import build_bento, read_labels
+@dg.asset(
+    group_name="emotions",
+    kinds={"python"},
+    code_version=code_version("packing"),
+    deps=[evaluation_report],
+    check_specs=_CHECKS,
+)
+def emotion_bento(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+    """The bento `emotion_service` with the accepted model, for `bentoml serve` and `bentoml containerize`."""
+    from emotion_assets.steps.packing.bento import pack_champion
 
-    labels = {"run_id": context.run.run_id, "git_commit": git_commit()}
-    # Nobody rolls back between the choice and the end of the pack, which makes it the latest.
-    with places.registry.locked():
-        bundle_dir = places.registry.require_champion()
-        manifest = read_manifest(bundle_dir)
-        labels |= {"data_fingerprint": manifest.data_fingerprint[:12]}
-        packed = build_bento(bundle_dir, labels | read_labels(places.reports_dir / "evaluation" / manifest.version))
+    packed = pack_champion(settings.paths, {"run_id": context.run.run_id, "git_commit": git_commit()})
+    foreign = packed.foreign_packages()
+    results = [
+        dg.AssetCheckResult(check_name=_CHECKS[0].name, passed=packed.passes_self_test()),
+        dg.AssetCheckResult(
+            check_name=_CHECKS[1].name, passed=not foreign, metadata={"foreign_packages": ", ".join(foreign) or "none"}
+        ),
+    ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(packed.version),
-        metadata={
-            "version": packed.version,
-            "tag": f"emotion_service:{packed.version}",
-            "was_built": packed.was_built,
-            "size_bytes": packed.size_bytes,
-            "num_packages": len(set(packed.requirements)),
-            "serve": dg.MetadataValue.md("`make serve`"),
-            "bento": dg.MetadataValue.path(packed.bento_dir),
-        },
+        metadata=as_metadata(packed.summary(), settings),
+        check_results=results,
     )
-
-
-@dg.asset_check(asset=emotion_bento, description="The packed model gives its known answer.")
-def packed_model_passes_self_test(places: DataPaths) -> dg.AssetCheckResult:
-    """Load the model from BentoML's store and run its self-test."""
-    import bentoml
-
-    from emotion_assets.core.classifier import Classifier
-    from emotion_assets.steps.packing.bento import MODEL_NAME
-
-    champion = places.registry.require_champion().name
-    classifier = Classifier(Path(bentoml.models.get(f"{MODEL_NAME}:latest").path))
-    classifier.self_test()
-    return dg.AssetCheckResult(
-        passed=classifier.version == champion, metadata={"packed": classifier.version, "champion": champion}
-    )
-
-
-@dg.asset_check(asset=emotion_bento, description="The service's environment is free of the training stack.")
-def bento_is_lean() -> dg.AssetCheckResult:
-    """Fail when the bento would install torch, Dagster, Lightning or Evidently."""
-    import bentoml
-
-    from emotion_assets.steps.packing.bento import BENTO_NAME
-
-    bento = bentoml.bentos.get(f"{BENTO_NAME}:latest")
-    requirements = bento.path_of("env/python/requirements.txt")
-    with open(requirements) as file:
-        found = [line.strip() for line in file if line.startswith(_FOREIGN)]
-    return dg.AssetCheckResult(passed=not found, metadata={"foreign_packages": ", ".join(found) or "none"})

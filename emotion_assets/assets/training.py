@@ -1,130 +1,68 @@
-"""The training asset: a network fitted to the train split.
+"""The training asset: a network fitted to the train split. `evaluation_report` decides whether it is served."""
 
-Reads the splits, leaves a bundle below `models/`. Whether the network is any good is not decided here:
-`evaluation_report` does that, and only an accepted one is served.
-"""
+from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
-from emotion_assets.assets.data import greyscale_splits
-from emotion_assets.assets.metadata import image, ingested_as, version_of
-from emotion_assets.core.bundle import read_manifest, runtime_precision
+from emotion_assets.assets.ingest import greyscale_splits
+from emotion_assets.assets.metadata import as_metadata
+from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.resources import DataPaths, code_version
+from emotion_assets.resources import Settings, code_version
+from emotion_assets.steps.training.config import TrainingConfig, training_config
 
+_FIELDS: dict[str, Any] = {
+    "preset": (
+        str,
+        Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 2 hours)."),
+    ),
+    "tracker": (str, Field("none", description="none, wandb or mlflow: where curves go besides CSV and TensorBoard.")),
+    **{
+        name: (Annotated[field.annotation | None, *field.metadata, Field(description=field.description)], None)  # type: ignore[operator]
+        for name, field in TrainingConfig.model_fields.items()
+    },
+}
+TrainingRunConfig = create_model(
+    "TrainingRunConfig",
+    __base__=dg.Config,
+    __doc__="A preset, and what to change in it; a field left empty keeps the preset's value.",
+    **_FIELDS,
+)
+"""The fields of TrainingConfig, all optional, for the launchpad."""
 
-class TrainingRunConfig(dg.Config):
-    """A preset, and what to change in it; a field left empty keeps the preset's value."""
-
-    preset: str = Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 2 hours).")
-    epochs: int | None = Field(None, ge=1, description="Passes over the train split.")
-    max_minutes: float | None = Field(
-        None, gt=0, description="Shapes the learning-rate schedule so that the run ends by then; it is not cut off."
-    )
-    batch_size: int | None = Field(
-        None, ge=2, description="Images a step; 128 by default. Halve it if memory is short."
-    )
-    learning_rate: float | None = Field(
-        None, gt=0, description="Peak rate of Muon on the filters; 0.02 by default, 0.03 for quick."
-    )
-    width: int | None = Field(
-        None, ge=4, description="Channels of the first stage; later ones have 2 and 4 times as many."
-    )
-    num_blocks: int | None = Field(
-        None, ge=1, le=8, description="Convolutional blocks of the second and of the third stage; 2, 3 for long."
-    )
-    seed: int | None = Field(
-        None,
-        ge=0,
-        le=2_000_000_000,
-        description="Same data, configuration, seed and processor: same weights, unless max_minutes is set.",
-    )
-    devices: int | None = Field(
-        None, ge=1, description="Processes that fraction each batch, on as many GPUs, or on cores if there are fewer."
-    )
-    dropout: float | None = Field(None, ge=0, lt=1, description="Fraction of the embedding hidden in training.")
-    adam_learning_rate: float | None = Field(
-        None, gt=0, description="Peak rate of AdamW on everything but the filters."
-    )
-    weight_decay: float | None = Field(
-        None, ge=0, description="Fraction of a weight lost in a step, in learning rates."
-    )
-    warmup_fraction: float | None = Field(None, ge=0, lt=1, description="Part of the run in which the rate rises.")
-    label_smoothing: float | None = Field(None, ge=0, lt=1, description="Doubt about the labels; they are noisy.")
-    averaging_fraction: float | None = Field(
-        None, ge=0, lt=1, description="Fraction of the steps over which the kept weights are averaged; 0.02 by default."
-    )
-    num_teachers: int | None = Field(
-        None, ge=0, le=4, description="Networks trained first, whose answers this one learns from, too; 2 for long."
-    )
-    corrects_orientation: bool | None = Field(
-        None, description="Whether faces on their side, upside down or negative are put right first; true for long."
-    )
-    is_progressive: bool | None = Field(None, description="Whether early steps see smaller images, which is cheaper.")
-    precision: str | None = Field(
-        None, description="auto, 32-true, bf16-mixed or 16-mixed; auto takes what the device does well."
-    )
-    quantize_int8: bool | None = Field(
-        None, description="Whether 8-bit convolutions run if their answers are as good: up to three times as fast."
-    )
-    tracker: str = Field("none", description="none, wandb or mlflow: where curves go beside CSV and TensorBoard.")
+_CHECK = dg.AssetCheckSpec(
+    "network_beats_chance", asset="trained_cnn", description="Macro-F1 on validation images is above chance."
+)
 
 
 @dg.asset(
     group_name="emotions",
     kinds={"pytorch", "pytorchlightning"},
-    code_version=code_version("training"),
+    code_version=code_version("reference", "training"),
     deps=[greyscale_splits],
+    check_specs=[_CHECK],
 )
 def trained_cnn(
-    context: dg.AssetExecutionContext, places: DataPaths, config: TrainingRunConfig
-) -> dg.MaterializeResult[None]:
+    settings: Settings,
+    config: TrainingRunConfig,  # type: ignore[valid-type]  # created above
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """A convolutional network fitted to the train split, calibrated on val, exported as a bundle.
 
-    An interrupted run continues from its last epoch when it is started again with the same data and configuration.
+    An interrupted run resumes from its last epoch when it is started again with the same data and configuration.
     """
-    from emotion_assets.steps.evaluation.figures import learning_curve_figure
-    from emotion_assets.steps.training.run import train_bundle
+    from emotion_assets.steps.training.run import bundle_summary, train_bundle
 
-    ingest = ingested_as(context.instance, greyscale_splits.key)
-    choices = config.model_dump()
+    overrides = config.model_dump()  # type: ignore[attr-defined]
+    preset, tracker = overrides.pop("preset"), overrides.pop("tracker")
+    version = code_version("reference", "training")
     bundle_dir = train_bundle(
-        places.splits_dir,
-        places.models_dir,
-        places.reports_dir / "training",
-        preset=choices.pop("preset"),
-        tracker=choices.pop("tracker"),
-        overrides=choices,
-        code_version=code_version("training"),
-        log=context.log.info,
+        settings.paths, training_config(preset, **overrides), code_version=version, tracker=tracker
     )
     manifest = read_manifest(bundle_dir)
+    is_above_chance = manifest.metrics["val/macro_f1"] > 1 / len(EMOTIONS)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest.version),
-        metadata={
-            **manifest.metrics,
-            "version": manifest.version,
-            "temperature": manifest.temperature,
-            "epochs": len(manifest.training["history"]),
-            "num_parameters": manifest.training["num_parameters"],
-            "arithmetic": runtime_precision(manifest),
-            "seconds": manifest.training["seconds"],
-            "cpu_seconds": manifest.training["cpu_seconds"],
-            "resumed_from_epoch": manifest.training["resumed_from_epoch"],
-            "learning_curves": image(learning_curve_figure(manifest.training["history"]), "learning curves"),
-            "configuration": dg.MetadataValue.json(manifest.configuration),
-            "data_fingerprint": manifest.data_fingerprint,
-            "bundle": dg.MetadataValue.path(bundle_dir),
-            **ingest,
-        },
+        metadata=as_metadata(bundle_summary(bundle_dir), settings),
+        check_results=[dg.AssetCheckResult(passed=is_above_chance)],
     )
-
-
-@dg.asset_check(asset=trained_cnn, description="The network does better than guessing on validation faces.")
-def network_beats_guessing(context: dg.AssetCheckExecutionContext, places: DataPaths) -> dg.AssetCheckResult:
-    """Fail when the macro-F1 is not above that of guessing, which means that nothing was learnt."""
-    version = version_of(context.instance, trained_cnn.key) or places.registry.candidate()
-    manifest = read_manifest(places.models_dir / version)
-    macro_f1 = manifest.metrics["val/macro_f1"]
-    return dg.AssetCheckResult(passed=macro_f1 > 1 / len(EMOTIONS), metadata={"val/macro_f1": macro_f1})

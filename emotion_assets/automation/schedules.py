@@ -1,6 +1,4 @@
-"""What happens by the clock."""
-
-from collections.abc import Callable
+"""The schedules. All are stopped by default; the reason is in each description."""
 
 import dagster as dg
 
@@ -8,46 +6,42 @@ from emotion_assets.automation.jobs import check_drift, collect_feedback, compac
 from emotion_assets.automation.runs import unfinished_runs
 
 
-def _unless_waiting(job_name: str) -> Callable[[dg.ScheduleEvaluationContext], dg.RunRequest | dg.SkipReason]:
-    """Ask for a run of a job, if none waits already behind a long training."""
+def _schedule(name: str, job_name: str, cron: str, description: str) -> dg.ScheduleDefinition:
+    """Return a schedule that requests a run unless one already waits behind a long training."""
 
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if any(run.job_name == job_name for run in unfinished_runs(context.instance)):
-            return dg.SkipReason(f"A run of {job_name} is queued or running already.")
+            return dg.SkipReason(f"A run of {job_name} is already queued or running.")
         return dg.RunRequest()
 
-    return request
+    return dg.ScheduleDefinition(
+        name=name,
+        job_name=job_name,
+        execution_fn=request,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=description,
+    )
 
 
-daily_drift_check = dg.ScheduleDefinition(
-    name="daily_drift_check",
-    job=check_drift,
-    execution_fn=_unless_waiting(check_drift.name),
-    cron_schedule="0 6 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Looks for drift every day at 06:00 UTC. Stopped until you switch it on.",
-)
-"""Stopped by default: it needs an accepted model and a service that logs."""
-
-feedback_collection = dg.ScheduleDefinition(
-    name="feedback_collection",
-    job=collect_feedback,
-    execution_fn=_unless_waiting(collect_feedback.name),
-    cron_schedule="*/15 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Takes labels in every quarter of an hour. Stopped until you switch it on.",
-)
-"""Stopped by default: labels of strangers should be trusted on purpose."""
-
-log_compaction = dg.ScheduleDefinition(
-    name="log_compaction",
-    job=compact_log,
-    execution_fn=_unless_waiting(compact_log.name),
-    cron_schedule="20 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Turns yesterday's prediction log into Parquet at 00:20 UTC. Stopped until you switch it on.",
-)
-"""Stopped by default: other tools may read the log's lines."""
+SCHEDULES = [
+    _schedule(
+        "daily_drift_check",
+        check_drift.name,
+        "0 6 * * *",
+        "Checks for drift daily at 06:00 UTC. Stopped by default: it needs an accepted model and a running service.",
+    ),
+    _schedule(
+        "feedback_collection",
+        collect_feedback.name,
+        "*/15 * * * *",
+        "Collects labels every 15 minutes. Stopped by default: trusting the labels of strangers is a decision.",
+    ),
+    _schedule(
+        "log_compaction",
+        compact_log.name,
+        "20 0 * * *",
+        "Compacts yesterday's prediction log at 00:20 UTC. Stopped by default: other tools may read its JSON lines.",
+    ),
+]

@@ -1,171 +1,131 @@
-"""What starts a run by itself: new images, and drift. Both are stopped until you switch them on.
+"""Start runs on new images and on drift. Both sensors are stopped by default: a running one would train at once.
 
-Stopped by default, because a running one would begin to train as soon as the UI is opened.
+The only state kept between ticks is when `raw/` last changed. Everything else is read from Dagster: earlier runs, and
+what the newest model was trained on.
 """
 
-import dataclasses
 import json
 import time
-from dataclasses import dataclass
-from typing import Self
 
 import dagster as dg
 
 from emotion_assets.assets.drift import drift_report
-from emotion_assets.assets.metadata import SIGNATURE_NAME, ingested_as, latest_metadata
-from emotion_assets.assets.training import trained_cnn
+from emotion_assets.assets.ingest import OWN_SIGNATURE, SIGNATURE
+from emotion_assets.assets.metadata import latest_metadata
 from emotion_assets.automation.jobs import retrain
-from emotion_assets.automation.runs import latest_training, trains, unfinished_runs
-from emotion_assets.resources import Automation, DataPaths
-from emotion_assets.steps.feedback.labels import FEEDBACK_NAME
-from emotion_assets.steps.ingest.scan import folder_signature
+from emotion_assets.automation.runs import latest_training, trained_on, trains, unfinished_runs
+from emotion_assets.resources import PipelineSettings, Settings
+from emotion_assets.steps.ingest.scan import folder_state
 
 COOLDOWN_SECONDS = 6 * 3600
-"""Between two runs that drift asked for, or that only labels gave a reason for; labels that trickle in must not start
-one each."""
+"""Between two runs for drift, and from a run to the next one for labels alone: each label must not start a run."""
 RETRY_SECONDS = 3600
-"""A run that failed before it had trained on the new files is requested again after so long, not every minute."""
-_INTERVAL_SECONDS = Automation.from_environment().interval_seconds
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """What a sensor keeps from one look to the next, as its cursor."""
-
-    seen: str = ""
-    """The signature of `raw/` at the last look."""
-    since: float = 0.0
-    """Since when it has been that, in seconds since the epoch."""
-    signature: str = ""
-    """The signature of `raw/` at the last request."""
-    at: float = 0.0
-    """When that was made, in seconds since the epoch."""
-    own: str = ""
-    """The signature at the last request without labels of the service's images."""
-    learnt: str = ""
-    """The signature that the newest model was trained on at the last request."""
-
-    @classmethod
-    def of(cls, context: dg.SensorEvaluationContext) -> Self:
-        names = {field.name for field in dataclasses.fields(cls)}
-        kept = json.loads(context.cursor or "{}")
-        return cls(**{name: value for name, value in kept.items() if name in names})
-
-    def having_seen(self, signature: str) -> Self:
-        """Note how `raw/` looks now; a clock that was put back begins again."""
-        now = time.time()
-        is_same = self.seen == signature and self.since <= now
-        return self if is_same else dataclasses.replace(self, seen=signature, since=now)
-
-    def as_cursor(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+"""After a run that did not train on the new files."""
+_INTERVAL_SECONDS = PipelineSettings.load().sensor_interval_seconds
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
-def new_images_sensor(
-    context: dg.SensorEvaluationContext, places: DataPaths, automation: Automation
-) -> dg.SensorResult | dg.SkipReason:
-    """Retrains when images came, went or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
-    signature, num_files = folder_signature(places.raw_dir)
-    learnt = _learnt(context)
-    if num_files == 0:
-        return dg.SkipReason(f"There is not an image in {places.raw_dir} yet.")
-    if signature == learnt:
-        return dg.SkipReason(f"Nothing new: the newest model was trained on these {num_files:,} files.")
-    own, _ = folder_signature(places.raw_dir, without=FEEDBACK_NAME)
-    memory = _Memory.of(context).having_seen(signature)
-    cooldown_seconds = 0
-    if memory.own == own and memory.signature != signature:
-        # Only labels came since, which must not start a run each.
-        run = latest_training(context.instance)
-        is_success = run is not None and run.dagster_run.status == dg.DagsterRunStatus.SUCCESS
-        if memory.learnt != learnt or (is_success and _end_of(run) > memory.at):
-            cooldown_seconds = COOLDOWN_SECONDS
-            memory = dataclasses.replace(memory, at=max(memory.at, _end_of(run)))
-        else:
-            # The run for the images before them taught nothing.
-            memory = dataclasses.replace(memory, signature=signature)
-    wanted = dataclasses.replace(memory, own=own, learnt=learnt)
-    return _request(context, automation, memory, wanted, {"trigger": "new_images"}, cooldown_seconds)
+def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
+    """Retrains when images were added, removed or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
+    state = folder_state(settings.paths.raw)
+    learned = _learned(context.instance)
+    if state.num_files == 0:
+        return dg.SkipReason(f"There are no images in {settings.paths.raw} yet.")
+    if state.signature == learned.get(SIGNATURE):
+        return dg.SkipReason(f"Nothing new: the newest model was trained on these {state.num_files:,} files.")
+    if state.own_signature == learned.get(OWN_SIGNATURE):
+        return _request(context, settings, state.signature, "labels", cooldown_from=latest_training(context.instance))
+    return _request(context, settings, state.signature, "new_images")
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
-def drift_sensor(
-    context: dg.SensorEvaluationContext, places: DataPaths, automation: Automation
-) -> dg.SensorResult | dg.SkipReason:
-    """Answers to an incident: asks for labels, and retrains once there is something new to learn from."""
+def drift_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
+    """Retrains after a drift incident, once there are new labelled images to learn from."""
     metadata = latest_metadata(context.instance, drift_report.key)
     if "state" not in metadata:
         return dg.SkipReason("There is no drift report yet. Run the job check_drift.")
-    state, cause = str(metadata["state"].value), str(metadata["cause"].value)
+    verdict, cause = str(metadata["state"].value), str(metadata["cause"].value)
     if not metadata["is_incident"].value:
-        in_a_row = f" ({metadata['alarms_in_a_row'].value} alarm in a row; two make an incident)"
-        suffix = in_a_row if state == "prediction_drift" else ""
-        return dg.SkipReason(f"The latest drift report says {state}{suffix}: {cause}")
-    signature, num_files = folder_signature(places.raw_dir)
-    cause = f"Answers changed: {cause} "
-    if signature == _learnt(context):
+        num_alarms = metadata["alarms_in_a_row"].value
+        suffix = f" ({num_alarms} alarm so far; two consecutive alarms open an incident)" if num_alarms else ""
+        return dg.SkipReason(f"The latest drift report says {verdict}{suffix}: {cause}")
+    state = folder_state(settings.paths.raw)
+    cause = f"Incident: {cause} "
+    if state.signature == _learned(context.instance).get(SIGNATURE):
         return dg.SkipReason(
-            f"{cause}The {num_files:,} labelled images are the ones that the newest model was trained on, so "
-            f"training again would teach nothing. Label recent images and put them into {places.raw_dir}."
+            f"{cause}The newest model was already trained on the {state.num_files:,} labelled images. "
+            f"Label recent images and add them to {settings.paths.raw}."
         )
-    memory = _Memory.of(context).having_seen(signature)
-    return _request(context, automation, memory, memory, {"trigger": "drift"}, COOLDOWN_SECONDS, cause)
+    previous = latest_training(context.instance, {"trigger": "drift"})
+    return _request(context, settings, state.signature, "drift", cause, cooldown_from=previous)
 
 
 def _request(
     context: dg.SensorEvaluationContext,
-    automation: Automation,
-    memory: _Memory,
-    wanted: _Memory,
-    tags: dict[str, str],
-    cooldown_seconds: float,
+    settings: PipelineSettings,
+    signature: str,
+    trigger: str,
     cause: str = "",
+    cooldown_from: dg.RunRecord | None = None,
 ) -> dg.SensorResult:
-    """Ask for a run if nothing speaks against it, and remember `wanted`; else say after `cause` what does."""
-    if reason := _why_not(context, memory, automation.quiet_seconds, cooldown_seconds):
-        return dg.SensorResult(skip_reason=cause + reason, cursor=memory.as_cursor())
-    request = dg.RunRequest(tags=tags, run_config=automation.run_config())
-    wanted = dataclasses.replace(wanted, signature=memory.seen, at=time.time())
-    return dg.SensorResult([request], cursor=wanted.as_cursor())
-
-
-def _why_not(
-    context: dg.SensorEvaluationContext, memory: _Memory, quiet_seconds: float, cooldown_seconds: float
-) -> str | None:
-    """Return what speaks against a run now, or None."""
-    now = time.time()
-    # By this machine's clock: copies keep the times of their originals, and what is deleted leaves none.
-    if now - memory.since < quiet_seconds:
-        return (
-            f"Files are coming or going: raw/ has looked as it does for {now - memory.since:.0f} s; "
-            f"waiting for {quiet_seconds:g} s of quiet."
-        )
-    if any(trains(run) for run in unfinished_runs(context.instance)):
-        return "A retrain run is queued or running; what is new is taken after it."
+    """Request a run unless there is a reason to wait, such as a recent run; the reason follows `cause`."""
+    since = _quiet_since(context, signature)
+    cursor = json.dumps({"signature": signature, "since": since})
     run = latest_training(context.instance)
-    # Whoever started it: what it took in is what lies there now.
-    is_tried = run is not None and run.create_timestamp.timestamp() >= memory.since
-    if run and is_tried and run.dagster_run.status == dg.DagsterRunStatus.CANCELED:
-        return "The run for these files was cancelled. Start the job retrain by hand, or wait for other files."
-    waited_seconds = now - max(memory.at, _end_of(run))
-    if (is_tried or memory.signature == memory.seen) and 0 <= waited_seconds < RETRY_SECONDS:
-        return (
-            f"A run for these files was requested or ended {waited_seconds / 60:.0f} minutes ago and trained no model "
-            f"on them. Look at it under Runs; the next try comes after {RETRY_SECONDS // 60} minutes."
-        )
-    if 0 <= now - memory.at < cooldown_seconds:
-        return (
-            f"A run was requested or ended {(now - memory.at) / 60:.0f} minutes ago; the next one waits until "
-            f"{cooldown_seconds / 3600:.0f} hours have passed."
-        )
+    if reason := _reason_to_wait(context.instance, run, since, settings.quiet_seconds, cooldown_from):
+        return dg.SensorResult(skip_reason=cause + reason, cursor=cursor)
+    # One run for each state of the folder and each attempt: Dagster drops a request whose key was used before.
+    attempt = run.dagster_run.run_id if run else "first"
+    request = dg.RunRequest(
+        run_key=f"{signature}-{attempt}", tags={"trigger": trigger}, run_config=settings.load_run_config()
+    )
+    return dg.SensorResult([request], cursor=cursor)
+
+
+def _quiet_since(context: dg.SensorEvaluationContext, signature: str) -> float:
+    """Return since when `raw/` has looked like this, by this machine's clock: copies keep old file times."""
+    now, before = time.time(), json.loads(context.cursor or "{}")
+    is_same = before.get("signature") == signature and before["since"] <= now  # else the clock was set back
+    return float(before["since"]) if is_same else now
+
+
+def _reason_to_wait(
+    instance: dg.DagsterInstance,
+    run: dg.RunRecord | None,
+    since: float,
+    quiet_seconds: float,
+    cooldown_from: dg.RunRecord | None,
+) -> str | None:
+    quiet = time.time() - since
+    if quiet < quiet_seconds:
+        return f"Files are changing: raw/ has been quiet for {quiet:.0f} s of {quiet_seconds:g} s."
+    if any(trains(unfinished) for unfinished in unfinished_runs(instance)):
+        return "A training run is queued or running; new images are taken after it."
+    # Any run that was created since then has read these files, no matter who started it.
+    if run and run.create_timestamp.timestamp() >= since:
+        if run.dagster_run.status == dg.DagsterRunStatus.CANCELED:
+            return "The run for these files was canceled. Start the job retrain by hand, or wait for other files."
+        if (elapsed := _seconds_since(run)) < RETRY_SECONDS:
+            return (
+                f"A run for these files ended {elapsed / 60:.0f} minutes ago and trained no model on them; see Runs. "
+                f"The next attempt follows after {RETRY_SECONDS // 60} minutes."
+            )
+    if cooldown_from and (elapsed := _seconds_since(cooldown_from)) < COOLDOWN_SECONDS:
+        hours, minutes = COOLDOWN_SECONDS // 3600, (COOLDOWN_SECONDS - elapsed) / 60
+        return f"The last run was less than {hours} h ago; {minutes:.0f} minutes left."
     return None
 
 
-def _end_of(run: dg.RunRecord | None) -> float:
-    return (run.end_time or 0.0) if run else 0.0
+def _seconds_since(run: dg.RunRecord) -> float:
+    """Return the time since a run ended, or since it was created if it has no end."""
+    return time.time() - (run.end_time or run.create_timestamp.timestamp())
 
 
-def _learnt(context: dg.SensorEvaluationContext) -> str:
-    """Return how `raw/` looked to the ingest that the newest model goes back to; empty if that is not known."""
-    return ingested_as(context.instance, trained_cnn.key).get(SIGNATURE_NAME, "")
+def _learned(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Return the signatures of `raw/` that the newest model was trained on; empty if unknown."""
+    materialization = trained_on(instance)
+    metadata = materialization.metadata if materialization else {}
+    return {name: str(metadata[name].value) for name in (SIGNATURE, OWN_SIGNATURE) if name in metadata}
+
+
+SENSORS = [new_images_sensor, drift_sensor]

@@ -1,7 +1,7 @@
-"""A bundle: one model ready to run, in one folder.
+"""A bundle: the folder of one trained model.
 
-`model.onnx` takes raw uint8 pixels, `model_int8.onnx` is the same in faster arithmetic where that answers as well,
-`weights.safetensors` holds the network for further training, `manifest.json` is written last and says what they are.
+`model.onnx` takes raw uint8 pixels, `model_int8.onnx` is its 8-bit version if that is as accurate,
+`weights.safetensors` has the network for further training, and `manifest.json`, written last, describes them.
 Nothing in it is a pickle.
 """
 
@@ -21,13 +21,13 @@ from emotion_assets.core.images import IMAGE_SIZE_PX
 SCHEMA_VERSION: Final = 1
 MODEL_NAME: Final = "model.onnx"
 INT8_MODEL_NAME: Final = "model_int8.onnx"
-"""Only where it answers as well; it is then the one that runs, in evaluation, drift and service alike."""
+"""Only if it is as accurate; then evaluation, drift detection and service all run it."""
 WEIGHTS_NAME: Final = "weights.safetensors"
 ORIENTATION_WEIGHTS_NAME: Final = "orientation_weights.safetensors"
-"""Only where faces are put right first."""
+"""Only if the model corrects orientation."""
 REFERENCE_NAME: Final = "reference.parquet"
-CORRUPTIONS_NAME: Final = "corruption profile.parquet"
-"""Only where there were validation faces enough."""
+CORRUPTIONS_NAME: Final = "corruptions.parquet"
+"""Only if there were enough validation images."""
 MANIFEST_NAME: Final = "manifest.json"
 
 _VERSION_PATTERN: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
@@ -35,7 +35,7 @@ _VERSION_PATTERN: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The record beside the weights: what the model is, how it was made, and the hash of each file."""
+    """A model's metadata: its training, its scores, and the hash of each file."""
 
     version: str
     """Sorts by time, e.g. `20261122-130501-1f2e3d4c`."""
@@ -46,13 +46,13 @@ class Manifest:
     configuration: dict[str, Any]
     code_version: str
     environment: dict[str, str]
-    """Versions of the libraries that shaped the weights."""
+    """Versions of the libraries."""
     training: dict[str, Any]
-    """Seconds, CPU-seconds, precision, and the learning curves as one record an epoch."""
+    """Seconds, CPU seconds, precision, and one record of scores for each epoch."""
     metrics: dict[str, float]
     """Scores on the validation split, as `val/accuracy`."""
     golden_prediction: list[float]
-    """The probabilities that the model gives for the test pattern of `core.classifier`."""
+    """The probabilities that the model predicts for `classifier.golden_input`."""
     files: dict[str, str]
     """SHA-256 of each file of the bundle, by name."""
     emotions: list[str] = field(default_factory=lambda: list(EMOTIONS))
@@ -61,22 +61,22 @@ class Manifest:
 
 
 def write_manifest(bundle_dir: Path, manifest: Manifest) -> None:
-    """Complete a bundle by writing its manifest, after all files that it names."""
+    """Complete a bundle: write its manifest, after all other files."""
     write_json(bundle_dir / MANIFEST_NAME, asdict(manifest))
 
 
 def read_manifest(bundle_dir: Path) -> Manifest:
-    """Read a bundle's manifest without looking at the other files.
+    """Read a bundle's manifest without checking the other files.
 
     Raises:
-        BundleMismatchError: there is none, or it is damaged, or of another schema, or for other emotions.
+        BundleMismatchError: it is missing, damaged, or has another schema, other emotions or another image size.
     """
     path = bundle_dir / MANIFEST_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleMismatchError(
-            f"{bundle_dir} holds no {MANIFEST_NAME}: it is not a bundle, or was never completed. Train again."
+            f"{bundle_dir} has no {MANIFEST_NAME}: it is not a bundle, or was never completed. Train again."
         ) from error
     except (OSError, ValueError) as error:
         raise BundleMismatchError(f"{path} cannot be read ({error}). Restore it or train again.") from error
@@ -88,7 +88,7 @@ def read_manifest(bundle_dir: Path) -> Manifest:
     try:
         manifest = Manifest(**record)
     except TypeError as error:
-        raise BundleMismatchError(f"{path} lacks or adds a field ({error}). Train again.") from error
+        raise BundleMismatchError(f"{path} has missing or unknown fields ({error}). Train again.") from error
     if manifest.emotions != list(EMOTIONS) or manifest.image_size_px != IMAGE_SIZE_PX:
         raise BundleMismatchError(
             f"{path} is for {manifest.emotions} at {manifest.image_size_px} px; "
@@ -100,7 +100,7 @@ def read_manifest(bundle_dir: Path) -> Manifest:
 
 
 def check_files(bundle_dir: Path, manifest: Manifest) -> None:
-    """Compare every file that the manifest names with its hash.
+    """Compare every file with its hash in the manifest.
 
     Raises:
         BundleMismatchError: a file is missing or altered; the message names it.
@@ -110,25 +110,25 @@ def check_files(bundle_dir: Path, manifest: Manifest) -> None:
         if Path(name).name != name or not path.is_file():
             raise BundleMismatchError(f"{path}, named by the manifest, is missing. Restore it or train again.")
         if file_sha256(path) != digest:
-            raise BundleMismatchError(f"{path} is not the file that was trained: its hash differs. Restore it.")
+            raise BundleMismatchError(f"{path} was altered: the manifest has another hash. Restore it or train again.")
 
 
 def runtime_model(manifest: Manifest) -> str:
-    """Return the name of the bundle's file that runs: the 8-bit graph if there is one."""
+    """Return the name of the ONNX file to run: the 8-bit one if there is one."""
     return INT8_MODEL_NAME if runtime_precision(manifest) == "int8" else MODEL_NAME
 
 
 def runtime_precision(manifest: Manifest) -> str:
-    """Return what the convolutions of the running model compute in, `int8` or `float32`."""
+    """Return the precision of the convolutions of the model to run, `int8` or `float32`."""
     return "int8" if INT8_MODEL_NAME in manifest.files else "float32"
 
 
 def is_version(text: str) -> bool:
-    """Tell whether `text` has the form of a model version."""
+    """Tell whether `text` is formatted as a model version."""
     return _VERSION_PATTERN.fullmatch(text) is not None
 
 
 def complete_versions(models_dir: Path) -> list[str]:
-    """Return the versions of all complete bundles, oldest first; names decide, not clocks."""
+    """Return the versions of all complete bundles, oldest first by name."""
     complete = (path.parent.name for path in models_dir.glob(f"*/{MANIFEST_NAME}"))
     return sorted(name for name in complete if is_version(name))

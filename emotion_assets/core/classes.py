@@ -1,4 +1,4 @@
-"""The five emotions, their one order, and the folder names that stand for them."""
+"""The five emotions, their order, and their folder names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ _ALIASES: Final = {
 
 
 def emotion_from_folder(name: str) -> str | None:
-    """Return the emotion that a folder name stands for, or None for any other folder.
+    """Return the emotion that a folder is named after, or None.
 
-    Case and surrounding spaces do not matter; the spellings found in public data sets
-    (`Suprise`, `Anger`, `Happiness`, …) are accepted.
+    Case and surrounding spaces do not matter; spellings of public data sets (`Suprise`, `Anger`, …) are accepted.
     """
     word = name.strip().casefold()
-    if word in EMOTIONS:
-        return word
-    return _ALIASES.get(word)
+    return word if word in EMOTIONS else _ALIASES.get(word)

@@ -1,4 +1,4 @@
-"""Run a bundle: from 64×64 gray pixels to calibrated probabilities, on onnxruntime."""
+"""Predict calibrated probabilities from 64×64 gray pixels with onnxruntime."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 Floats = npt.NDArray[np.float32]
 
 GOLDEN_TOLERANCE: Final = 0.02
-"""Processors differ in rounding, by up to 0.007 with 8-bit convolutions; a wrong model differs by far more."""
+"""Rounding differs between processors by up to 0.007 with 8-bit convolutions; a wrong model differs by far more."""
 
-_BATCH: Final = 256
+_BATCH_SIZE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The network's answer for some images."""
+    """The network's outputs for a batch of images."""
 
     probabilities: Floats
     """float32 (image, emotion), calibrated, each row sums to 1."""
     embedding: Floats | None = None
-    """float32 (image, feature), if asked for."""
+    """float32 (image, feature), if requested."""
     activation_maps: Floats | None = None
-    """float32 (image, emotion, row, column), if asked for: evidence for each emotion, place by place."""
+    """float32 (image, emotion, row, column), if requested: the evidence for each emotion by location."""
 
     @property
     def class_indices(self) -> npt.NDArray[np.int64]:
@@ -41,18 +41,18 @@ class Predictions:
 
 
 class Classifier:
-    """A loaded bundle. Loading checks schema and hashes; running needs no normalization by the caller."""
+    """A loaded bundle, which takes pixels without normalization."""
 
     def __init__(self, bundle_dir: Path, num_threads: int = 1) -> None:
-        """Load the bundle in `bundle_dir`.
+        """Load the bundle in `bundle_dir` after checking its schema and hashes.
 
         Raises:
-            BundleMismatchError: files are missing, altered, of another schema, or do not run.
+            BundleMismatchError: files are missing, altered, of another schema, or do not load.
         """
         self.manifest: Manifest = read_manifest(bundle_dir)
         check_files(bundle_dir, self.manifest)
         options = onnxruntime.SessionOptions()
-        # One thread a worker: workers scale over cores, and idle threads would spin.
+        # Idle threads would spin.
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -68,34 +68,34 @@ class Classifier:
         return self.manifest.version
 
     def predict(self, pixels: Pixels, *, with_embedding: bool = False, with_maps: bool = False) -> Predictions:
-        """Answer for uint8 pixels (image, 64, 64)."""
+        """Predict for uint8 pixels (image, 64, 64)."""
         names = ["probabilities"]
         names += ["embedding"] if with_embedding else []
         names += ["activation_maps"] if with_maps else []
         chunks = [
-            self._session.run(names, {"pixels": pixels[start : start + _BATCH]})
-            for start in range(0, len(pixels), _BATCH)
+            self._session.run(names, {"pixels": pixels[start : start + _BATCH_SIZE]})
+            for start in range(0, len(pixels), _BATCH_SIZE)
         ]
         whole = chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
         outputs = dict(zip(names, whole, strict=True))
         return Predictions(outputs["probabilities"], outputs.get("embedding"), outputs.get("activation_maps"))
 
     def self_test(self) -> None:
-        """Compare the answer for a test pattern with the one recorded when the model was made.
+        """Compare the prediction for the golden input with the one recorded at export.
 
         Raises:
-            BundleMismatchError: the answers differ, so the model must not be served.
+            BundleMismatchError: they differ, so the model must not be served.
         """
-        answer = self.predict(golden_input()).probabilities[0]
+        predicted = self.predict(golden_input()).probabilities[0]
         expected = np.array(self.manifest.golden_prediction, dtype=np.float32)
-        if answer.shape != (len(EMOTIONS),) or not np.allclose(answer, expected, atol=GOLDEN_TOLERANCE):
+        if predicted.shape != (len(EMOTIONS),) or not np.allclose(predicted, expected, atol=GOLDEN_TOLERANCE):
             raise BundleMismatchError(
-                f"Model {self.version} answers {answer.tolist()} to the test pattern, "
-                f"but {expected.tolist()} when it was made. Restore it or roll back to another version."
+                f"Model {self.version} predicts {predicted.tolist()} for the golden input, but {expected.tolist()} "
+                "was recorded at export. Restore it or roll back to another version."
             )
 
 
 def golden_input() -> Pixels:
-    """Return a fixed image, uint8 (1, 64, 64), on which models are tested before they serve."""
+    """Return the fixed image, uint8 (1, 64, 64), that models are tested with before they serve."""
     down, across = np.indices((IMAGE_SIZE_PX, IMAGE_SIZE_PX))
     return ((across * 3 + down * 5 + (across - 32) * (down - 32) // 4) % 256).astype(np.uint8)[None]

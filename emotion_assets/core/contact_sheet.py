@@ -1,4 +1,4 @@
-"""Contact sheets: many small images on one, for a person to look at."""
+"""Contact sheets: many small images on one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ _WEBP_QUALITY: Final = 70
 
 
 def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
-    """Lay images out in rows of `num_columns`.
-
-    Args:
-        pixels: uint8 (image, row, column); none at all gives a small blank sheet.
-        num_columns: images in a row.
+    """Lay out images, uint8 (image, row, column), in rows of `num_columns`; no images give a blank sheet.
 
     Returns:
         The bytes of a WebP image, small enough for the metadata of a Dagster asset.

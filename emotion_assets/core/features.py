@@ -1,4 +1,4 @@
-"""What is known of every answered image without keeping it: the columns of log, reference and drift table."""
+"""The features of a predicted image: the columns of prediction log, reference and drift table."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ FEATURE_DIGITS: Final = 6
 
 
 def image_features(pixels: Pixels) -> dict[str, float]:
-    """Return the thirteen statistics of one image, uint8 (64, 64), rounded for the log and the HTTP answer."""
+    """Compute the statistics of one image, uint8 (64, 64), rounded for the log and the HTTP response."""
     return {name: round(float(values[0]), FEATURE_DIGITS) for name, values in image_statistics(pixels[None]).items()}

@@ -1,4 +1,4 @@
-"""Write files so that a reader sees all of them or nothing, whatever is killed in between."""
+"""Atomic writes, file locks, listings and hashes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once the block ends without an error; until then that stays whole.
+    """Open a temporary file that replaces `path` once the block ends without an error, even if killed in between.
 
-    Temporary file beside it, flush, fsync, rename. Folders are made on demand.
+    Folders are created on demand.
 
     Raises:
         OSError: the disk is full or read-only; the message names the path.
@@ -50,7 +50,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what kills left of files that `write_atomically` was writing below `folder`; nobody may be writing now."""
+    """Remove what killed processes left of atomic writes below `folder`; nobody may be writing there now."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -67,11 +67,10 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def listed(root: Path, folders: str, files: str) -> list[Path]:
-    """Return the files below `root` whose folder's name and own name match two patterns.
+def list_files(root: Path, folders: str, files: str) -> list[Path]:
+    """Return the files in direct subfolders of `root` that match the glob patterns `folders` and `files`.
 
-    A folder that vanishes meanwhile, as those of old days do, has none, and so has one that this user may not read;
-    `Path.glob` would raise.
+    A folder that vanishes meanwhile or may not be read counts as empty; `Path.glob` would raise.
     """
     found: list[Path] = []
     with contextlib.suppress(FileNotFoundError, PermissionError):
@@ -83,7 +82,7 @@ def listed(root: Path, folders: str, files: str) -> list[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` alone, waiting for another process to finish; a kill releases it."""
+    """Hold the exclusive lock `path`, after waiting for other holders; it is released if this process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -91,21 +90,9 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> None:
-    """Mark a file as needed until this process ends; one that is not there is not marked."""
+    """Mark a file as in use until this process ends; a missing file is ignored."""
     with contextlib.suppress(OSError):
         fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def is_in_use(path: Path) -> bool:
-    """Tell whether another process on this machine needs a file, as it said by `hold`."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
 
 
 def sync_folder(folder: Path) -> None:
@@ -123,10 +110,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source_version(*places: Path) -> str:
-    """Return 12 digits that change with the Python sources below `places`, whatever version control says."""
+def source_version(*folders: Path) -> str:
+    """Return 12 digits that change with the Python sources below `folders`, committed or not."""
     digest = hashlib.sha256()
-    for place in places:
-        for path in sorted(place.rglob("*.py")):
-            digest.update(path.relative_to(place).as_posix().encode() + b"\0" + path.read_bytes())
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -1,8 +1,7 @@
-"""The one way from the bytes of an image to the pixels of the network.
+"""Decode the bytes of an image to the pixels of the network.
 
-Ingest, training, drift detection and the service all call `decode_image`: what one of them
-accepts, the others accept, and they see the same 64×64 gray values. Nothing here trusts a file
-name or a declared type; the content decides.
+Ingest, training, drift detection and the service all call `decode_image`, so they accept the same images and see the
+same 64×64 gray values. The content determines the format, not a file name or a declared type.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from emotion_assets.core.errors import (
     UnreadableImageError,
     UnsupportedFormatError,
 )
-from emotion_assets.core.image_headers import PNG_MAGIC, check_header, count_jpeg_scans
+from emotion_assets.core.image_headers import PNG_MAGIC, check_header, count_jpeg_scans, find_jpeg_frame, max_png_pixels
 
-# Pillow warns of odd metadata, which says nothing about the pixels; what matters is checked here.
+# Pillow warns of malformed metadata, which says nothing about the pixels.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
@@ -46,12 +45,12 @@ _SOURCES: Final = (Path(__file__), Path(image_headers.__file__))
 DECODER_VERSION: Final = hashlib.sha256(
     b"".join(path.read_bytes() for path in _SOURCES) + PIL.__version__.encode()
 ).hexdigest()[:12]
-"""Changes whenever the decoder's sources or Pillow do: what another version read may differ from the service's."""
+"""Changes with the decoder's sources and Pillow: pixels that another version read may differ from the service's."""
 
-# Pillow's WebP decoder holds the canvas several times over: 15 bytes a pixel were measured.
+# Pillow's WebP decoder keeps several copies of the canvas in memory: 15 bytes per pixel, measured.
 MAX_WEBP_PIXELS: Final = 12_000_000
 
-# Each progressive scan walks over the whole image: 6 megapixels × 3,000 scans take minutes in 88 kB.
+# Each progressive scan covers the whole image: an 88 kB file of 6 megapixels and 3,000 scans takes minutes.
 # Cameras and encoders write about ten scans.
 MAX_JPEG_SCANS: Final = 100
 MAX_JPEG_SCAN_PIXELS: Final = 500_000_000
@@ -72,8 +71,7 @@ _SIGNATURES: Final = (
     (b"MM\x00+", "TIFF"),
 )
 
-# Images are first shrunk by a whole factor to no less than the size that is worked on: by the JPEG decoder itself,
-# or strip by strip, so that one strip at a time is in memory.
+# Large images are first reduced by a whole factor: by the JPEG decoder itself, or strip by strip, to bound the memory.
 _STRIP_PIXELS: Final = 1_000_000
 _FAST_BYTES: Final = 128 * 1024
 _FAST_PIXELS: Final = 250_000
@@ -101,7 +99,7 @@ _TRANSPOSITIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image that was accepted: its pixels for the network, and what its header said."""
+    """An accepted image: its pixels for the network, and its header."""
 
     pixels: Pixels
     """uint8 (64, 64), axes (row, column), 0 black to 255 white."""
@@ -113,63 +111,74 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class GrayImage:
-    """An image that was accepted, gray and upright, no larger than needed."""
+    """An accepted image, gray, upright and reduced."""
 
     image: Image.Image
     """Mode L."""
     width_px: int
-    """Of the file, before it was turned upright and reduced; so is the height."""
+    """Width in the file, before rotation and downscaling; the same holds for the height."""
     height_px: int
     mode: str
     format: str
 
 
-class NeedsWorkerThreadError(Exception):
-    """An image takes longer to decode than somebody in a hurry has."""
-
-
-def decode_image(content: bytes, *, fast_path_only: bool = False) -> DecodedImage:
+def decode_image(content: bytes) -> DecodedImage:
     """Turn the bytes of an image into 64×64 gray pixels.
 
-    The first frame counts; EXIF orientation is applied, transparency is laid on white, colors become
+    The first frame counts; EXIF orientation is applied, transparency is composited onto white, colors become
     ITU-R 601 luma, 16-bit values are scaled, and the image is stretched to a square.
-
-    Args:
-        content: the bytes of a file.
-        fast_path_only: whether to decode only what takes a millisecond or so, as most faces do that people send.
 
     Raises:
         ImageError: as `decode_gray`.
-        NeedsWorkerThreadError: it takes longer, and `fast_path_only`.
     """
-    gray = decode_gray(content, IMAGE_SIZE_PX, fast_path_only=fast_path_only)
+    gray = decode_gray(content, IMAGE_SIZE_PX)
     return DecodedImage(face_pixels(gray.image), gray.width_px, gray.height_px, gray.mode, gray.format)
+
+
+def needs_worker_thread(content: bytes) -> bool:
+    """Tell from the header whether decoding may take more than about a millisecond, which would block an event loop.
+
+    Never raises: what `decode_image` rejects right away needs no thread.
+    """
+    if len(content) > _FAST_BYTES:
+        return True
+    try:
+        form = _detect_format(content)
+        if form == "JPEG":
+            num_pixels, is_progressive = find_jpeg_frame(content)
+            return is_progressive or num_pixels > _FAST_PIXELS
+        if not check_header(content, form):
+            return True
+        if form == "PNG":
+            return max_png_pixels(content) > _FAST_PIXELS
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            return image.width * image.height > _FAST_PIXELS
+    except Exception:  # noqa: BLE001 -- `decode_image` reports it
+        return False
 
 
 def face_pixels(gray: Image.Image) -> Pixels:
     """Stretch an image in mode L to the network's uint8 (64, 64), axes (row, column).
 
-    The result is the same for an image and for a file without losses that it was written to.
+    The result is the same for an image and for a lossless file of it.
     """
     square = _reduce_to_gray(gray, IMAGE_SIZE_PX).resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
     return np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 
 
-def decode_gray(content: bytes, working_side_px: int, *, fast_path_only: bool = False) -> GrayImage:
-    """Turn the bytes of an image into a gray one, upright, as `decode_image` describes it, but not square.
+def decode_gray(content: bytes, working_side_px: int) -> GrayImage:
+    """Turn the bytes of an image into a gray, upright one as `decode_image` does, but keep its proportions.
 
     Args:
         content: the bytes of a file.
-        working_side_px: larger images are reduced by a whole factor, while their shorter side keeps so many pixels.
-        fast_path_only: as for `decode_image`.
+        working_side_px: larger images are reduced by a whole factor to a shorter side of at least this many pixels.
 
     Raises:
         EmptyImageError: there are no bytes.
-        ImageTooLargeError: over 10 MiB, over 40 megapixels (12 for WebP) or 20,000 pixels a side.
+        ImageTooLargeError: over 10 MiB, over 40 megapixels (12 for WebP) or 20,000 pixels per side.
         UnsupportedFormatError: not JPEG, PNG, WebP, GIF, BMP or TIFF.
-        UnreadableImageError: damaged, truncated, under 8 pixels a side, or slow to decode on purpose.
-        NeedsWorkerThreadError: it takes longer than a millisecond or so, and `fast_path_only`.
-        MemoryError: there is no memory for it now.
+        UnreadableImageError: damaged, truncated, under 8 pixels per side, or built to be slow to decode.
+        MemoryError: there is not enough memory now.
     """
     if not content:
         raise EmptyImageError("The image is empty (0 bytes). Send the bytes of an image.")
@@ -178,27 +187,25 @@ def decode_gray(content: bytes, working_side_px: int, *, fast_path_only: bool = 
             f"The image has {len(content):,} bytes; at most {MAX_IMAGE_BYTES:,} are read. "
             "Send a smaller or more compressed copy."
         )
-    signature = _detect_format(content)
+    form = _detect_format(content)
     try:
-        return _decode(content, signature, working_side_px, fast_path_only=fast_path_only)
-    except (ImageError, NeedsWorkerThreadError):
+        return _decode(content, form, working_side_px)
+    except (ImageError, MemoryError):  # the latter says nothing about the image
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(
-            f"The {signature} image announces far more than {MAX_IMAGE_PIXELS:,} pixels. Send a smaller copy."
+            f"The {form} image declares far more than {MAX_IMAGE_PIXELS:,} pixels. Send a smaller copy."
         ) from error
-    except MemoryError:
-        raise  # says nothing about the image
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, ValueError,
         # IndexError, KeyError, struct.error, …); all of it means the same to the sender.
         raise UnreadableImageError(
-            f"The {signature} image is damaged or incomplete ({error}). Send an intact copy."
+            f"The {form} image is damaged or incomplete ({error}). Send an intact copy."
         ) from error
 
 
 def read_image(path: Path) -> DecodedImage:
-    """Return `decode_image` of a file, which is not read if it is too large.
+    """Decode a file, which is not read if it is too large.
 
     Raises:
         OSError: it cannot be read.
@@ -222,21 +229,16 @@ def _detect_format(content: bytes) -> str:
     )
 
 
-def _decode(content: bytes, signature: str, working_side_px: int, *, fast_path_only: bool) -> GrayImage:
-    if fast_path_only and len(content) > _FAST_BYTES:
-        raise NeedsWorkerThreadError
-    if not check_header(content, signature) and fast_path_only:
-        raise NeedsWorkerThreadError
+def _decode(content: bytes, form: str, working_side_px: int) -> GrayImage:
+    check_header(content, form)
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
-        _check_header(image, signature)
-        if signature == "TIFF":
+        _check_size(image, form)
+        if form == "TIFF":
             _check_tiff(image)
-        if fast_path_only and (width_px * height_px > _FAST_PIXELS or image.info.get("progressive")):
-            raise NeedsWorkerThreadError
-        if signature == "PNG":
+        if form == "PNG":
             _check_png(content)
-        if signature == "JPEG":
+        if form == "JPEG":
             _check_jpeg_scans(content, image)
             # Decodes at a half, a quarter or an eighth of the size straight from the cosine coefficients.
             image.draft("L", (working_side_px, working_side_px))
@@ -245,16 +247,16 @@ def _decode(content: bytes, signature: str, working_side_px: int, *, fast_path_o
         gray = _reduce_to_gray(image, working_side_px)
     if orientation in _TRANSPOSITIONS:
         gray = gray.transpose(_TRANSPOSITIONS[orientation])
-    return GrayImage(gray, width_px, height_px, mode, signature)
+    return GrayImage(gray, width_px, height_px, mode, form)
 
 
-def _check_header(image: Image.Image, signature: str) -> None:
+def _check_size(image: Image.Image, form: str) -> None:
     width_px, height_px = image.size
-    limit = MAX_WEBP_PIXELS if signature == "WEBP" else MAX_IMAGE_PIXELS
+    limit = MAX_WEBP_PIXELS if form == "WEBP" else MAX_IMAGE_PIXELS
     if width_px * height_px > limit or max(width_px, height_px) > MAX_SIDE_PX:
         raise ImageTooLargeError(
-            f"The {signature} image has {width_px:,} × {height_px:,} pixels; at most {limit:,} in all "
-            f"and {MAX_SIDE_PX:,} a side are read. Send a smaller copy."
+            f"The {form} image has {width_px:,} × {height_px:,} pixels; the limits are {limit:,} in total "
+            f"and {MAX_SIDE_PX:,} per side. Send a smaller copy."
         )
     if min(width_px, height_px) < MIN_SIDE_PX:
         raise UnreadableImageError(
@@ -270,28 +272,25 @@ def _check_png(content: bytes) -> None:
 
 
 def _check_tiff(image: Image.Image) -> None:
-    """Reject what costs far more than the image is large: the file itself says how large its parts are, and how many.
+    """Reject tiles and strips that cost far more than the image's size suggests.
 
-    The decoder takes memory for a whole tile, whatever part of it is image.
+    The decoder allocates a whole tile, however little of it is image.
     """
     tags, num_pixels = getattr(image, "tag_v2", {}), image.width * image.height
     across, down = (max(1, int(tags.get(tag, 1))) for tag in _TIFF_TILE_SIDES)
     if across * down > max(2 * num_pixels, _USUAL_TILE_PIXELS):
         raise UnreadableImageError(
-            f"The TIFF image of {num_pixels:,} pixels lies in tiles of {across:,} × {down:,}. "
-            "Save it again without tiles."
+            f"The TIFF image of {num_pixels:,} pixels has tiles of {across:,} × {down:,}. Save it again without tiles."
         )
     samples = int(tags.get(_TIFF_SAMPLES, 1))
     num_tiles = len(tags.get(_TIFF_TILES, ()))
     if num_tiles > math.ceil(image.width / across) * math.ceil(image.height / down) * samples:
         raise UnreadableImageError(
-            f"The TIFF image of {image.width:,} × {image.height:,} pixels lies in {num_tiles:,} tiles. Save it again."
+            f"The TIFF image of {image.width:,} × {image.height:,} pixels has {num_tiles:,} tiles. Save it again."
         )
     num_strips = len(tags.get(_TIFF_STRIPS, ()))
     if num_strips > image.height * samples:
-        raise UnreadableImageError(
-            f"The TIFF image of {image.height:,} rows lies in {num_strips:,} strips. Save it again."
-        )
+        raise UnreadableImageError(f"The TIFF image of {image.height:,} rows has {num_strips:,} strips. Save it again.")
 
 
 def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
@@ -303,14 +302,14 @@ def _check_jpeg_scans(content: bytes, image: Image.Image) -> None:
             "Save it again as a baseline JPEG."
         )
     if num_scans > 1:
-        # Between scans the decoder keeps every coefficient, 2 bytes each, of every channel.
+        # Between scans the decoder holds all coefficients of every channel, 2 bytes each.
         samplings = [(across, down) for _, across, down, _ in getattr(image, "layer", ())]
         largest = max((across * down for across, down in samplings), default=1)
         num_bytes = 2 * num_pixels * sum(across * down for across, down in samplings) // largest
         if num_bytes > MAX_JPEG_COEFFICIENT_BYTES:
             raise ImageTooLargeError(
                 f"The progressive JPEG image needs {num_bytes:,} bytes to decode; at most "
-                f"{MAX_JPEG_COEFFICIENT_BYTES:,} are spent. Send a smaller copy, or save it as a baseline JPEG."
+                f"{MAX_JPEG_COEFFICIENT_BYTES:,} are allowed. Send a smaller copy, or save it as a baseline JPEG."
             )
 
 
@@ -322,13 +321,13 @@ def _exif_orientation(image: Image.Image) -> int:
 
 
 def _reduce_to_gray(image: Image.Image, working_side_px: int) -> Image.Image:
-    """Return `image` in mode L, reduced by a whole factor, in strips that bound the memory."""
+    """Convert `image` to mode L and reduce it by a whole factor, strip by strip to bound the memory."""
     width_px, height_px = image.size
     factor = max(1, min(width_px, height_px) // working_side_px)
     if image.mode == "L" and "transparency" not in image.info:
         return image.reduce(factor) if factor > 1 else image
     scale = _brightness_scale(image)
-    # Pillow turns 8-bit ones the right way round itself.
+    # Pillow inverts 8-bit ones itself.
     is_negative = scale != 1 and getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
     strip_rows = factor * max(1, _STRIP_PIXELS // (width_px * factor))
     gray = Image.new("L", (-(-width_px // factor), -(-height_px // factor)))
@@ -343,7 +342,7 @@ def _reduce_to_gray(image: Image.Image, working_side_px: int) -> Image.Image:
 
 
 def _brightness_scale(image: Image.Image) -> float:
-    """Return what multiplies a value of a deep mode so that white becomes 255; 1 for 8-bit modes."""
+    """Return the factor that maps white of a deep mode to 255; 1 for 8-bit modes."""
     if not image.mode.startswith(("I", "F")):
         return 1.0
     if image.mode.startswith("I;16"):

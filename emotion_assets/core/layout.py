@@ -9,16 +9,13 @@ from typing import Final
 CHAMPION_NAME: Final = "champion.json"
 """In `models/`: the accepted version and the history of every decision."""
 DAY_PATTERN: Final = "????-??-??"
-"""Glob pattern of the folders of the prediction log and of the image log, one a day."""
+"""Glob pattern of the folders of the prediction log and of the image log, one per day."""
 LABEL_REQUEST_NAME: Final = "requested.json"
 """In `feedback/`: the predictions that people are asked to label."""
 
 
-# Until every step takes DataPaths.
-MODELS: Final = "models"
-PREDICTIONS: Final = "predictions"
-IMAGE_LOG: Final = "images"
-FEEDBACK: Final = "feedback"
+FEEDBACK_IMAGES: Final = "feedback"
+"""Subfolder of `raw/<Emotion>/` for images that people labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class DataPaths:
 
     @property
     def catalogue(self) -> Path:
-        """What the ingest has seen: one row a file, and the decoded pixels."""
+        """What the ingest has seen: one row per file, and the decoded pixels."""
         return self.root / "catalogue"
 
     @property
@@ -49,7 +46,7 @@ class DataPaths:
 
     @property
     def models(self) -> Path:
-        """One bundle a version, and `champion.json`."""
+        """One bundle per version, and `champion.json`."""
         return self.root / "models"
 
     @property

@@ -1,15 +1,12 @@
-"""Draw faces, so that everything can be tried without a single image of a person.
+"""Draw faces, so that everything can be tried without an image of a person.
 
-An emotion is the geometry of brows, eyelids and mouth; identity, orientation, light and noise are random. The
-classes overlap a little, as real ones do, so a score of 100 % is not to be expected.
+An emotion is the geometry of brows, eyelids and mouth; identity, pose, light and noise are random.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -18,10 +15,16 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.files import write_atomically
+from emotion_assets.core.layout import DataPaths
 
 _CANVAS_PX: Final = 192
 _SIZE_PX: Final = 96
 _JPEG_QUALITY: Final = 90
+
+# At difficulty 1.
+_MAX_SUBTLETY: Final = 0.7
+_MAX_MIXTURE: Final = 0.45
+_LABEL_NOISE: Final = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +49,65 @@ _EXPRESSIONS: Final = {
 _SPREAD: Final = _Expression(0.03, 0.03, 0.02, 0.035, 0.025, 0.03)
 
 
-def draw_face(emotion: str, rng: np.random.Generator, *, dim: bool = False) -> bytes:
-    """Draw one face and return it as a gray JPEG of 96×96 pixels.
+def draw_face(emotion: str, rng: np.random.Generator, *, difficulty: float = 0.0, is_dim: bool = False) -> bytes:
+    """Draw one face and return it as a grayscale JPEG of 96×96 pixels.
 
-    `dim` draws it as another source would: darker, softer and with more noise.
+    Args:
+        emotion: what it expresses.
+        rng: the source of identity, pose, light and noise.
+        difficulty: 0 draws full expressions; up to 1, expressions become subtle and mixed with others.
+        is_dim: whether to draw it as another source would: darker, softer and noisier.
     """
-    face = _perturbed(_EXPRESSIONS[emotion], rng)
+    face = _sample_expression(emotion, rng, difficulty)
     image = Image.fromarray(_background(rng))
     _draw(ImageDraw.Draw(image), face, rng)
     image = image.rotate(rng.normal(0, 7), Image.Resampling.BILINEAR)
-    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(2.5, 4) if dim else rng.uniform(0.5, 1.5)))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(2.5, 4) if is_dim else rng.uniform(0.5, 1.5)))
     values = np.asarray(image.resize((_SIZE_PX, _SIZE_PX), Image.Resampling.BOX), dtype=np.float64)
-    across, down = np.meshgrid(np.linspace(-1, 1, _SIZE_PX), np.linspace(-1, 1, _SIZE_PX))
-    light = 1 + rng.normal(0, 0.2) * across + rng.normal(0, 0.15) * down
-    values = values * light * (0.45 if dim else 1) + rng.normal(0, rng.uniform(2, 10), values.shape)
+    x, y = np.meshgrid(np.linspace(-1, 1, _SIZE_PX), np.linspace(-1, 1, _SIZE_PX))
+    light = 1 + rng.normal(0, 0.2) * x + rng.normal(0, 0.15) * y
+    values = values * light * (0.45 if is_dim else 1) + rng.normal(0, rng.uniform(2, 10), values.shape)
     buffer = io.BytesIO()
     Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
 
 
-def draw_dataset(
-    data_dir: Path, *, num_per_emotion: int, seed: int, log: Callable[[str], None] = lambda _: None
-) -> int:
-    """Draw faces into `raw/<Emotion>/demo/` and dim ones into `external/demo/` below `data_dir`.
+def draw_dataset(paths: DataPaths, *, num_per_class: int, seed: int, difficulty: float = 0.0) -> int:
+    """Draw faces into `raw/<Emotion>/demo/` and dim ones into `external/demo/`; return the number of labelled faces.
 
-    Files that exist are kept, so a second call draws nothing. Returns the number of labelled faces.
+    With a difficulty, a few faces get a wrong label, as in public data sets. Existing files are kept.
     """
-    for position, emotion in enumerate(EMOTIONS):
-        log(f"Drawing {num_per_emotion} {emotion} faces")
-        for number in range(num_per_emotion):
-            path = data_dir / "raw" / emotion.capitalize() / "demo" / f"{emotion}_{seed}_{number:05}.jpg"
+    for index, emotion in enumerate(EMOTIONS):
+        for number in range(num_per_class):
+            path = paths.raw / emotion.capitalize() / "demo" / f"{emotion}_{seed}_{number:05}.jpg"
             if not path.exists():
-                rng = np.random.default_rng((seed, position, number))
-                write_atomically(path, draw_face(emotion, rng))
-    for number in range(num_per_emotion):
-        path = data_dir / "unlabelled" / "demo" / f"face_{seed}_{number:05}.jpg"
+                rng = np.random.default_rng((seed, index, number))
+                is_mislabelled = difficulty > 0 and rng.random() < _LABEL_NOISE * difficulty
+                drawn = str(rng.choice(EMOTIONS)) if is_mislabelled else emotion
+                write_atomically(path, draw_face(drawn, rng, difficulty=difficulty))
+    for number in range(num_per_class):
+        path = paths.external / "demo" / f"face_{seed}_{number:05}.jpg"
         if not path.exists():
             rng = np.random.default_rng((seed, len(EMOTIONS), number))
-            write_atomically(path, draw_face(EMOTIONS[number % len(EMOTIONS)], rng, dim=True))
-    return num_per_emotion * len(EMOTIONS)
+            emotion = EMOTIONS[number % len(EMOTIONS)]
+            write_atomically(path, draw_face(emotion, rng, difficulty=difficulty, is_dim=True))
+    return num_per_class * len(EMOTIONS)
 
 
-def _perturbed(mean: _Expression, rng: np.random.Generator) -> _Expression:
-    return _Expression(*(getattr(mean, name) + rng.normal(0, getattr(_SPREAD, name)) for name in _Expression.__slots__))
+def _sample_expression(emotion: str, rng: np.random.Generator, difficulty: float) -> _Expression:
+    """Return an expression between neutral and full, mixed with another one, with individual variation."""
+    mean = _as_array(_EXPRESSIONS[emotion])
+    if difficulty > 0:
+        other = _as_array(_EXPRESSIONS[str(rng.choice(EMOTIONS))])
+        intensity = rng.uniform(1 - _MAX_SUBTLETY * difficulty, 1)
+        weight = rng.uniform(0, _MAX_MIXTURE * difficulty)
+        neutral = np.mean([_as_array(each) for each in _EXPRESSIONS.values()], axis=0)
+        mean = neutral + intensity * ((1 - weight) * mean + weight * other - neutral)
+    return _Expression(*(mean + rng.normal(0, _as_array(_SPREAD))).tolist())
+
+
+def _as_array(expression: _Expression) -> npt.NDArray[np.float64]:
+    return np.array([getattr(expression, name) for name in _Expression.__slots__])
 
 
 def _background(rng: np.random.Generator) -> npt.NDArray[np.uint8]:

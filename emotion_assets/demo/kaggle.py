@@ -1,4 +1,4 @@
-"""Fetch the Kaggle set of 59,099 labelled faces into `raw/`: `python -m emotion_assets.demo.kaggle raw_dir`."""
+"""Download the Kaggle data set of 59,099 labelled faces into `raw/`: `python -m emotion_assets.demo.kaggle raw_dir`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _FOLDER: Final = "kaggle"
 def download_faces(raw_dir: Path, fetch: Callable[[str], str] | None = None) -> int:
     """Download the data set and copy its images to `raw_dir/<Emotion>/kaggle/`.
 
-    Files that are there already are left alone, so an interrupted copy is completed by a second call.
+    Existing files stay, so a second call completes an interrupted copy.
 
     Args:
-        raw_dir: the labelled images' folder.
-        fetch: downloads a data set by its name and returns the folder; kagglehub's own by default.
+        raw_dir: the folder of labelled images.
+        fetch: downloads a data set by its name and returns its folder; by default kagglehub does.
 
     Returns:
-        The number of files copied now.
+        The number of files copied.
 
     Raises:
-        UnusableDataError: the download failed, or holds no folder named after an emotion.
+        UnusableDataError: the download failed, or has no folder named after an emotion.
     """
     try:
-        source = Path((fetch or _fetch_by_kagglehub)(DATASET))
+        source = Path((fetch or _fetch_with_kagglehub)(DATASET))
     except Exception as error:
         raise UnusableDataError(
             f"Kaggle's data set {DATASET} could not be downloaded ({type(error).__name__}). "
-            f"With an account, put its token into ~/.kaggle/kaggle.json and be online; without one, put any labelled "
-            f"faces into {raw_dir}/<Emotion>/, or run `make demo`, which draws its own."
+            f"Check the network and the token of your account in ~/.kaggle/kaggle.json. Without an account, put any "
+            f"labelled faces into {raw_dir}/<Emotion>/, or draw demo faces with `make demo`."
         ) from error
     folders = [path for path in source.rglob("*") if path.is_dir() and emotion_from_folder(path.name)]
     if not folders:
@@ -44,23 +44,23 @@ def download_faces(raw_dir: Path, fetch: Callable[[str], str] | None = None) -> 
     return sum(_copy_folder(folder, raw_dir, folder.parent.relative_to(source)) for folder in sorted(folders))
 
 
-def _fetch_by_kagglehub(name: str) -> str:
-    import kagglehub  # noqa: PLC0415 -- it takes a second to import, and only this function needs it
+def _fetch_with_kagglehub(name: str) -> str:
+    import kagglehub  # noqa: PLC0415 -- takes a second to import
 
     return str(kagglehub.dataset_download(name))
 
 
-def _copy_folder(folder: Path, raw_dir: Path, part: Path) -> int:
-    """Copy a folder of images; `part` is where it lies in the data set, which may use a name twice."""
+def _copy_folder(folder: Path, raw_dir: Path, parent: Path) -> int:
+    """Copy a folder of images below `<Emotion>/kaggle/<parent>/`, as the data set may have a folder name twice."""
     emotion = emotion_from_folder(folder.name)
     assert emotion
-    target = raw_dir / emotion.capitalize() / _FOLDER / part
+    target = raw_dir / emotion.capitalize() / _FOLDER / parent
     target.mkdir(parents=True, exist_ok=True)
     num_copied = 0
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         copy = target / path.name
         if not copy.exists():
-            # The name becomes visible with the last byte, so that no half-copied image is ingested.
+            # Renamed once it is complete, so that no half-copied image is ingested.
             temporary = copy.with_name(f".{copy.name}.part")
             shutil.copyfile(path, temporary)
             temporary.replace(copy)

@@ -1,9 +1,9 @@
-"""Hold recent images against the accepted model's reference, window by window."""
+"""Compare the predictions of the deployed model with its reference, window by window."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,199 +11,184 @@ from typing import Any, Final
 
 import pandas as pd
 
-from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.features import FEATURE_COLUMNS
 from emotion_assets.core.files import write_atomically, write_json
-from emotion_assets.core.layout import LABEL_REQUEST_NAME
-from emotion_assets.steps.drift.attribution import CorruptionProfile
-from emotion_assets.steps.drift.outliers import OutlierDetector
-from emotion_assets.steps.drift.prediction_log import predict_folder, read_log
+from emotion_assets.core.layout import LABEL_REQUEST_NAME, DataPaths
+from emotion_assets.core.summary import Row, Summary, Value
+from emotion_assets.steps.drift.prediction_log import PredictionLog, predict_folder
 from emotion_assets.steps.drift.report import write_drift_report
-from emotion_assets.steps.drift.verdict import MIN_IMAGES, DriftVerdict, judge
+from emotion_assets.steps.drift.verdict import MIN_IMAGES, DriftReference, DriftVerdict, assess
 from emotion_assets.steps.drift.windows import (
-    CLOCKS_DIFFER,
-    NOTIFIED_NAME,
-    DriftSource,
+    CLOCK_TOLERANCE,
+    VERDICT_NAME,
+    ReportHistory,
+    Source,
     Window,
-    last_window,
     new_report_dir,
-    notified_channels,
-    requests,
+    next_window,
 )
-from emotion_assets.steps.feedback.labels import (
-    REQUEST_NAME,
-    labelled_accuracy,
-    most_informative_images,
-    sample_for_labelling,
-)
-from emotion_assets.steps.reference.reference import rounded
+from emotion_assets.steps.feedback.accuracy import labelled_accuracy
+from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV, most_informative_images, sample_for_labelling
 from emotion_assets.steps.registry.registry import Registry
 
 WINDOW_IMAGES: Final = 500
-"""More rows would only find harmless differences."""
-ALARMS_OF_AN_INCIDENT: Final = 2
+"""More would only detect harmless differences."""
 
-_FOLLOWS_WITHIN: Final = timedelta(minutes=10)
+_DEPLOYED_WITHIN: Final = timedelta(minutes=10)
+
+_logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftCheck:
-    """A verdict, what it is about, and where its report lies."""
+    """A verdict, the window that it is about, and its report."""
 
     verdict: DriftVerdict
-    source: DriftSource
     window: Window
+    source: Source
+    model_version: str
+    champion: str
     report_dir: Path
-    html_path: Path | None
-    notified_channels: frozenset[str]
-    """By what people were told of the incident that continues, such as `webhook`."""
-    queue_problem: str | None
-    """Why people cannot label on the service's page what an incident asks for."""
+    page: Path | None
+    """The HTML report; None where there were too few images."""
+    notified_channels: set[str]
+    """The channels that already took the alert of the open incident."""
 
-
-@dataclass(frozen=True, slots=True)
-class DataPaths:
-    """The folders that a check reads and writes."""
-
-    predictions_dir: Path
-    feedback_dir: Path
-    external_dir: Path
-    reports_dir: Path
-
-
-def deployed_model(registry: Registry, predictions_dir: Path) -> Path:
-    """Return the bundle that the service answers with: the champion, unless the log shows another one.
-
-    A container keeps the model that it was built with; once ten minutes have passed since the champion was accepted,
-    the service does not follow it, and drift of what it does serve must not go unseen.
-
-    Raises:
-        MissingModelError: none was accepted yet.
-    """
-    champion_dir = registry.require_champion()
-    since = registry.champion_since() + _FOLLOWS_WITHIN
-    logged = read_log(predictions_dir, None, WINDOW_IMAGES, _now())
-    counts = logged[logged["time"] > since.isoformat(timespec="milliseconds")]["model_version"].value_counts()
-    others = [name for name, number in counts.items() if number >= MIN_IMAGES and name in registry.versions()]
-    if others and counts.get(champion_dir.name, 0) < MIN_IMAGES:
-        return registry.models_dir / str(others[0])
-    return champion_dir
-
-
-def check_drift(bundle_dir: Path, places: DataPaths) -> DriftCheck:
-    """Compare logged predictions, or `external/` while there are too few, with the reference.
-
-    Windows do not overlap: what was judged before counts again only while fewer than 50 newer predictions are
-    there, and then it is no new alarm. Two alarming windows in a row of one model make an incident; one is
-    enough when it is beyond doubt.
-
-    Raises:
-        BundleMismatchError: the bundle is damaged.
-        UnusableDataError: the model's reference lacks what is logged now.
-    """
-    classifier = Classifier(bundle_dir)
-    version = classifier.version
-    reference = rounded(pd.read_parquet(bundle_dir / REFERENCE_NAME))
-    if missing := sorted(set(FEATURE_COLUMNS) - set(reference.columns)):
-        raise UnusableDataError(
-            f"The reference of model {version} has no {', '.join(missing)}: it was made by older code. "
-            "Train and accept a new model, then check again."
+    def summary(self) -> Summary:
+        """Return what the asset shows."""
+        verdict, window = self.verdict, self.window
+        span = "the folder" if self.source == Source.EXTERNAL else f"{window.since} to {window.until}"
+        values: dict[str, Value | None] = {
+            "state": str(verdict.state),
+            "cause": verdict.cause,
+            "severity": str(verdict.severity),
+            "is_incident": window.is_incident,
+            "alarms_in_a_row": window.alarms_in_a_row,
+            "source": str(self.source),
+            "window": span if window.since or self.source == Source.EXTERNAL else "no predictions yet",
+            "is_new_window": window.is_new,
+            "model_version": self.model_version,
+            "champion": self.champion,
+            "num_current": verdict.num_current,
+            "num_reference": verdict.num_reference,
+            "num_outliers": verdict.num_outliers,
+            "nearest_corruptions": " or ".join(verdict.nearest_corruptions) or "none",
+            "expected_loss": verdict.expected_loss,
+            "subpopulation": verdict.subpopulation.corruption if verdict.subpopulation else None,
+            "subpopulation_fraction": verdict.subpopulation.fraction if verdict.subpopulation else None,
+            "has_input_drift": verdict.has_input_drift,
+            "has_prediction_drift": verdict.has_prediction_drift,
+            "smallest_p_value": min(verdict.p_values.values(), default=None),
+        }
+        if window.labelled:
+            values |= {f"labelled_{name}": value for name, value in dataclasses.asdict(window.labelled).items()}
+        columns: list[Row] = [
+            {"column": name, "p-value": p_value, "shift (reference deviations)": verdict.shifts.get(name, "")}
+            for name, p_value in sorted(verdict.p_values.items(), key=lambda item: item[1])
+        ]
+        pages = {"report": self.page} if self.page else {}
+        request = self.report_dir / LABEL_REQUEST_CSV
+        return Summary(
+            values={name: value for name, value in values.items() if value is not None},
+            tables={"columns": columns} if columns else {},
+            pages=pages | ({"label_request": request} if request.exists() else {}),
+            files={"verdict": self.report_dir / VERDICT_NAME},
         )
-    corruptions_path = bundle_dir / CORRUPTIONS_NAME
-    corruptions = CorruptionProfile(reference, pd.read_parquet(corruptions_path)) if corruptions_path.exists() else None
-    before = last_window(places.reports_dir, version)
-    current, source, is_new = _current(classifier, places, before)
-    verdict = judge(current, reference, corruptions)
-    window = _window(verdict, source, current, before, is_new=is_new)
-    report_dir = new_report_dir(places.reports_dir)
-    most_informative: list[Path] = []
-    queue_problem = None
-    if source.kind == "predictions":
-        performance = labelled_accuracy(requests(places.reports_dir, version), places.feedback_dir)
-        window = dataclasses.replace(window, performance=performance)
-    if source.kind == "predictions" and verdict.state != "too_few":
-        is_outlier = OutlierDetector(reference).is_outlier(current)
-        most_informative = most_informative_images(current, is_outlier, places.predictions_dir)
+
+
+def check_drift(paths: DataPaths) -> DriftCheck:
+    """Compare the latest predictions, or `external/` while there are too few, with the deployed model's reference.
+
+    Windows do not overlap: what was assessed before counts again only while fewer than 50 newer predictions follow, and
+    then it is not a new alarm. Two alarms in a row for one model, or one that is significant alone, open an incident.
+
+    Raises:
+        MissingModelError: no model has been accepted yet.
+        BundleMismatchError: the bundle is damaged.
+    """
+    registry = Registry(paths.models)
+    champion = registry.require_champion().name
+    # A host whose clock is ahead would end every window in the future, and none could begin after it.
+    now = (datetime.now(UTC) + CLOCK_TOLERANCE).isoformat(timespec="milliseconds")
+    log = PredictionLog(paths.predictions, WINDOW_IMAGES + MIN_IMAGES, now)
+    version = deployed_model(registry, log)
+    if version != champion:
+        _logger.warning(
+            "The service predicts with %s although %s is accepted; this report is about its predictions. Serve the "
+            "newest bento, or set EMOTION_FOLLOW_CHAMPION=1.",
+            version,
+            champion,
+        )
+    classifier = Classifier(paths.models / version)
+    reference = DriftReference.load(paths.models / version)
+    history = ReportHistory(paths.drift_reports, version)
+    report_dir = new_report_dir(paths.drift_reports)
+    logged = log.latest(version)
+    if len(logged) < MIN_IMAGES and paths.external.is_dir():
+        current, num_rejected = predict_folder(paths.external, classifier)
+        verdict, window, informative = assess(current, reference), Window(), []
+        source = Source.EXTERNAL
+    else:
+        before = history.last_window()
+        current, is_new = _next_predictions(logged, before, now)
+        verdict, num_rejected, source = assess(current, reference), 0, Source.PREDICTIONS
+        accuracy = labelled_accuracy(history.label_requests(), paths.feedback)
+        window = dataclasses.replace(next_window(verdict, current, before, is_new=is_new), labelled=accuracy)
+        is_outlier = reference.outliers.is_outlier(current)
+        informative = most_informative_images(current, is_outlier, paths.image_log)
         if window.is_incident:
-            requested = sample_for_labelling(current, is_outlier, places.predictions_dir)
-            write_atomically(report_dir / REQUEST_NAME, requested.to_csv(index=False))
-            # Before the verdict: whoever reads of an incident finds what it asks for.
-            queue_problem = _queue(requested, places.feedback_dir, version)
-    html_path = write_drift_report(report_dir, current, reference, verdict, source, window, most_informative)
+            _request_labels(sample_for_labelling(current, is_outlier, paths.image_log), report_dir, paths, version)
+    record = {
+        "schema_version": 2,
+        "source": source,
+        "model_version": version,
+        "num_rejected": num_rejected,
+        **verdict.as_record(),
+        "window": dataclasses.asdict(window),
+    }
     return DriftCheck(
-        verdict,
-        source,
-        window,
-        report_dir,
-        html_path,
-        notified_channels=frozenset(
-            notified_channels(places.reports_dir, version) if window.is_incident and not window.is_opened else ()
-        ),
-        queue_problem=queue_problem,
+        verdict=verdict,
+        window=window,
+        source=source,
+        model_version=version,
+        champion=champion,
+        report_dir=report_dir,
+        page=write_drift_report(report_dir, record, current, reference.table, history, informative),
+        notified_channels=history.notified_channels() if window.is_incident and not window.is_opened else set(),
     )
 
 
-def _current(
-    classifier: Classifier, places: DataPaths, before: dict[str, Any] | None
-) -> tuple[pd.DataFrame, DriftSource, bool]:
-    """Return what is to be judged, where it comes from, and whether it was not judged before."""
-    # A host whose clock is ahead would end every window in the future, and none could begin after it.
-    now = _now()
-    # With the few that may have come since, all of the last window is still among them.
-    logged = read_log(places.predictions_dir, classifier.version, WINDOW_IMAGES + MIN_IMAGES, now)
-    if len(logged) < MIN_IMAGES and places.external_dir.is_dir():
-        current, num_rejected = predict_folder(places.external_dir, classifier)
-        return current, DriftSource("unlabelled", classifier.version, num_rejected), True
-    source = DriftSource("predictions", classifier.version)
+def deployed_model(registry: Registry, log: PredictionLog) -> str:
+    """Return the version that the service predicts with: the champion, unless the log shows another one.
+
+    A container keeps the model that it was built with. Once ten minutes have passed since the champion was accepted, a
+    service that logs another version does not follow it, and its drift must not go unnoticed.
+    """
+    champion = registry.require_champion().name
+    since = (registry.champion_since() + _DEPLOYED_WITHIN).isoformat(timespec="milliseconds")
+    logged = log.latest().tail(WINDOW_IMAGES)
+    counts = logged[logged["time"] > since]["model_version"].value_counts()
+    others = [str(name) for name, count in counts.items() if count >= MIN_IMAGES and name in registry.versions()]
+    return others[0] if others and counts.get(champion, 0) < MIN_IMAGES else champion
+
+
+def _next_predictions(logged: pd.DataFrame, before: dict[str, Any] | None, now: str) -> tuple[pd.DataFrame, bool]:
+    """Return the predictions to assess, and whether they were not assessed before."""
     mark = before["until"] if before and before["until"] <= now else ""
-    fresh = logged[logged["time"] > mark].tail(WINDOW_IMAGES)
-    is_new = len(fresh) >= MIN_IMAGES
+    new = logged[logged["time"] > mark].tail(WINDOW_IMAGES)
+    is_new = len(new) >= MIN_IMAGES
     if before and mark and not is_new:
-        return logged[logged["time"].between(before["since"], mark)], source, False
-    return fresh, source, is_new
+        return logged[logged["time"].between(before["since"], mark)], False
+    return new, is_new
 
 
-def _now() -> str:
-    return (datetime.now(UTC) + CLOCKS_DIFFER).isoformat(timespec="milliseconds")
-
-
-def _queue(requested: pd.DataFrame, feedback_dir: Path, version: str) -> str | None:
-    """Put a request where the service's queue looks for it; return why that failed, or None."""
-    path = feedback_dir / LABEL_REQUEST_NAME
-    rows = requested.drop(columns="image").to_dict("records")
+def _request_labels(requested: pd.DataFrame, report_dir: Path, paths: DataPaths, version: str) -> None:
+    """Write the request beside the report and where the service's label queue reads it, before the verdict."""
+    write_atomically(report_dir / LABEL_REQUEST_CSV, requested.to_csv(index=False))
+    path = paths.feedback / LABEL_REQUEST_NAME
     try:
+        rows = requested.drop(columns="image").to_dict("records")
         write_json(path, {"model_version": version, "predictions": rows})
     except OSError as error:
-        # The folder may be the service's alone; an incident must be told all the same.
-        return f"{path} could not be written ({error.strerror}): /label does not offer what this incident asks for."
-    return None
-
-
-def record_notified(check: DriftCheck, names: Collection[str]) -> None:
-    """Keep by what people were told of an incident, so that whatever failed is tried again with the next check."""
-    write_json(check.report_dir / NOTIFIED_NAME, sorted(names))
-
-
-def _window(
-    verdict: DriftVerdict, source: DriftSource, current: pd.DataFrame, before: dict[str, Any] | None, *, is_new: bool
-) -> Window:
-    earlier = int(before["alarms_in_a_row"]) if before else 0
-    if source.kind != "predictions":
-        return Window("", "", is_new=True, alarms_in_a_row=0, is_incident=False)
-    since, until = (str(current["time"].iloc[i]) for i in (0, -1)) if len(current) else ("", "")
-    if not is_new:
-        # Seen before: the same window must not count twice, nor move the mark.
-        return Window(
-            before["since"] if before else since,
-            before["until"] if before else "",
-            is_new=False,
-            alarms_in_a_row=earlier,
-            is_incident=bool(before and before["is_incident"]),
-        )
-    is_alarm = verdict.state == "prediction_drift"
-    in_a_row = earlier + 1 if is_alarm else 0
-    is_incident = is_alarm and (in_a_row >= ALARMS_OF_AN_INCIDENT or verdict.is_significant)
-    is_opened = is_incident and not (before and before["is_incident"])
-    return Window(since, until, is_new=True, alarms_in_a_row=in_a_row, is_incident=is_incident, is_opened=is_opened)
+        # The folder may belong to the service alone; the incident must be reported all the same.
+        _logger.warning("%s could not be written (%s): /label does not offer these images.", path, error.strerror)

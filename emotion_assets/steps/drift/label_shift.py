@@ -1,12 +1,13 @@
-"""Are the answers other only because the mix of emotions is? Then nothing is wrong with the model.
+"""Test whether other class priors alone explain a change of the predictions.
 
-If people merely smile more often, the answers to smiling faces stay what they were. The fractions of the emotions
-are estimated from the answers (Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier
-to new a priori probabilities"), and the reference is weighted to have these fractions: if it then looks like what was
-seen, the mix explains the change.
+If people merely smile more often, predictions for smiling faces stay what they were. Class priors are estimated from
+the predictions (Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori
+probabilities") and the reference is reweighted to them: if it then looks like the window, the shift is harmless.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +17,31 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.features import PROBABILITY_COLUMNS
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN
 
-_NUM_STEPS = 200
-_MIN_FRACTION = 1e-4
+_NUM_STEPS: Final = 200
+_MIN_PRIOR: Final = 1e-4
 
 
 def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return the fraction of each emotion among recent images, float (emotion,), by expectation maximization."""
+    """Estimate the class priors of a window by expectation maximization, float (class,)."""
     probabilities = current[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
-    before = _fractions(reference[TRUE_EMOTION_COLUMN])
-    fractions = before.copy()
+    before = _class_priors(reference[TRUE_EMOTION_COLUMN])
+    priors = before.copy()
     for _ in range(_NUM_STEPS):
-        weighted = probabilities * (fractions / before)
+        weighted = probabilities * (priors / before)
         weighted /= np.maximum(weighted.sum(axis=1, keepdims=True), 1e-12)
-        fractions = np.maximum(weighted.mean(axis=0), _MIN_FRACTION)
-        fractions /= fractions.sum()
-    return fractions
+        priors = np.maximum(weighted.mean(axis=0), _MIN_PRIOR)
+        priors /= priors.sum()
+    return priors
 
 
-def class_prior_weights(reference: pd.DataFrame, fractions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return what each row of the reference counts, float (image,), so that its true emotions have these fractions."""
-    before = _fractions(reference[TRUE_EMOTION_COLUMN])
-    position = reference[TRUE_EMOTION_COLUMN].map({emotion: index for index, emotion in enumerate(EMOTIONS)}).to_numpy()
-    return np.asarray((fractions / before)[position])
+def class_prior_weights(reference: pd.DataFrame, priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the weight of each row of the reference, float (image,), that gives its true classes these priors."""
+    before = _class_priors(reference[TRUE_EMOTION_COLUMN])
+    indices = reference[TRUE_EMOTION_COLUMN].map({emotion: i for i, emotion in enumerate(EMOTIONS)}).to_numpy()
+    return np.asarray((priors / before)[indices])
 
 
-def _fractions(emotions: pd.Series[str]) -> npt.NDArray[np.float64]:
+def _class_priors(emotions: pd.Series[str]) -> npt.NDArray[np.float64]:
     counts = emotions.value_counts().reindex(list(EMOTIONS), fill_value=0).to_numpy(dtype=np.float64)
-    # One more of each (Laplace): an emotion that the reference lacks must not become the likeliest.
+    # Laplace's pseudo-count, so that a class absent from the reference gets a prior.
     return np.asarray((counts + 1) / (counts.sum() + len(EMOTIONS)))

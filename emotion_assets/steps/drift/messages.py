@@ -1,7 +1,8 @@
-"""What a drift verdict says in words."""
+"""Describe a drift verdict in sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pandas as pd
@@ -15,62 +16,54 @@ from emotion_assets.steps.reference.corruptions import UNCHANGED
 
 _PHRASES: Final = {
     "brightness": ("brighter", "darker"),
-    "contrast": ("richer in contrast", "flatter in contrast"),
+    "contrast": ("higher in contrast", "lower in contrast"),
     "sharpness": ("sharper", "softer"),
     "detail": ("richer in detail", "blurrier"),
     "entropy": ("richer in gray levels", "poorer in gray levels"),
-    "edge_fraction": ("fuller of edges", "poorer in edges"),
+    "edge_fraction": ("richer in edges", "poorer in edges"),
     "noise": ("noisier", "smoother"),
     "clipped_fraction": ("more often pure black or white", "less often pure black or white"),
     "top_minus_bottom": ("brighter at the top", "brighter at the bottom"),
-    "mirror_symmetry": ("more symmetrical", "less symmetrical"),
-    "centre_minus_border": ("brighter in the center", "darker in the center"),
-    "horizontal_gradient_fraction": ("more upright in structure", "more level in structure"),
+    "mirror_symmetry": ("more symmetric", "less symmetric"),
+    "center_minus_border": ("brighter in the center", "darker in the center"),
+    "horizontal_gradient_fraction": ("more vertical in structure", "more horizontal in structure"),
     "eyes_minus_cheeks": ("brighter at the eyes", "darker at the eyes"),
 }
 
 
-def describe_changes(
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    p_values: dict[str, float],
-    shifts: dict[str, float],
-    has_input_drift: bool,
-    has_prediction_drift: bool,
-) -> list[str]:
-    """Say how images and answers differ from the reference, one sentence for each tier that has changed."""
-    parts = []
-    if has_input_drift:
-        changed = [name for name in INPUT_COLUMNS if p_values[name] < INPUT_LIMIT]
-        strongest = sorted(changed, key=lambda name: -abs(shifts[name]))[:3]
-        words = [_PHRASES[name][shifts[name] < 0] for name in strongest]
-        parts.append(f"images are {', '.join(words)} than the validation faces")
-    if has_prediction_drift:
-        fraction = {
-            emotion: float((current[EMOTION_COLUMN] == emotion).mean() - (reference[EMOTION_COLUMN] == emotion).mean())
-            for emotion in EMOTIONS
-        }
-        gained = max(fraction, key=lambda emotion: fraction[emotion])
-        parts.append(f"answers shift to {gained} ({fraction[gained]:+.0%})")
-    return parts
+def describe_inputs(p_values: Mapping[str, float], shifts: Mapping[str, float]) -> str:
+    """Describe the three strongest significant shifts of the inputs."""
+    changed = [name for name in INPUT_COLUMNS if p_values[name] < INPUT_LIMIT]
+    strongest = sorted(changed, key=lambda name: -abs(shifts[name]))[:3]
+    phrases = [_PHRASES[name][shifts[name] < 0] for name in strongest]
+    return f"images are {', '.join(phrases)} than the validation images"
 
 
-def describe_attribution(attribution: Attribution | None, is_unexplained: bool) -> list[str]:
-    """Name the known corruptions that the images look like, and what they cost; nothing where they look like none."""
-    if attribution is None or not attribution.is_corruption:
-        return []
-    words = f"images look {' or '.join(change for change in attribution.changes if change != UNCHANGED)}"
+def describe_predictions(current: pd.DataFrame, reference: pd.DataFrame) -> str:
+    """Describe which class is predicted more often."""
+    change = {
+        emotion: float((current[EMOTION_COLUMN] == emotion).mean() - (reference[EMOTION_COLUMN] == emotion).mean())
+        for emotion in EMOTIONS
+    }
+    gained = max(change, key=lambda emotion: change[emotion])
+    return f"predictions shift to {gained} ({change[gained]:+.0%})"
+
+
+def describe_attribution(attribution: Attribution, *, is_unexplained: bool) -> str:
+    """Name the known corruptions that the images resemble, and their cost."""
+    names = " or ".join(name for name in attribution.corruptions if name != UNCHANGED)
     if is_unexplained:
-        return [f"{words}, but answers changed more than that explains"]
-    return [f"{words}, which cost {_describe_cost(attribution.loss)} on validation faces"]
+        return f"images look {names}, but the predictions changed more than that explains"
+    return f"images look {names}, which costs {_describe_cost(attribution.loss)} on validation images"
+
+
+def describe_subpopulation(subpopulation: Subpopulation) -> str:
+    """Describe the fraction of corrupted images and their cost."""
+    return (
+        f"about {subpopulation.fraction:.0%} of the images look {subpopulation.corruption}, "
+        f"which costs {_describe_cost(subpopulation.loss)}"
+    )
 
 
 def _describe_cost(loss: float) -> str:
     return f"about {100 * loss:.0f} points of accuracy" if loss >= 0.01 else "hardly any accuracy"
-
-
-def describe_subpopulation(part: Subpopulation | None) -> list[str]:
-    """Say how many images look like a change that costs much; nothing where no such part was found."""
-    if part is None:
-        return []
-    return [f"about {part.fraction:.0%} of the images look {part.change}, which costs {_describe_cost(part.loss)}"]

@@ -1,4 +1,7 @@
-"""Which images are unlike the validation faces: far away in units of the faces' own spread (Mahalanobis distance)."""
+"""Detect images unlike the validation images, by Mahalanobis distance of their statistics.
+
+Means and distributions hide a few strange images among many ordinary ones; counting outliers does not.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +14,37 @@ import pandas as pd
 from emotion_assets.core.image_stats import STATISTICS
 
 OUTLIER_PERCENTILE: Final = 98
-"""An image is odd when its distance exceeds that of so many percent of the reference."""
+"""An image is an outlier when its distance exceeds that of this percentage of the reference."""
 
 
 class OutlierDetector:
-    """The distances of a reference, ready to be compared with any image."""
+    """A detector fitted to the statistics of a reference."""
 
     def __init__(self, reference: pd.DataFrame) -> None:
-        """Measure the reference, one row an image with the columns of STATISTICS."""
+        """Fit the detector to a reference, one row per image, with the columns of STATISTICS."""
         values = reference[list(STATISTICS)].to_numpy(dtype=np.float64)
         self._center = values.mean(axis=0)
-        # Statistics that hardly vary, or follow each other closely, must not blow a distance up.
-        spread = np.cov(values, rowvar=False) + 1e-9 * np.eye(len(STATISTICS))
-        self._inverse = np.linalg.pinv(spread, hermitian=True)
-        distances = _without_itself(self._distances(reference), len(values))
+        # Nearly constant or collinear statistics must not inflate a distance.
+        covariance = np.cov(values, rowvar=False) + 1e-9 * np.eye(len(STATISTICS))
+        self._inverse = np.linalg.pinv(covariance, hermitian=True)
+        distances = _leave_one_out(self._distances(reference), len(values))
         self._limit = float(np.percentile(distances, OUTLIER_PERCENTILE))
         self.num_outliers_in_reference = int((distances > self._limit).sum())
 
     def is_outlier(self, current: pd.DataFrame) -> npt.NDArray[np.bool_]:
-        """Return which images are unlike the reference, bool (image,)."""
+        """Return which images are outliers, bool (image,)."""
         return np.asarray(self._distances(current) > self._limit)
 
     def _distances(self, table: pd.DataFrame) -> npt.NDArray[np.float64]:
-        away = table[list(STATISTICS)].to_numpy(dtype=np.float64) - self._center
-        return np.asarray(np.einsum("ij,jk,ik->i", away, self._inverse, away))
+        deviations = table[list(STATISTICS)].to_numpy(dtype=np.float64) - self._center
+        return np.asarray(np.einsum("ij,jk,ik->i", deviations, self._inverse, deviations))
 
 
-def _without_itself(distances: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """Return each squared distance as if its row had no part in center and spread, which it draws towards itself.
+def _leave_one_out(distances: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    """Return each squared distance as if its row had not been fitted to.
 
-    The closed form is Sherman and Morrison's for the inverse after one row is taken out; without it a reference of
-    100 faces calls one fresh face in nine odd.
+    The closed form is Sherman and Morrison's for the inverse without one row. Without it, a reference of 100 faces
+    would call one new face in nine an outlier.
     """
     rest = np.maximum((count - 1) ** 2 - count * distances, 1e-9)
     return np.asarray(count**2 * (count - 2) * distances / ((count - 1) * rest))

@@ -1,9 +1,9 @@
-"""Read what is to be compared with the reference: the service's log, or a folder of another source."""
+"""Read what is compared with the reference: the service's prediction log, or a folder of external images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -16,105 +16,108 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS
-from emotion_assets.core.files import files_below, listed
+from emotion_assets.core.files import files_below, list_files
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import read_image
 from emotion_assets.core.layout import DAY_PATTERN
 from emotion_assets.steps.reference.reference import feature_table
 
-_MAX_FOLDER_IMAGES: Final = 500
-
 HISTORY_NAME: Final = "history"
-COLUMNS: Final = ("time", "prediction_id", "model_version", *FEATURE_COLUMNS, "image_sha256")
-"""What is known of an answered image; `time` as ISO 8601, UTC."""
+"""Subfolder of the log with past hours as Parquet."""
+LOG_COLUMNS: Final = ("time", "prediction_id", "model_version", *FEATURE_COLUMNS, "image_sha256")
+"""Columns of a prediction; `time` is ISO 8601, UTC."""
 ROWS_PER_PART: Final = 20_000
 
+_MAX_FOLDER_IMAGES: Final = 500
 
-def read_log(predictions_dir: Path, version: str | None, limit: int, until: str = "9") -> pd.DataFrame:
-    """Return the latest predictions of one model version, or of all, from segments and from their Parquet history.
 
-    A line torn by a kill is skipped; so is any line without the expected values, such as older code's, and any
-    later than `until`, a time as in the log.
+class PredictionLog:
+    """The newest predictions of the service, from segments and from their Parquet history.
 
-    Returns:
-        At most `limit` rows in the order of their time, with `time`, `prediction_id`, `model_version` and
-        FEATURE_COLUMNS.
+    Files are read from the newest hour backwards, each at most once, and only as far as needed. Malformed lines, such
+    as one torn by a kill, are skipped, and so are predictions later than `until`.
     """
-    columns = list(COLUMNS[:-1])
-    tables = [pd.DataFrame(columns=columns)]
-    num_rows = 0
-    # An hour is a few files at most, so those of the newest hours hold the latest rows.
-    sources = [(path.name[:11], path) for path in listed(predictions_dir, DAY_PATTERN, "*.jsonl")]
-    sources += [
-        (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
-        for path in listed(predictions_dir / HISTORY_NAME, "*", "*.parquet")
-    ]
-    last_hour = ""
-    for hour, path in sorted(sources, reverse=True):
-        # Within an hour segments of several workers overlap, so an hour is read to its end.
-        if num_rows >= limit and hour != last_hour:
-            break
-        last_hour = hour
-        try:
-            table = _latest(read_parts(path), version, limit, until)[columns]
-        except FileNotFoundError:
-            continue  # compacted in this moment; its hour's history follows, or is read next time
-        num_rows += len(table)
-        if len(table):
-            tables.append(table)
-    together = pd.concat(tables[1:] or tables, ignore_index=True).drop_duplicates("prediction_id")
-    return together.sort_values("time").tail(limit).reset_index(drop=True)
 
+    def __init__(self, predictions_dir: Path, limit: int, until: str = "9") -> None:
+        """Read at most `limit` predictions of each model up to `until`, a time as in the log."""
+        self._limit, self._until = limit, until
+        segments = [(path.name[:11], path) for path in list_files(predictions_dir, DAY_PATTERN, "*.jsonl")]
+        segments += [
+            (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
+            for path in list_files(predictions_dir / HISTORY_NAME, "*", "*.parquet")
+        ]
+        self._unread = sorted(segments)
+        self._rows = pd.DataFrame(columns=list(LOG_COLUMNS))
 
-def _latest(parts: Iterable[pd.DataFrame], version: str | None, limit: int, until: str) -> pd.DataFrame:
-    """Return the last `limit` rows of interest of a file whose rows are in the order of their time."""
-    kept = pd.DataFrame(columns=list(COLUMNS))
-    for part in parts:
-        is_wanted = (part["time"] <= until) & (version is None or part["model_version"] == version)
-        wanted = part[is_wanted].dropna(subset=list(COLUMNS[:-1]))
-        if len(wanted):
-            kept = pd.concat([kept, wanted]).tail(limit) if len(kept) else wanted.tail(limit)
-    return kept
+    def latest(self, version: str | None = None) -> pd.DataFrame:
+        """Return the latest `limit` predictions of one model version, or of all, with LOG_COLUMNS, sorted by time."""
+        while len(rows := self._of(version)) < self._limit and self._unread:
+            self._read_hour()
+        return rows.tail(self._limit).reset_index(drop=True)
+
+    def _of(self, version: str | None) -> pd.DataFrame:
+        return self._rows if version is None else self._rows[self._rows["model_version"] == version]
+
+    def _read_hour(self) -> None:
+        """Read all files of the newest unread hour, in which the segments of several workers overlap."""
+        hour = self._unread[-1][0]
+        tables = [self._rows]
+        while self._unread and self._unread[-1][0] == hour:
+            try:
+                tables.append(self._newest_rows(self._unread.pop()[1]))
+            except FileNotFoundError:
+                continue  # compacted in this moment; a later check reads the hour's history
+        tables = [table for table in tables if len(table)] or tables[:1]
+        rows = pd.concat(tables, ignore_index=True).drop_duplicates("prediction_id").sort_values("time", kind="stable")
+        # A new model's few predictions are looked for in the whole history, of which nothing else must pile up.
+        self._rows = rows.groupby("model_version").tail(self._limit)
+
+    def _newest_rows(self, path: Path) -> pd.DataFrame:
+        """Return the last `limit` rows of each model in a file, whose rows are in the order of time."""
+        kept = pd.DataFrame(columns=list(LOG_COLUMNS))
+        for part in read_parts(path):
+            wanted = part[part["time"] <= self._until].dropna(subset=list(LOG_COLUMNS[:-1]))
+            if len(wanted):
+                kept = pd.concat([kept, wanted]) if len(kept) else wanted
+                kept = kept.groupby("model_version").tail(self._limit)
+        return kept
 
 
 def read_parts(path: Path) -> Iterator[pd.DataFrame]:
-    """Yield a segment of the log, or an hour of its history, in portions with COLUMNS; a busy hour is gigabytes.
-
-    What older code did not write is not a number. What is no whole record is skipped.
-    """
+    """Yield a segment of the log, or an hour of its history, in parts with LOG_COLUMNS; a busy hour is gigabytes."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_PER_PART):
-                yield batch.to_pandas().reindex(columns=list(COLUMNS))
+                yield batch.to_pandas().reindex(columns=list(LOG_COLUMNS))
         return
     with path.open("rb") as file:
         while lines := list(islice(file, ROWS_PER_PART)):
-            rows = [row for line in lines if (row := _record(line))]
-            yield pd.DataFrame(rows, columns=list(COLUMNS))
+            rows = [row for line in lines if (row := _parse(line))]
+            yield pd.DataFrame(rows, columns=list(LOG_COLUMNS))
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    """Return the values of a line of the log, by COLUMNS; None if it is no whole record."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the values of a log line by LOG_COLUMNS; None if it is malformed."""
     try:
         record = json.loads(line)
         return {
             "time": str(record["time"]),
             "prediction_id": str(record["prediction_id"]),
             "model_version": str(record["model_version"]),
-            **{name: float(record["features"].get(name, np.nan)) for name in STATISTICS},
+            **{name: float(record["features"][name]) for name in STATISTICS},
             **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
             EMOTION_COLUMN: str(record["emotion"]),
-            "image_sha256": str(record.get("image_sha256", "")),
+            "image_sha256": str(record["image_sha256"]),
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def predict_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, int]:
-    """Let the model answer for up to 500 images of a folder, drawn evenly over their sorted paths.
+    """Predict up to 500 images of a folder, drawn evenly over their sorted paths.
 
     Returns:
-        The logged values, one row an image, and the number of files that are no readable image.
+        Features and predictions, one row per image, and the number of files that are not readable images.
     """
     paths = files_below(folder)
     if len(paths) > _MAX_FOLDER_IMAGES:

@@ -1,10 +1,9 @@
-"""Did a part of the images change at great cost, though most did not?
+"""Detect a subpopulation of corrupted images in a window that looks unchanged as a whole.
 
-Means and distributions hide a part: three inverted faces in ten cost as much as a blur of all, and move no number
-far. So for each change that costs much, a logistic regression learns from the corrupted faces to tell changed images
-from unchanged ones. An image is ranked among other unchanged faces by how changed it looks; what it tells for a part
-is the logarithm of how much likelier such a rank is if two images in ten changed than if none did. The mean over a
-window is compared with that of the other faces.
+Means and distributions hide a subpopulation: three inverted images in ten cost as much accuracy as a blur of all, and
+move no statistic far. So for each corruption that costs much, a logistic regression learns to tell corrupted from clean
+validation images. A window's image is ranked by its score among other clean images; its log-likelihood ratio compares
+"two images in ten are corrupted" with "none is". The mean over the window is tested against that of clean images.
 """
 
 from __future__ import annotations
@@ -19,22 +18,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from emotion_assets.steps.drift.pvalues import mean_pvalue, num_independent
+from emotion_assets.steps.drift.pvalues import mean_pvalue, num_independent_tests
 
-HARMFUL_TO_PART: Final = 0.2
-"""A part of the images matters only under a change that costs at least so much accuracy."""
+MIN_LOSS: Final = 0.2
+"""A subpopulation matters only under a corruption that costs at least this much accuracy."""
 
-_FRACTION: Final = 0.2
-"""The part that a window is asked for; others are found almost as well."""
+_ASSUMED_FRACTION: Final = 0.2
+"""The fraction that the likelihood ratio tests for; other fractions are detected almost as well."""
 _MIN_RANK: Final = 0.01
-_MIN_RANK_FACES: Final = 5
-"""Ranks nearer to the top, or above so many of the other faces, count as this one: so no few images carry a window,
-and no few faces say how usual that is."""
-_PENALTY: Final = 0.1
-"""Inverse strength of the penalty on the regression's weights, as there are few faces for so many of them."""
+_MIN_RANK_IMAGES: Final = 5
+"""Ranks below `_MIN_RANK`, or below this many clean images, are clipped, so that no few images dominate a window."""
+_REGULARIZATION: Final = 0.1
+"""Inverse penalty of the regression: there are few images for its many weights."""
 _MIN_CONTRAST: Final = 0.5
-"""In deviations. Images under a change that differ less than so from others say nothing of shares."""
-
+"""In standard deviations. Corruptions that separate less from clean images say nothing about fractions."""
 _ALMOST_1: Final = 1 - 1e-9
 
 Floats = npt.NDArray[np.float64]
@@ -42,96 +39,96 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Subpopulation:
-    """Some of the images that look like a change which costs much."""
+    """Images of a window that look corrupted while most do not."""
 
-    change: str
-    """In words."""
+    corruption: str
     fraction: float
-    """Their estimated fraction, 0..1."""
+    """Estimated fraction of the window, 0..1."""
     loss: float
-    """Accuracy that they cost over all images, as a fraction."""
+    """Accuracy lost over the whole window, as a fraction."""
     p_value: float
-    """That chance alone brought so many, corrected for the number of changes that were looked for."""
+    """Corrected for the number of corruptions tested."""
 
 
 @dataclass(frozen=True, slots=True)
 class HarmfulCorruption:
-    """A known corruption that costs much."""
+    """A known corruption that costs much accuracy."""
 
-    words: str
+    name: str
     loss: float
-    described: Floats
-    """The corrupted faces under the change, float (image, number)."""
-    fresh: Floats
-    """Others under the change, to see what they tell for it; the same ones where there are none."""
+    fitted: Floats
+    """Validation images under the corruption, float (image, feature), that the regression is fitted to."""
+    held_out: Floats
+    """Others under the corruption; the same ones where there are too few."""
 
 
 class SubpopulationDetector:
-    """Knows what unchanged faces tell for each dear change, and so when a window tells too much."""
+    """Detectors of all harmful corruptions, fitted once for a model."""
 
-    def __init__(self, unchanged: Floats, changes: Iterable[HarmfulCorruption], others: Floats) -> None:
-        """Learn the changes.
-
-        Args:
-            unchanged: the corrupted faces as they are, float (image, number).
-            changes: the same faces under each change, and others.
-            others: unchanged faces that were not corrupted. Those that a regression was fitted to tell less for the
-                change than any others do, so they cannot say what the faces of a window will.
-        """
-        known = [_CorruptionDetector(change, unchanged, others) for change in changes]
-        self._known = [each for each in known if each.contrast > _MIN_CONTRAST * each.usual.std()]
-        self._num_independent = num_independent(np.stack([each.usual for each in self._known])) if self._known else 0
-
-    def find(self, seen: Floats, weights: Floats) -> Subpopulation | None:
-        """Return the surest part among described images, float (image, number); None without dear changes.
+    def __init__(self, clean: Floats, corruptions: Iterable[HarmfulCorruption], held_out: Floats) -> None:
+        """Fit a detector for each corruption.
 
         Args:
-            seen: the images of a window.
-            weights: what each of the other faces counts, float (image,).
+            clean: the images of `HarmfulCorruption.fitted` without a corruption, float (image, feature).
+            corruptions: the harmful ones.
+            held_out: clean images that no regression was fitted to, float (image, feature): fitted ones score too low
+                to say how images of a window score.
         """
-        if not self._known:
+        detectors = [_CorruptionDetector(corruption, clean, held_out) for corruption in corruptions]
+        self._detectors = [each for each in detectors if each.contrast > _MIN_CONTRAST * each.clean_ratios.std()]
+        ratios = [each.clean_ratios for each in self._detectors]
+        self._num_tests = num_independent_tests(np.stack(ratios)) if ratios else 0
+
+    def detect(self, window: Floats, weights: Floats) -> Subpopulation | None:
+        """Return the most significant subpopulation of a window; None if no corruption is harmful.
+
+        Args:
+            window: float (image, feature).
+            weights: of the held-out clean images, float (image,).
+        """
+        if not self._detectors:
             return None
-        told = [known.told(seen) for known in self._known]
+        ratios = [each.log_likelihood_ratios(window) for each in self._detectors]
         p_values = [
-            mean_pvalue(each, known.usual, weights, self._num_independent)
-            for each, known in zip(told, self._known, strict=True)
+            mean_pvalue(ratio, each.clean_ratios, weights, self._num_tests)
+            for ratio, each in zip(ratios, self._detectors, strict=True)
         ]
-        surest = int(np.argmin(p_values))
-        known = self._known[surest]
-        usual = float(np.average(known.usual, weights=weights))
-        fraction = float(np.clip((told[surest].mean() - usual) / known.contrast, 0, 1))
-        # The chance that one of so many independent tests is as sure (Šidák 1967).
-        p_value = -np.expm1(self._num_independent * np.log1p(-min(p_values[surest], _ALMOST_1)))
-        return Subpopulation(known.words, fraction, fraction * known.loss, float(p_value))
+        best = int(np.argmin(p_values))
+        detector = self._detectors[best]
+        excess = ratios[best].mean() - float(np.average(detector.clean_ratios, weights=weights))
+        fraction = float(np.clip(excess / detector.contrast, 0, 1))
+        # Šidák's correction (1967) for the smallest of so many independent p-values.
+        p_value = -np.expm1(self._num_tests * np.log1p(-min(p_values[best], _ALMOST_1)))
+        return Subpopulation(detector.name, fraction, fraction * detector.loss, float(p_value))
 
 
 class _CorruptionDetector:
-    """One dear change, and what faces that it left alone tell for it all the same."""
+    """The regression of one corruption, and the log-likelihood ratios of clean images."""
 
-    def __init__(self, change: HarmfulCorruption, unchanged: Floats, others: Floats) -> None:
-        self.words, self.loss = change.words, change.loss
-        # With squares and products: a change of the spread, or of how numbers hang together, is one too.
+    def __init__(self, corruption: HarmfulCorruption, clean: Floats, held_out: Floats) -> None:
+        self.name, self.loss = corruption.name, corruption.loss
+        # Squares and products detect changes of spread and of correlation as well.
         self._regression = make_pipeline(
             PolynomialFeatures(2, include_bias=False),
             StandardScaler(),
-            LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=1000),
+            LogisticRegression(C=_REGULARIZATION, class_weight="balanced", max_iter=1000),
         )
-        is_changed = np.repeat([0, 1], [len(unchanged), len(change.described)])
-        self._regression.fit(np.vstack([unchanged, change.described]), is_changed)
-        self._scores = np.sort(self._regression.decision_function(others))
-        # Unchanged faces have ranks uniform in 0..1, changed ones about like a power of that, fitted by its likelihood.
-        self._exponent = 1 / max(float(-np.log(self._ranks(change.described)).mean()), 1.0)
-        self.usual = self.told(others)
-        self.contrast = float(self.told(change.fresh).mean() - self.usual.mean())
+        is_corrupted = np.repeat([0, 1], [len(clean), len(corruption.fitted)])
+        self._regression.fit(np.vstack([clean, corruption.fitted]), is_corrupted)
+        self._scores = np.sort(self._regression.decision_function(held_out))
+        # Ranks of clean images are uniform in 0..1; those of corrupted ones follow about a power, fitted by likelihood.
+        self._exponent = 1 / max(float(-np.log(self._ranks(corruption.fitted)).mean()), 1.0)
+        self.clean_ratios = self.log_likelihood_ratios(held_out)
+        self.contrast = float(self.log_likelihood_ratios(corruption.held_out).mean() - self.clean_ratios.mean())
 
-    def told(self, described: Floats) -> Floats:
-        """Return what each image tells for a part, float (image,)."""
-        ranks = self._ranks(described)
-        told: Floats = np.log1p(_FRACTION * (self._exponent * ranks ** (self._exponent - 1) - 1))
-        return told
+    def log_likelihood_ratios(self, features: Floats) -> Floats:
+        """Return the log-likelihood ratio of each image, float (image,)."""
+        density = self._exponent * self._ranks(features) ** (self._exponent - 1)
+        ratios: Floats = np.log1p(_ASSUMED_FRACTION * (density - 1))
+        return ratios
 
-    def _ranks(self, described: Floats) -> Floats:
-        """Return the fraction of other faces that resemble the change at least as much, float (image,)."""
-        scores = self._regression.decision_function(described)
+    def _ranks(self, features: Floats) -> Floats:
+        """Return the fraction of clean images that score at least as high, float (image,)."""
+        scores = self._regression.decision_function(features)
         ranks = 1 - np.searchsorted(self._scores, scores, "left") / len(self._scores)
-        return np.asarray(np.maximum(ranks, max(_MIN_RANK, _MIN_RANK_FACES / len(self._scores))))
+        return np.asarray(np.maximum(ranks, max(_MIN_RANK, _MIN_RANK_IMAGES / len(self._scores))))

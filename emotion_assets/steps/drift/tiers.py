@@ -1,4 +1,4 @@
-"""The two tiers of drift, and how small a p-value of theirs counts."""
+"""The two tiers of drift tests and their significance levels."""
 
 from __future__ import annotations
 
@@ -14,5 +14,6 @@ NUMERIC_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS)
 FALSE_ALARM_RATE: Final = 0.01
 """For each tier and window."""
 INPUT_LIMIT: Final = FALSE_ALARM_RATE / len(INPUT_COLUMNS)
-"""Of the p-value of one column, after Bonferroni; so is the next."""
+"""Significance level of one input column, after Bonferroni's correction."""
 PREDICTION_LIMIT: Final = FALSE_ALARM_RATE / len(PREDICTION_COLUMNS)
+"""The same for one prediction column."""

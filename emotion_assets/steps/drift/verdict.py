@@ -1,32 +1,37 @@
-"""Have the images changed, and have the answers? Questions with a set false-alarm rate each.
+"""Assess a window: have the inputs drifted, and have the predictions? Each question has a fixed false-alarm rate.
 
-Every logged number is compared with the reference by a Kolmogorov-Smirnov test, the predicted emotion by a
-chi-squared test; the smallest p-value of a tier counts, corrected for the number of columns (Bonferroni).
-Changed inputs alone often do no harm, so they warn; changed answers follow the loss of accuracy, so they act,
-unless the mix of emotions explains them (`shares`). Where the model corrupted known changes, the one that the
-window looks like (`likeness`) names the cause and corrects both: a cheap one does not act, a dear one does.
-Distributions hide a few strange images among many, so images that are odd by their Mahalanobis distance are
-counted beside both tiers (Fisher's exact test), and so are those that look like a change which costs much
-(`parts`): a part that is large enough to do harm acts, too.
+Every logged feature is compared with the reference by a Kolmogorov-Smirnov test and the predicted class by a
+chi-squared test; the smallest p-value of a tier counts, corrected for the number of columns (Bonferroni). Input drift
+alone often costs no accuracy, so it warns; prediction drift follows the loss of accuracy, so it is acted on, unless a
+label shift explains it (`label_shift`). The known corruption nearest to the window (`attribution`) names the cause and
+corrects both: a harmless corruption is not acted on, a harmful one is. Distributions hide a few strange images among
+many, so outliers are counted (Fisher's exact test) and corrupted subpopulations are detected (`subpopulations`); a
+subpopulation that costs enough is acted on, too.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ks_2samp
 
+from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
 from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, Attribution, CorruptionProfile
 from emotion_assets.steps.drift.label_shift import class_prior_weights, estimate_class_priors
-from emotion_assets.steps.drift.messages import describe_attribution, describe_changes, describe_subpopulation
+from emotion_assets.steps.drift.messages import (
+    describe_attribution,
+    describe_inputs,
+    describe_predictions,
+    describe_subpopulation,
+)
 from emotion_assets.steps.drift.outliers import OUTLIER_PERCENTILE, OutlierDetector
-from emotion_assets.steps.drift.pvalues import chi2_pvalue, fisher_pvalue, ks_pvalue
+from emotion_assets.steps.drift.pvalues import Weights, chi2_pvalue, fisher_pvalue, ks_pvalue
 from emotion_assets.steps.drift.subpopulations import Subpopulation
 from emotion_assets.steps.drift.tiers import (
     FALSE_ALARM_RATE,
@@ -36,211 +41,249 @@ from emotion_assets.steps.drift.tiers import (
     PREDICTION_COLUMNS,
     PREDICTION_LIMIT,
 )
-from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN
+from emotion_assets.steps.reference.reference import round_features
 
 MIN_IMAGES: Final = 50
-"""Below this a window says nothing: neither drift nor its absence."""
+"""With fewer images, a window shows neither drift nor its absence."""
 SIGNIFICANT_P_VALUE: Final = 1e-6
-"""Below this one window is enough to act on; otherwise it takes two in a row."""
+"""Below this, one window is enough to act on; otherwise it takes two in a row."""
 
-_SEVERITIES: Final = ((0.4, "strong"), (0.2, "clear"), (0.0, "slight"))
+
+class DriftState(StrEnum):
+    """The verdict on a window: the first two need no attention, the next three warn, the last is acted on."""
+
+    TOO_FEW = "too_few"
+    OK = "ok"
+    OUTLIERS = "outliers"
+    INPUT_DRIFT = "input_drift"
+    LABEL_SHIFT = "label_shift"
+    PREDICTION_DRIFT = "prediction_drift"
+    """Predictions that nothing harmless explains, or images that look like a harmful corruption."""
+
+
+class Severity(StrEnum):
+    """How far the predictions moved: by the largest Kolmogorov-Smirnov distance of a class probability."""
+
+    NONE = "none"
+    SLIGHT = "slight"
+    CLEAR = "clear"
+    STRONG = "strong"
+
+
+_SEVERITIES: Final = ((0.4, Severity.STRONG), (0.2, Severity.CLEAR), (0.0, Severity.SLIGHT))
 
 
 @dataclass(frozen=True, slots=True)
-class DriftVerdict:
-    """The answer to both questions, with every number behind it."""
+class DriftReference:
+    """What a model's windows are compared with, prepared once."""
 
-    state: str
-    """`too_few` or `ok`, which say nothing; `outliers`, `input_drift` or `label_shift`, which warn;
-    `prediction_drift`, which acts: answers that nothing harmless explains, or images that look like a change which
-    spoiled the answers when it was corrupted."""
+    table: pd.DataFrame
+    """Features, predictions and true classes of the validation images, one row each."""
+    outliers: OutlierDetector
+    corruptions: CorruptionProfile | None
+    """None where there were too few validation images to simulate corruptions."""
+
+    @classmethod
+    def from_tables(cls, table: pd.DataFrame, profile: pd.DataFrame | None = None) -> Self:
+        """Prepare the reference and the corruption profile of a model."""
+        return cls(table, OutlierDetector(table), None if profile is None else CorruptionProfile(table, profile))
+
+    @classmethod
+    def load(cls, bundle_dir: Path) -> Self:
+        """Read both from a bundle."""
+        path = bundle_dir / CORRUPTIONS_NAME
+        table = round_features(pd.read_parquet(bundle_dir / REFERENCE_NAME))
+        return cls.from_tables(table, pd.read_parquet(path) if path.exists() else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftVerdict:
+    """The verdict on a window with every number behind it."""
+
+    state: DriftState
+    cause: str
+    """One or more sentences."""
     num_current: int
     num_reference: int
-    p_values: dict[str, float]
+    severity: Severity = Severity.NONE
+    p_values: dict[str, float] = field(default_factory=dict)
     """By column, uncorrected."""
-    shifts: dict[str, float]
+    shifts: dict[str, float] = field(default_factory=dict)
     """By numeric column: difference of the means in reference standard deviations."""
-    has_input_drift: bool
-    has_prediction_drift: bool
-    cause: str
-    """What changed, in words."""
-    severity: str = "none"
-    """`none`, `slight`, `clear` or `strong`, by the largest difference of a distribution of answers."""
+    has_input_drift: bool = False
+    has_prediction_drift: bool = False
     num_outliers: int = 0
     has_outliers: bool = False
     outlier_p_value: float = 1.0
     is_label_shift: bool = False
-    """Whether another mix of emotions alone would change the answers like this."""
-    fractions: dict[str, float] | None = None
-    """The estimated mix of emotions, where the answers changed and the reference tells the truth."""
+    """Whether other class priors alone would change the predictions like this."""
+    class_priors: dict[str, float] | None = None
+    """Estimated where the predictions changed."""
     nearest_corruptions: tuple[str, ...] = ()
-    """Rehearsed changes that the images look like, the likeliest first."""
+    """Known corruptions that the images resemble, the most probable first."""
     expected_loss: float | None = None
-    """Accuracy that such images cost, as a fraction, where something changed and changes were corrupted."""
+    """Accuracy that such images cost, as a fraction; None where no known corruption is near."""
     unexplained_p_value: float | None = None
-    """Of the answers against those of the cheap known corruption that the images look like; None if they do not."""
-    part: Subpopulation | None = None
-    """Some images that look like a change which costs much, where most do not and chance does not explain them."""
+    """Of the predictions against those under the nearest corruption, if that is a harmless one."""
+    subpopulation: Subpopulation | None = None
+    """A significant one, where most images look unchanged."""
 
     @property
     def is_significant(self) -> bool:
-        """Whether this window alone is beyond doubt."""
-        # Only what acts may be sure: not answers that a mix of emotions or a cheap change explains, nor a part that
-        # costs little.
+        """Whether this window alone is enough to act on."""
         if self.is_label_shift:
             evidence = []
         elif self.unexplained_p_value is not None:
             evidence = [self.unexplained_p_value]
         else:
             evidence = [self.p_values.get(name, 1.0) for name in PREDICTION_COLUMNS]
-        if self.part and self.part.loss >= HARMFUL_LOSS:
-            evidence.append(self.part.p_value)
-        return self.state == "prediction_drift" and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
+        if self.subpopulation and self.subpopulation.loss >= HARMFUL_LOSS:
+            evidence.append(self.subpopulation.p_value)
+        return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
 
     def as_record(self) -> dict[str, Any]:
         """Return the verdict for JSON."""
         return asdict(self)
 
 
-def judge(
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    corruptions: CorruptionProfile | None = None,
-) -> DriftVerdict:
-    """Compare the logged values of recent images with those of the reference.
+def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
+    """Compare a window with the reference of its model.
 
     Args:
-        current: one row an image, with the columns of FEATURE_COLUMNS.
-        reference: the same, of validation faces.
-        corruption profile: the changes that this model corrupted, if it did.
+        current: features and predictions, one row per image, with the columns FEATURE_COLUMNS.
+        reference: of the model that made the predictions.
     """
-    if len(current) < MIN_IMAGES or len(reference) < MIN_IMAGES:
-        cause = (
-            f"Too few images to tell: {len(current)} current and {len(reference)} reference ones, "
-            f"{MIN_IMAGES} of each are needed."
-        )
-        return DriftVerdict("too_few", len(current), len(reference), {}, {}, False, False, cause)
-    p_values = {name: ks_pvalue(current[name], reference[name]) for name in NUMERIC_COLUMNS}
-    p_values[EMOTION_COLUMN] = chi2_pvalue(current[EMOTION_COLUMN], reference[EMOTION_COLUMN])
-    shifts = {name: _shift(current[name], reference[name]) for name in NUMERIC_COLUMNS}
+    table = reference.table
+    if min(len(current), len(table)) < MIN_IMAGES:
+        cause = f"{len(current)} current and {len(table)} reference images; {MIN_IMAGES} of each are needed."
+        return DriftVerdict(state=DriftState.TOO_FEW, cause=cause, num_current=len(current), num_reference=len(table))
+    p_values = {name: ks_pvalue(current[name], table[name]) for name in NUMERIC_COLUMNS}
+    p_values[EMOTION_COLUMN] = chi2_pvalue(current[EMOTION_COLUMN], table[EMOTION_COLUMN])
+    shifts = {name: _shift(current[name], table[name]) for name in NUMERIC_COLUMNS}
     has_input_drift = min(p_values[name] for name in INPUT_COLUMNS) < INPUT_LIMIT
     has_prediction_drift = min(p_values[name] for name in PREDICTION_COLUMNS) < PREDICTION_LIMIT
-    outliers = OutlierDetector(reference)
-    num_outliers = int(outliers.is_outlier(current).sum())
-    outlier_p_value = fisher_pvalue(num_outliers, len(current), outliers.num_outliers_in_reference, len(reference))
+    num_outliers = int(reference.outliers.is_outlier(current).sum())
+    outlier_p_value = fisher_pvalue(
+        num_outliers, len(current), reference.outliers.num_outliers_in_reference, len(table)
+    )
     has_outliers = outlier_p_value < FALSE_ALARM_RATE
-    why = _explanation(current, reference, corruptions, has_input_drift, has_prediction_drift)
-    state = _state(why, has_input_drift, has_prediction_drift, has_outliers)
-    changes = describe_changes(current, reference, p_values, shifts, has_input_drift, has_prediction_drift)
-    if why.is_label_shift:
-        changes[-1] += ", as another mix of emotions would do"  # that is asked only where answers changed
-    seen = [*describe_subpopulation(why.part), *describe_attribution(why.attribution, why.is_unexplained), *changes]
+    found = _explain(current, reference, has_input_drift, has_prediction_drift)
+    state = _state(found, has_input_drift, has_prediction_drift, has_outliers)
+    attribution, sentences = found.attribution, found.sentences()
+    if has_input_drift:
+        sentences.append(describe_inputs(p_values, shifts))
+    if has_prediction_drift:
+        suffix = ", as a label shift would cause" if found.is_label_shift else ""
+        sentences.append(describe_predictions(current, table) + suffix)
     if has_outliers:
-        seen.append(
-            f"{num_outliers} of {len(current)} images are odd, as {100 - OUTLIER_PERCENTILE} % of validation faces are"
+        usual = 100 - OUTLIER_PERCENTILE
+        sentences.append(
+            f"{num_outliers} of {len(current)} images are outliers, against {usual} % of validation images"
         )
-    cause = ("; ".join(seen) or "no change beyond chance") + "."
     return DriftVerdict(
         state=state,
+        cause=("; ".join(sentences) or "no change beyond chance") + ".",
         num_current=len(current),
-        num_reference=len(reference),
+        num_reference=len(table),
+        severity=Severity.NONE if state == DriftState.OK else _severity(current, table),
         p_values=p_values,
         shifts=shifts,
         has_input_drift=has_input_drift,
         has_prediction_drift=has_prediction_drift,
-        cause=cause,
-        severity=_severity(current, reference) if state != "ok" else "none",
         num_outliers=num_outliers,
         has_outliers=has_outliers,
         outlier_p_value=outlier_p_value,
-        is_label_shift=why.is_label_shift,
-        nearest_corruptions=why.attribution.changes if why.attribution else (),
-        expected_loss=why.attribution.loss if why.attribution and why.attribution.changes else None,
-        unexplained_p_value=why.unexplained_p,
-        part=why.part,
-        fractions=None if why.fractions is None else dict(zip(EMOTIONS, why.fractions.tolist(), strict=True)),
+        is_label_shift=found.is_label_shift,
+        class_priors=found.class_priors,
+        nearest_corruptions=attribution.corruptions if attribution else (),
+        expected_loss=attribution.loss if attribution and attribution.corruptions else None,
+        unexplained_p_value=found.unexplained_p_value,
+        subpopulation=found.subpopulation,
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Explanation:
-    """What may be behind a change."""
+    """What may have caused a change."""
 
-    fractions: npt.NDArray[np.float64] | None = None
+    class_priors: dict[str, float] | None = None
     is_label_shift: bool = False
     attribution: Attribution | None = None
     is_unexplained: bool = False
-    """Whether answers changed more than the likeliest known corruption explains."""
-    unexplained_p: float | None = None
-    """The smallest p-value of the answers against those of that change, if it is one that costs little."""
-    part: Subpopulation | None = None
+    """Whether the predictions changed more than the nearest corruption explains."""
+    unexplained_p_value: float | None = None
+    subpopulation: Subpopulation | None = None
+
+    def sentences(self) -> list[str]:
+        found = [describe_subpopulation(self.subpopulation)] if self.subpopulation else []
+        if self.attribution and self.attribution.is_corruption:
+            found.append(describe_attribution(self.attribution, is_unexplained=self.is_unexplained))
+        return found
 
 
-def _explanation(
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    corruptions: CorruptionProfile | None,
-    has_input_drift: bool,
-    has_prediction_drift: bool,
+def _explain(
+    current: pd.DataFrame, reference: DriftReference, has_input_drift: bool, has_prediction_drift: bool
 ) -> _Explanation:
-    fractions, weights, is_explained = None, None, False
-    if has_prediction_drift and TRUE_EMOTION_COLUMN in reference:
-        fractions = estimate_class_priors(current, reference)
-        weights = class_prior_weights(reference, fractions)
-        is_explained = _explains(current, reference, weights)
+    table, corruptions = reference.table, reference.corruptions
+    priors, weights, is_label_shift = None, None, False
+    if has_prediction_drift:
+        estimated = estimate_class_priors(current, table)
+        weights = class_prior_weights(table, estimated)
+        is_label_shift = _explains_all(current, table, weights)
+        priors = dict(zip(EMOTIONS, estimated.tolist(), strict=True))
     if corruptions is None:
-        return _Explanation(fractions, is_explained, is_unexplained=has_prediction_drift)
-    attribution, is_unexplained, unexplained_p, part = None, False, None, None
-    if (has_input_drift or has_prediction_drift) and not is_explained:
-        attribution = corruptions.attribution(current)
-        smallest_p = min(_prediction_pvalues(current, attribution.corruption_profile))
-        is_unexplained = has_prediction_drift and smallest_p < PREDICTION_LIMIT
-        unexplained_p = smallest_p if attribution.is_corruption and not attribution.is_harmful else None
+        return _Explanation(class_priors=priors, is_label_shift=is_label_shift)
+    attribution, is_unexplained, unexplained_p_value, subpopulation = None, False, None, None
+    if (has_input_drift or has_prediction_drift) and not is_label_shift:
+        attribution = corruptions.attribute(current)
+        smallest = min(_prediction_pvalues(current, attribution.corrupted))
+        is_unexplained = has_prediction_drift and smallest < PREDICTION_LIMIT
+        if attribution.is_corruption and not attribution.is_harmful:
+            unexplained_p_value = smallest
     if not (attribution and attribution.is_corruption):
-        part = corruptions.part(current, weights if is_explained else None)
-    is_significant = part is not None and part.p_value < FALSE_ALARM_RATE
+        subpopulation = corruptions.detect_subpopulation(current, weights if is_label_shift else None)
     return _Explanation(
-        fractions, is_explained, attribution, is_unexplained, unexplained_p, part if is_significant else None
+        class_priors=priors,
+        is_label_shift=is_label_shift,
+        attribution=attribution,
+        is_unexplained=is_unexplained,
+        unexplained_p_value=unexplained_p_value,
+        subpopulation=subpopulation if subpopulation and subpopulation.p_value < FALSE_ALARM_RATE else None,
     )
 
 
-def _state(why: _Explanation, has_input_drift: bool, has_prediction_drift: bool, has_outliers: bool) -> str:
-    if why.part and why.part.loss >= HARMFUL_LOSS:
-        return "prediction_drift"
-    if why.is_label_shift:
-        return "label_shift"
-    if why.attribution is None or not why.attribution.is_corruption:
-        # Nothing corrupted explains what the tests see, such as a part of strange images among many.
-        acts = has_prediction_drift
+def _state(found: _Explanation, has_input_drift: bool, has_prediction_drift: bool, has_outliers: bool) -> DriftState:
+    if found.subpopulation and found.subpopulation.loss >= HARMFUL_LOSS:
+        return DriftState.PREDICTION_DRIFT
+    if found.is_label_shift:
+        return DriftState.LABEL_SHIFT
+    if found.attribution and found.attribution.is_corruption:
+        # Several changes at once resemble the plainest of them; the predictions then change more than that explains.
+        is_acted_on = found.attribution.is_harmful or found.is_unexplained
     else:
-        # Several changes at once look like the plainest of them, but answers tell that there is more.
-        acts = why.attribution.is_harmful or why.is_unexplained
-    if acts:
-        return "prediction_drift"
+        is_acted_on = has_prediction_drift
+    if is_acted_on:
+        return DriftState.PREDICTION_DRIFT
     if has_input_drift or has_prediction_drift:
-        return "input_drift"
-    return "outliers" if has_outliers or why.part else "ok"
+        return DriftState.INPUT_DRIFT
+    return DriftState.OUTLIERS if has_outliers or found.subpopulation else DriftState.OK
 
 
-def _explains(current: pd.DataFrame, reference: pd.DataFrame, weights: npt.NDArray[np.float64]) -> bool:
-    """Tell whether nothing is left to see against a reference of the same mix: happy faces look different, too."""
-    inputs = [ks_pvalue(current[name], reference[name], weights) for name in INPUT_COLUMNS]
-    if min(inputs) < INPUT_LIMIT:
-        return False
-    return min(_prediction_pvalues(current, reference, weights)) >= PREDICTION_LIMIT
+def _explains_all(current: pd.DataFrame, table: pd.DataFrame, weights: Weights) -> bool:
+    """Tell whether the reweighted reference explains inputs and predictions: happy faces look different, too."""
+    inputs = [ks_pvalue(current[name], table[name], weights) for name in INPUT_COLUMNS]
+    return min(inputs) >= INPUT_LIMIT and min(_prediction_pvalues(current, table, weights)) >= PREDICTION_LIMIT
 
 
-def _prediction_pvalues(
-    current: pd.DataFrame, expected: pd.DataFrame, weights: npt.NDArray[np.float64] | None = None
-) -> list[float]:
-    """Return the p-values of the answers against those that were expected, one for each of PREDICTION_COLUMNS."""
-    answers = [ks_pvalue(current[name], expected[name], weights) for name in PROBABILITY_COLUMNS]
-    return [*answers, chi2_pvalue(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights)]
+def _prediction_pvalues(current: pd.DataFrame, expected: pd.DataFrame, weights: Weights | None = None) -> list[float]:
+    """Return the p-value of each of PREDICTION_COLUMNS against expected predictions."""
+    probabilities = [ks_pvalue(current[name], expected[name], weights) for name in PROBABILITY_COLUMNS]
+    return [*probabilities, chi2_pvalue(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights)]
 
 
-def _severity(current: pd.DataFrame, reference: pd.DataFrame) -> str:
-    largest = max(float(ks_2samp(current[name], reference[name]).statistic) for name in PROBABILITY_COLUMNS)
-    return next(word for least, word in _SEVERITIES if largest >= least)
+def _severity(current: pd.DataFrame, table: pd.DataFrame) -> Severity:
+    largest = max(float(ks_2samp(current[name], table[name]).statistic) for name in PROBABILITY_COLUMNS)
+    return next(severity for least, severity in _SEVERITIES if largest >= least)
 
 
 def _shift(current: pd.Series[float], reference: pd.Series[float]) -> float:

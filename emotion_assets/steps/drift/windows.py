@@ -1,6 +1,6 @@
-"""The windows of the log that were judged so far, from the reports that they left below `reports/drift/`.
+"""The windows of the prediction log that were assessed so far, from their reports below `reports/drift/`.
 
-A report's folder is named by the time of its check, and its `verdict.json` is written last.
+A report's folder is named by the time of its check; its `verdict.json` is written last.
 """
 
 from __future__ import annotations
@@ -10,104 +10,138 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.steps.feedback.labels import REQUEST_NAME, LabelledAccuracy
+import pandas as pd
+
+from emotion_assets.core.files import write_json
+from emotion_assets.steps.drift.verdict import DriftState, DriftVerdict
+from emotion_assets.steps.feedback.accuracy import LabelledAccuracy
+from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV
 
 VERDICT_NAME: Final = "verdict.json"
-NOTIFIED_NAME: Final = "told.json"
-CLOCKS_DIFFER: Final = timedelta(minutes=1)
-"""What is later than this from now was written by a clock that was wrong."""
+NOTIFIED_NAME: Final = "notifications.json"
+CLOCK_TOLERANCE: Final = timedelta(minutes=1)
+"""Times further in the future than this come from a wrong clock."""
+ALARMS_PER_INCIDENT: Final = 2
 
 _FOLDER_TIME: Final = "%Y%m%dT%H%M%S%f"
 
 
-@dataclass(frozen=True, slots=True)
-class DriftSource:
+class Source(StrEnum):
     """What was compared with the reference."""
 
-    kind: str
-    """`predictions` (the service's log) or `unlabelled` (a folder of another source)."""
-    model_version: str
-    num_rejected: int = 0
-    """Files of the folder that are no readable images."""
+    PREDICTIONS = "predictions"
+    EXTERNAL = "external"
+    """The folder of images of another source, while there are too few predictions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A part of the prediction log, and what it means after the windows before it."""
+
+    since: str = ""
+    until: str = ""
+    """Times of the first and the last prediction, UTC; empty for a folder."""
+    is_new: bool = True
+    """False when it was assessed before, because too few predictions followed."""
+    alarms_in_a_row: int = 0
+    is_incident: bool = False
+    """Whether to act: two alarms in a row, or one that is significant alone."""
+    is_opened: bool = False
+    """Whether the incident began with this window."""
+    labelled: LabelledAccuracy | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Which part of the log was judged, and what it means beside the windows before it."""
+class PastReport:
+    """A complete drift report of an earlier check."""
 
-    since: str
-    until: str
-    """Times of the first and the last prediction, UTC; empty for a folder."""
-    is_new: bool
-    """False when it was judged before, because too few predictions came since."""
-    alarms_in_a_row: int
-    is_incident: bool
-    """Whether somebody should act: two alarms in a row, or one beyond doubt."""
-    is_opened: bool = False
-    """Whether the incident began with this window; then people are told."""
-    performance: LabelledAccuracy | None = None
-    """How often people agreed with the answers that they labelled."""
+    folder: Path
+    record: dict[str, Any]
 
-
-def new_report_dir(reports_dir: Path) -> Path:
-    """Return the folder of a check that is made now; it is not there yet."""
-    return reports_dir / "drift" / datetime.now(UTC).strftime(_FOLDER_TIME)
+    @property
+    def time(self) -> str:
+        """When the check was made, ISO 8601, UTC; empty if the folder is not named by a time."""
+        try:
+            moment = datetime.strptime(self.folder.name, _FOLDER_TIME).replace(tzinfo=UTC)
+        except ValueError:
+            return ""
+        return moment.isoformat(timespec="milliseconds")
 
 
-def time_of(report_dir: Path) -> str:
-    """Return when a report's check was made, ISO 8601, UTC; empty if the folder's name is none of ours."""
-    try:
-        moment = datetime.strptime(report_dir.name, _FOLDER_TIME).replace(tzinfo=UTC)
-    except ValueError:
-        return ""
-    return moment.isoformat(timespec="milliseconds")
+class ReportHistory:
+    """The complete drift reports of one model, the newest first, each parsed once."""
 
+    def __init__(self, drift_reports_dir: Path, version: str) -> None:
+        """Read the reports. Those from the future are skipped: a clock may have been ahead for a while."""
+        newest = (datetime.now(UTC) + CLOCK_TOLERANCE).strftime(_FOLDER_TIME)
+        self.reports = [
+            PastReport(path.parent, record)
+            for path in sorted(drift_reports_dir.glob(f"*/{VERDICT_NAME}"), reverse=True)
+            if path.parent.name <= newest and (record := json.loads(path.read_text()))["model_version"] == version
+        ]
 
-def past_verdicts(
-    drift_dir: Path, version: str | None = None, kind: str | None = None
-) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield folder and record of every complete report, the newest first, of one model or kind of source if asked for.
+    def of(self, source: Source) -> Iterator[PastReport]:
+        """Yield the reports on one kind of source."""
+        return (report for report in self.reports if report.record["source"] == source)
 
-    Reports of the future are skipped: a clock that was ahead for a while would rule until it is right.
-    """
-    newest = (datetime.now(UTC) + CLOCKS_DIFFER).strftime(_FOLDER_TIME)
-    for path in sorted(drift_dir.glob(f"*/{VERDICT_NAME}"), reverse=True):
-        if path.parent.name <= newest:
-            record: dict[str, Any] = json.loads(path.read_text())
-            if version in (None, record.get("model_version")) and kind in (None, record.get("source")):
-                yield path.parent, record
+    def last_window(self) -> dict[str, Any] | None:
+        """Return the record of the newest window of the prediction log; None if there is none."""
+        windows: Iterator[dict[str, Any]] = (report.record["window"] for report in self.of(Source.PREDICTIONS))
+        return next((window for window in windows if window["until"]), None)
 
-
-def newest_report(reports_dir: Path) -> Path | None:
-    """Return the folder of the latest complete drift report; None while there is none."""
-    return next((folder for folder, _ in past_verdicts(reports_dir / "drift")), None)
-
-
-def last_window(reports_dir: Path, version: str) -> dict[str, Any] | None:
-    """Return the record of the newest window of the log that was judged for this model; None while there is none."""
-    for _, record in past_verdicts(reports_dir / "drift", version, "predictions"):
-        window: dict[str, Any] | None = record.get("window")
-        if window and window["until"]:
-            return window
-    return None
-
-
-def notified_channels(reports_dir: Path, version: str) -> set[str]:
-    """Return by what people were told since the incident of this model was opened."""
-    told: set[str] = set()
-    for folder, record in past_verdicts(reports_dir / "drift", version, "predictions"):
-        if record.get("window"):
-            if not record["window"]["is_incident"]:
+    def notified_channels(self) -> set[str]:
+        """Return the channels that took the alert of the incident that is open."""
+        channels: set[str] = set()
+        for report in self.of(Source.PREDICTIONS):
+            if not report.record["window"]["is_incident"]:
                 break
             with contextlib.suppress(FileNotFoundError):
-                told |= set(json.loads((folder / NOTIFIED_NAME).read_text()))
-    return told
+                channels |= set(json.loads((report.folder / NOTIFIED_NAME).read_text()))
+        return channels
+
+    def label_requests(self) -> dict[str, Path]:
+        """Return the CSV files of what people were asked to label, by time, the oldest first."""
+        found = {report.time: report.folder / LABEL_REQUEST_CSV for report in reversed(self.reports)}
+        return {time: path for time, path in found.items() if path.exists()}
 
 
-def requests(reports_dir: Path, version: str) -> dict[str, Path]:
-    """Return what checks of this model asked people to label, by the time of the check, the oldest first."""
-    found = {time_of(folder): folder / REQUEST_NAME for folder, _ in past_verdicts(reports_dir / "drift", version)}
-    return {time: path for time, path in sorted(found.items()) if path.exists()}
+def new_report_dir(drift_reports_dir: Path) -> Path:
+    """Return the folder for a check that is made now; it does not exist yet."""
+    return drift_reports_dir / datetime.now(UTC).strftime(_FOLDER_TIME)
+
+
+def record_notified(report_dir: Path, channels: list[str]) -> None:
+    """Record which channels took the alert, so that the next check retries the others."""
+    write_json(report_dir / NOTIFIED_NAME, sorted(channels))
+
+
+def next_window(verdict: DriftVerdict, current: pd.DataFrame, before: dict[str, Any] | None, *, is_new: bool) -> Window:
+    """Return the window of a verdict, after the window `before`.
+
+    A window that was assessed before neither counts as another alarm nor moves the mark.
+    """
+    earlier = int(before["alarms_in_a_row"]) if before else 0
+    was_incident = bool(before and before["is_incident"])
+    since, until = (str(current["time"].iloc[i]) for i in (0, -1)) if len(current) else ("", "")
+    if not is_new:
+        return Window(
+            since=before["since"] if before else since,
+            until=before["until"] if before else "",
+            is_new=False,
+            alarms_in_a_row=earlier,
+            is_incident=was_incident,
+        )
+    is_alarm = verdict.state == DriftState.PREDICTION_DRIFT
+    in_a_row = earlier + 1 if is_alarm else 0
+    is_incident = is_alarm and (in_a_row >= ALARMS_PER_INCIDENT or verdict.is_significant)
+    return Window(
+        since=since,
+        until=until,
+        alarms_in_a_row=in_a_row,
+        is_incident=is_incident,
+        is_opened=is_incident and not was_incident,
+    )

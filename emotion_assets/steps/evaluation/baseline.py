@@ -1,49 +1,65 @@
-"""A network of the size that student projects train, on the same faces: what all the effort has to beat.
+"""A baseline CNN on the same splits: what the product's network has to beat.
 
-Three blocks of convolution, ReLU and pooling with 8, 16 and 32 channels, two fully connected layers, about
-270,000 weights; Adam, no augmentation, no schedule. It is trained on demand (the job `measure_baseline`) and
-its answers for the test faces are kept beside the reports, so that every report can show them.
+Three blocks of convolution, ReLU and pooling with 8, 16 and 32 channels, and two fully connected layers: about 270,000
+weights, trained with Adam, without augmentation or a schedule. The job `measure_baseline` trains it on demand; its test
+predictions are stored beside the evaluation reports, and every report shows their scores.
 """
 
 from __future__ import annotations
 
-import io
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.files import write_atomically
-from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, score
+from emotion_assets.core.features import PROBABILITY_COLUMNS
+from emotion_assets.core.files import atomic_file
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, compute_scores
 from emotion_assets.steps.splits.splits import Split, read_split
 
-_NAME: Final = "student.parquet"
+_NAME: Final = "baseline.parquet"
+"""In the folder of evaluation reports: no version has this form."""
 _BATCH: Final = 64
+_PREDICT_BATCH: Final = 512
 _LEARNING_RATE: Final = 5e-4
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineResult:
-    """The baseline CNN's scores on the test faces, and what it cost."""
+    """The baseline CNN's scores on the test split, and its cost."""
 
     scores: Scores
     epochs: int
     cpu_seconds: float
 
+    def summary(self) -> Summary:
+        """Return scores and cost."""
+        return Summary(
+            values={
+                "test/accuracy": self.scores.accuracy,
+                "test/macro_f1": self.scores.macro_f1,
+                "epochs": self.epochs,
+                "cpu_seconds": self.cpu_seconds,
+            }
+        )
+
 
 class BaselineNet(nn.Module):
-    """The network itself."""
+    """The baseline CNN."""
 
     def __init__(self) -> None:
-        """Make it with random weights."""
         super().__init__()
         layers: list[nn.Module] = []
         for num_in, num_out in ((1, 8), (8, 16), (16, 32)):
@@ -57,16 +73,14 @@ class BaselineNet(nn.Module):
         return logits
 
 
-def measure_baseline(
-    splits_dir: Path, reports_dir: Path, epochs: int, *, seed: int = 0, log: Callable[[str], None] = lambda _: None
-) -> BaselineResult:
-    """Train the baseline CNN, keep its answers for the test faces, and return their scores.
+def measure_baseline(paths: DataPaths, epochs: int, *, seed: int = 0) -> BaselineResult:
+    """Train the baseline CNN, store its test predictions and return their scores.
 
     Raises:
         UnusableDataError: there are no splits.
     """
     torch.manual_seed(seed)
-    train, test = read_split(splits_dir, "train"), read_split(splits_dir, "test")
+    train, test = read_split(paths.splits, "train"), read_split(paths.splits, "test")
     network = BaselineNet()
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     pixels, class_indices = torch.from_numpy(train.pixels), torch.from_numpy(train.class_indices)
@@ -77,29 +91,30 @@ def measure_baseline(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        log(f"Student-sized network: epoch {epoch + 1} of {epochs}, {time.process_time() - started:.0f} CPU-seconds")
+        _logger.info("Baseline: epoch %d of %d, %.0f CPU-seconds", epoch + 1, epochs, time.process_time() - started)
     cpu_seconds = time.process_time() - started
     with torch.inference_mode():
-        parts = [network(chunk).softmax(dim=1) for chunk in torch.split(torch.from_numpy(test.pixels), 512)]
-    table = pd.DataFrame(torch.cat(parts).numpy(), columns=[f"p_{emotion}" for emotion in EMOTIONS])
+        batches = torch.split(torch.from_numpy(test.pixels), _PREDICT_BATCH)
+        probabilities = torch.cat([network(batch).softmax(dim=1) for batch in batches]).numpy()
+    table = pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS))
     table.insert(0, "content_hash", list(test.content_hashes))
     table["epochs"], table["cpu_seconds"] = epochs, cpu_seconds
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(reports_dir / "evaluation" / _NAME, buffer.getvalue())
-    result = read_baseline(reports_dir, test)
-    assert result
-    return result
+    with atomic_file(paths.evaluation_report(_NAME)) as file:
+        table.to_parquet(file, index=False)
+    return BaselineResult(_score(probabilities, test), epochs, cpu_seconds)
 
 
-def read_baseline(reports_dir: Path, test: Split) -> BaselineResult | None:
-    """Return the kept result for exactly these test faces; None if there is none, or the faces changed."""
-    path = reports_dir / "evaluation" / _NAME
+def read_baseline(paths: DataPaths, test: Split) -> BaselineResult | None:
+    """Return the stored result for exactly these test images; None if there is none or the images changed."""
+    path = paths.evaluation_report(_NAME)
     if not path.exists():
         return None
     table = pd.read_parquet(path)
     if tuple(table["content_hash"]) != test.content_hashes:
         return None
-    probabilities = table[[f"p_{emotion}" for emotion in EMOTIONS]].to_numpy(dtype=np.float32)
-    scores = score(LabelledPredictions("student", probabilities, test.class_indices))
+    scores = _score(table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32), test)
     return BaselineResult(scores, int(table["epochs"].iloc[0]), float(table["cpu_seconds"].iloc[0]))
+
+
+def _score(probabilities: npt.NDArray[np.float32], test: Split) -> Scores:
+    return compute_scores(LabelledPredictions("baseline", probabilities, test.class_indices))

@@ -1,53 +1,52 @@
-"""Judge the newest model: score it and the champion on the same test faces, decide, report, record."""
+"""Evaluate the newest model: score it and the champion on the same test images, decide, report, record."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import pandas as pd
-
-from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
 from emotion_assets.steps.evaluation.baseline import read_baseline
 from emotion_assets.steps.evaluation.external import read_external
 from emotion_assets.steps.evaluation.gate import GateConfig, decide
-from emotion_assets.steps.evaluation.intervals import intervals
+from emotion_assets.steps.evaluation.intervals import compute_intervals
 from emotion_assets.steps.evaluation.model_card import write_model_card
-from emotion_assets.steps.evaluation.report import PREDICTIONS_NAME, Evaluation, TestSetChange, write_report
-from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, answer, majority_baseline, score
-from emotion_assets.steps.evaluation.slices import slices
+from emotion_assets.steps.evaluation.report import REPORT_NAME, Evaluation, measure_test_set_change, write_report
+from emotion_assets.steps.evaluation.scores import (
+    SCORE_NAMES,
+    LabelledPredictions,
+    Scores,
+    compute_scores,
+    predict_majority,
+    predict_split,
+)
+from emotion_assets.steps.evaluation.slices import score_slices
 from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import ModelState, Registry
 from emotion_assets.steps.splits.splits import Split, read_split
 
 _NUM_THREADS: Final = 2
 _NUM_LATENCY_RUNS: Final = 30
 
-
-@dataclass(frozen=True, slots=True)
-class DataPaths:
-    """The folders that a judgement reads and writes."""
-
-    splits_dir: Path
-    catalogue_dir: Path
-    external_dir: Path
-    reports_dir: Path
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateEvaluation:
-    """What was found, what was decided, and where the report lies."""
+    """The results of an evaluation, and where they were written."""
 
     evaluation: Evaluation
     report_dir: Path
+    card_path: Path
     images: dict[str, bytes]
 
     @property
@@ -57,146 +56,172 @@ class CandidateEvaluation:
 
     @property
     def decision(self) -> Decision:
-        """The gate's decision."""
+        """The decision on the candidate."""
         return self.evaluation.decision
+
+    def summary(self) -> Summary:
+        """Return decision, scores with intervals, slices, charts, report and model card."""
+        scores, decision, intervals = self.scores, self.decision, self.evaluation.intervals
+        champion = decision.candidate if decision.is_accepted else decision.champion
+        return Summary(
+            values={
+                **scores.flatten("test"),
+                "version": decision.candidate,
+                "champion": champion or "none",
+                "is_accepted": decision.is_accepted,
+                **({"force_reason": decision.force_reason} if decision.force_reason else {}),
+                "num_test_images": scores.num_images,
+                "latency_ms": round(decision.latency_ms or 0, 2),
+            },
+            texts={"reasons": "\n".join(f"- {reason}" for reason in decision.reasons)},
+            tables={
+                "intervals": [
+                    {"score": name, "low": intervals[name][0], "high": intervals[name][1]} for name in SCORE_NAMES
+                ],
+                "by_emotion": [
+                    {
+                        "emotion": emotion,
+                        "precision": scores.precision[emotion],
+                        "recall": scores.recall[emotion],
+                        "recall low": intervals[f"recall_{emotion}"][0],
+                        "recall high": intervals[f"recall_{emotion}"][1],
+                        "F1": scores.f1[emotion],
+                        "images": scores.support[emotion],
+                    }
+                    for emotion in EMOTIONS
+                ],
+                "slices": [
+                    {"slice": f"{found.family}: {found.name}", "accuracy": found.accuracy, "images": found.num_images}
+                    for found in self.evaluation.slices
+                ],
+            },
+            images=self.images,
+            pages={"report": self.report_dir / REPORT_NAME},
+            files={"model_card": self.card_path},
+        )
 
 
 def evaluate_candidate(
-    where: DataPaths,
-    registry: Registry,
-    gate: GateConfig | None = None,
-    *,
-    force_reason: str | None = None,
-    log: Callable[[str], None] = lambda _: None,
+    paths: DataPaths, gate: GateConfig | None = None, *, force_reason: str | None = None
 ) -> CandidateEvaluation:
-    """Compare the newest bundle with the accepted one on the test split, and accept it if it is not worse.
+    """Compare the newest bundle with the champion on the test split, and accept it if it is not worse.
 
-    Args:
-        where: the folders.
-        registry: the bundles and the pointer to the accepted one.
-        gate: the rules.
-        force_reason: accepts the candidate whatever the gate says, and is recorded with what it said.
-        log: gets a line a step.
+    `force_reason` accepts the candidate even if the gate rejects it; it is recorded with the gate's reasons.
 
     Raises:
         MissingModelError: nothing was trained yet.
         BundleMismatchError: a bundle is damaged.
-        UnusableDataError: there are no splits, or the reason to force is blank.
+        UnusableDataError: there are no splits, or `force_reason` is blank.
     """
     if force_reason is not None and not force_reason.strip():
         raise UnusableDataError(
-            "force_reason is blank. Say why the gate's rejection should not count, or leave it out."
+            "force_reason is blank. Say why the candidate should be accepted although the gate rejects it, or omit it."
         )
-    # Two judgements at once could lose a decision of the history.
+    registry = Registry(paths.models)
+    # Locked from reading the champion to recording the decision, or concurrent evaluations could lose a decision.
     with registry.locked():
-        return _judge(where, registry, gate, force_reason, log)
+        split = read_split(paths.splits, "test")
+        classifier = Classifier(paths.models / registry.candidate(), _NUM_THREADS)
+        _logger.info("Scoring the candidate %s on %d test images", classifier.version, len(split.pixels))
+        candidate = predict_split(classifier, split, with_maps=True)
+        is_champion = registry.champion() == candidate.version
+        champion = candidate if is_champion else _predict_champion(registry, split, is_forced=force_reason is not None)
+        # A champion keeps the decision that accepted it: compared with itself, it proves nothing.
+        accepted = registry.acceptance(candidate.version) if is_champion else None
+        decision = accepted or _decide(registry, candidate, champion, gate, force_reason)
+        evaluation = _evaluate(paths, classifier, split, candidate, champion, decision)
+        report_dir = paths.evaluation_report(candidate.version)
+        _logger.info("Writing the report to %s", report_dir)
+        images = write_report(report_dir, evaluation, split, candidate, keep_predictions=is_champion)
+        card_path = write_model_card(paths, evaluation)
+        if not is_champion:
+            registry.record(decision)
+    return CandidateEvaluation(evaluation, report_dir, card_path, images)
 
 
-def _judge(
-    where: DataPaths,
-    registry: Registry,
-    gate: GateConfig | None,
-    force_reason: str | None,
-    log: Callable[[str], None],
-) -> CandidateEvaluation:
-    split = read_split(where.splits_dir, "test")
-    candidate_dir = registry.models_dir / registry.candidate()
-    classifier = Classifier(candidate_dir, _NUM_THREADS)
-    log(f"Scoring {classifier.version} on {len(split.pixels):,} test faces")
-    answers = answer(classifier, split, with_maps=True)
-    scores = score(answers)
-    champion = champion_scores = test_set_change = None
-    champion_version = registry.champion()
-    if champion_version is not None:
-        log(f"Scoring the champion {champion_version} on the same faces")
-        champion = _champion(registry.models_dir / champion_version, split, force_reason, log)
-        champion_scores = score(champion) if champion else None
-        test_set_change = (
-            _test_set_change(where.reports_dir / "evaluation" / champion_version, split, champion) if champion else None
-        )
-    latency_ms = measure_latency_ms(candidate_dir)
-    decision = decide(answers, scores, champion, champion_scores, gate, latency_ms=latency_ms)
-    accepted = registry.acceptance(answers.version) if answers.version == champion_version else None
-    if accepted is not None:
-        # It serves: compared with itself it could only be rejected, or lose the reason for which a person accepted it.
-        decision = accepted
-    elif answers.version in registry.rolled_back():
-        rejection = (
-            f"{answers.version} was rolled back by a person. Train with another seed or other data, or force it with a "
-            "reason."
-        )
-        decision = dataclasses.replace(decision, is_accepted=False, reasons=[rejection, *decision.reasons])
-    if champion is None and champion_version is not None:
-        # Only a person brings it this far, so the reason is kept whatever the floors say.
-        nothing = f"The champion {champion_version} is damaged, so nothing was compared with it."
-        reasons = [nothing, *([] if decision.is_accepted else decision.reasons)]
-        decision = dataclasses.replace(decision, champion=champion_version, is_accepted=False, reasons=reasons)
-    if not decision.is_accepted and force_reason is not None:
-        decision = dataclasses.replace(decision, is_accepted=True, force_reason=force_reason.strip())
-    other = read_external(where.external_dir)
-    # Its own scores are no comparison, and the decision that let it in names the champion of that day.
-    is_compared = champion is not None and accepted is None
-    evaluation = Evaluation(
-        manifest=read_manifest(candidate_dir),
-        scores=scores,
-        intervals=intervals(answers),
-        decision=decision,
-        champion_scores=champion_scores if is_compared else None,
-        champion_intervals=intervals(champion) if champion and is_compared else None,
-        test_set_change=test_set_change,
-        majority_scores=score(majority_baseline(answers)),
-        baseline=read_baseline(where.reports_dir, split),
-        slices=slices(answers, split, where.catalogue_dir),
-        external=score(answer(classifier, other)) if len(other.pixels) else None,
-    )
-    report_dir = where.reports_dir / "evaluation" / answers.version
-    log("Writing the report")
-    images = write_report(report_dir, evaluation, split, answers, keeps_predictions=accepted is not None)
-    write_model_card(candidate_dir, evaluation, where.reports_dir)
-    if champion_version != answers.version:
-        registry.record(decision)
-    return CandidateEvaluation(evaluation, report_dir, images)
-
-
-def _champion(
-    bundle_dir: Path, split: Split, force_reason: str | None, log: Callable[[str], None]
-) -> LabelledPredictions | None:
-    """Let the champion answer; None if its bundle cannot be used and a person wants the candidate whatever it says."""
+def _predict_champion(registry: Registry, split: Split, *, is_forced: bool) -> LabelledPredictions | None:
+    """Return the champion's predictions; None if there is no champion, or a damaged one and `is_forced`."""
+    version = registry.champion()
+    if version is None:
+        return None
+    _logger.info("Scoring the champion %s on the same images", version)
     try:
-        return answer(Classifier(bundle_dir, _NUM_THREADS), split)
+        return predict_split(Classifier(registry.models_dir / version, _NUM_THREADS), split)
     except BundleMismatchError as error:
-        if force_reason is None:
+        if not is_forced:
             raise BundleMismatchError(
-                f"The champion cannot be compared with: {error} Or accept the newest model without a comparison: give "
-                "evaluation_report a force_reason."
+                f"The champion cannot be scored: {error} To accept the newest model without a comparison, set "
+                "force_reason of evaluation_report."
             ) from error
-        log(f"The champion cannot be compared with: {error}")
+        _logger.warning("The champion cannot be scored: %s", error)
         return None
 
 
-def measure_latency_ms(bundle_dir: Path) -> float:
-    """Return the median time in milliseconds that the model takes for one face on one thread."""
-    classifier, face = Classifier(bundle_dir), golden_input()
-    seconds = []
+def _decide(
+    registry: Registry,
+    candidate: LabelledPredictions,
+    champion: LabelledPredictions | None,
+    gate: GateConfig | None,
+    force_reason: str | None,
+) -> Decision:
+    """Apply the gate, what people decided before, and `force_reason`."""
+    classifier = Classifier(registry.models_dir / candidate.version)
+    self_test_error = None
+    try:
+        classifier.self_test()
+    except BundleMismatchError as error:
+        self_test_error = str(error)
+    latency_ms = _measure_latency_ms(classifier)
+    decision = decide(candidate, champion, gate, latency_ms=latency_ms, self_test_error=self_test_error)
+    champion_version = registry.champion()
+    blockers = []
+    if registry.state(candidate.version) == ModelState.ROLLED_BACK:
+        blockers.append(
+            f"{candidate.version} was rolled back by a person. Train with another seed or other data, or set "
+            "force_reason."
+        )
+    if champion is None and champion_version is not None:
+        blockers.append(f"The champion {champion_version} is damaged, so the candidate was not compared with it.")
+    if blockers:
+        reasons = blockers + ([] if decision.is_accepted else decision.reasons)
+        decision = dataclasses.replace(decision, champion=champion_version, is_accepted=False, reasons=reasons)
+    if force_reason is not None and not decision.is_accepted:
+        decision = dataclasses.replace(decision, is_accepted=True, force_reason=force_reason.strip())
+    return decision
+
+
+def _measure_latency_ms(classifier: Classifier) -> float:
+    """Return the median time in milliseconds for one image."""
+    image, seconds = golden_input(), []
     for _ in range(_NUM_LATENCY_RUNS):
         started = time.perf_counter()
-        classifier.predict(face)
+        classifier.predict(image)
         seconds.append(time.perf_counter() - started)
     return 1000 * statistics.median(seconds)
 
 
-def _test_set_change(report_dir: Path, split: Split, champion: LabelledPredictions) -> TestSetChange | None:
-    """Hold today's test faces against those on which the champion was judged when it was accepted."""
-    path = report_dir / PREDICTIONS_NAME
-    if not path.exists():
-        return None
-    before = set(pd.read_parquet(path, columns=["content_hash"])["content_hash"])
-    is_known = np.array([content_hash in before for content_hash in split.content_hashes], dtype=np.bool_)
-    right = champion.is_right
-    return TestSetChange(
-        num_before=len(before),
-        num_new=int((~is_known).sum()),
-        num_gone=len(before) - int(is_known.sum()),
-        accuracy_on_known=float(right[is_known].mean()) if is_known.any() else None,
-        accuracy_on_new=float(right[~is_known].mean()) if (~is_known).any() else None,
+def _evaluate(
+    paths: DataPaths,
+    classifier: Classifier,
+    split: Split,
+    candidate: LabelledPredictions,
+    champion: LabelledPredictions | None,
+    decision: Decision,
+) -> Evaluation:
+    """Compute everything that the report shows."""
+    external = read_external(paths)
+    compared = None if champion is candidate else champion
+    change = measure_test_set_change(paths.evaluation_report(champion.version), split, champion) if champion else None
+    return Evaluation(
+        manifest=classifier.manifest,
+        decision=decision,
+        scores=compute_scores(candidate),
+        intervals=compute_intervals(candidate),
+        slices=score_slices(candidate, split, paths.catalogue),
+        majority_scores=compute_scores(predict_majority(split.class_indices)),
+        champion_scores=compute_scores(compared) if compared else None,
+        champion_intervals=compute_intervals(compared) if compared else None,
+        test_set_change=change,
+        baseline=read_baseline(paths, split),
+        external=compute_scores(predict_split(classifier, external)) if len(external.pixels) else None,
     )

@@ -1,7 +1,8 @@
-"""Labelled images of another source: `external/<Emotion>/`, if somebody sorted them."""
+"""Labelled images of another source: `external/<Emotion>/`."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -11,21 +12,37 @@ from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.files import files_below
 from emotion_assets.core.images import IMAGE_SIZE_PX, read_image
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.splits.splits import Split
 
 _MAX_IMAGES: Final = 3000
+_FORMER_NAME: Final = "unlabelled"
+
+_logger = logging.getLogger(__name__)
 
 
-def read_external(folder: Path) -> Split:
-    """Return up to 3,000 images of `folder`'s subfolders that are named after emotions; none is an answer too.
+def external_folder(paths: DataPaths) -> Path:
+    """Return `external/`, or `unlabelled/`, its former name, if only that exists."""
+    former = paths.root / _FORMER_NAME
+    if paths.external.exists() or not former.exists():
+        return paths.external
+    _logger.warning(
+        "Reading %s, because %s does not exist. Rename it: the next version will ignore it.", former, paths.external
+    )
+    return former
 
-    Files that are no readable images, and folders that cannot be read, are skipped.
+
+def read_external(paths: DataPaths) -> Split:
+    """Read up to 3,000 images of the subfolders that are named after emotions; there may be none.
+
+    Unreadable files and folders are skipped.
     """
+    folder = external_folder(paths)
     found: list[tuple[Path, int]] = []
-    for place in sorted(folder.glob("*")):
-        emotion = emotion_from_folder(place.name)
-        if emotion and not place.is_symlink():
-            found += [(path, EMOTIONS.index(emotion)) for path in files_below(place)]
+    for subfolder in sorted(folder.glob("*")):
+        emotion = emotion_from_folder(subfolder.name)
+        if emotion and not subfolder.is_symlink():
+            found += [(path, EMOTIONS.index(emotion)) for path in files_below(subfolder)]
     if len(found) > _MAX_IMAGES:
         found = [found[i] for i in np.linspace(0, len(found) - 1, _MAX_IMAGES).astype(int)]
     pixels, class_indices, names = [], [], []
@@ -36,6 +53,5 @@ def read_external(folder: Path) -> Split:
             continue
         class_indices.append(class_index)
         names.append(path.relative_to(folder).as_posix())
-    shape = (-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-    stacked = np.array(pixels, dtype=np.uint8).reshape(shape)
+    stacked = np.array(pixels, dtype=np.uint8).reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
     return Split(stacked, np.array(class_indices, dtype=np.int64), tuple(names))

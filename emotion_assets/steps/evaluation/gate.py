@@ -1,14 +1,15 @@
-"""The gate: may this candidate take the champion's place?
+"""The gate: the rules by which a candidate is accepted as the new champion or rejected.
 
-Both are judged on the same test faces. A candidate is rejected when it is worse by an exact McNemar test
-(Dietterich 1998, "Approximate statistical tests for comparing supervised classification algorithms":
-the test that fits two fixed models on one test set), when it lost more accuracy than may be lost
-unnoticed, when a class fell below its floor, or when it is too slow. How often these rules are wrong is
-simulated by benchmarks/gate_errors.py; docs/evaluation.md has the table.
+Candidate and champion predict the same test images. The candidate is rejected when an exact McNemar test finds it worse
+(Dietterich 1998, "Approximate statistical tests for comparing supervised classification algorithms": the test for two
+fixed models on one test set), when it loses too much accuracy or recall, when it misses a minimum, when it is too slow,
+or when its bundle fails the self-test. benchmarks/gate_errors.py simulates the error rates of these rules;
+docs/evaluation.md has the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,111 +17,116 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores
+from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, compute_scores
 from emotion_assets.steps.registry.decision import Decision
 
 _ROUNDING: Final = 1e-9
-"""A loss of just what may be lost is none, however its difference was rounded."""
+"""Floating-point tolerance, so that a loss equal to the maximum passes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateConfig:
-    """What a candidate must reach; rates are fractions in 0..1."""
+    """The thresholds of the gate; rates are fractions in 0..1."""
 
     min_accuracy: float = 0.4
-    """For the first model; guessing the most frequent class gives about 0.3."""
+    """Of the first model; predicting the most frequent class gives about 0.3."""
     min_recall: float = 0.1
-    """For every emotion, always: a model that never says one of them is broken."""
+    """Of every emotion, for every model: a model that never predicts one of them is broken."""
     max_accuracy_loss: float = 0.01
-    """Against the champion, whatever the test says: a small test set proves nothing."""
+    """Against the champion, even if not significant: a small test set proves nothing."""
     max_recall_loss: float = 0.08
     """Against the champion, for every emotion."""
-    min_faces_lost: int = 3
-    """In all, or of an emotion; one or two of a few test faces are chance, whatever fraction of them that is."""
+    min_images_lost: int = 3
+    """Minimum loss, in images; one or two in a small test set are noise."""
     max_calibration_error: float = 0.15
-    min_faces_for_calibration: int = 500
-    """On fewer test faces chance alone exceeds the ceiling: with 40 faces in 15 bins it often does."""
-    significance: float = 0.05
+    min_images_for_calibration: int = 500
+    """With fewer test images chance alone often exceeds the limit, such as with 40 images in 15 bins."""
+    significance_level: float = 0.05
     max_latency_ms: float = 50
-    """For one face on one thread; the service answers no faster than this."""
+    """For one image on one thread."""
 
 
 def decide(
     candidate: LabelledPredictions,
-    scores: Scores,
-    champion: LabelledPredictions | None,
-    champion_scores: Scores | None,
+    champion: LabelledPredictions | None = None,
     config: GateConfig | None = None,
     *,
     latency_ms: float | None = None,
+    self_test_error: str | None = None,
 ) -> Decision:
-    """Compare a candidate with the champion on the same faces, or with the floors if there is none.
+    """Accept or reject a candidate.
 
     Args:
-        candidate: the candidate's answers; `champion`, if there is one, answered the same images in the same order.
-        scores: of `candidate`; `champion_scores` of `champion`.
-        champion: the accepted model's answers.
-        champion_scores: their scores.
-        config: the rules.
-        latency_ms: what one face costs the candidate, if it was measured.
+        candidate: the candidate's predictions.
+        champion: the champion's predictions for the same images in the same order; None for a first model.
+        config: the thresholds.
+        latency_ms: of the candidate, if it was measured.
+        self_test_error: the message of the candidate's failed self-test.
     """
     config = config or GateConfig()
-    rejections = _below_floors(scores, config, is_first=champion is None)
+    scores = compute_scores(candidate)
+    reject_reasons = [f"The self-test failed: {self_test_error}"] if self_test_error else []
+    reject_reasons += _check_minimums(scores, config, is_first=champion is None)
     if latency_ms is not None and latency_ms > config.max_latency_ms:
-        rejections.append(f"One face takes {latency_ms:.1f} ms, above the ceiling of {config.max_latency_ms:g} ms.")
-    if champion is None or champion_scores is None:
-        reasons = rejections or [
-            f"First model: accuracy {scores.accuracy:.3f} is above the floor of {config.min_accuracy}."
-        ]
-        return Decision(candidate.version, None, not rejections, reasons, None, None, None, None, latency_ms)
-    only_candidate = int(np.sum(candidate.is_right & ~champion.is_right))
-    only_champion = int(np.sum(champion.is_right & ~candidate.is_right))
+        reject_reasons.append(
+            f"Latency of {latency_ms:.1f} ms for one image exceeds the maximum of {config.max_latency_ms:g} ms."
+        )
+    if champion is None:
+        accepted = f"First model: accuracy {scores.accuracy:.3f} meets the minimum of {config.min_accuracy}."
+        return Decision(
+            candidate=candidate.version,
+            is_accepted=not reject_reasons,
+            reasons=reject_reasons or [accepted],
+            latency_ms=latency_ms,
+        )
+    only_candidate = int(np.sum(candidate.is_correct & ~champion.is_correct))
+    only_champion = int(np.sum(champion.is_correct & ~candidate.is_correct))
     num_different = only_candidate + only_champion
     p_value = float(binomtest(only_champion, num_different, alternative="greater").pvalue) if num_different else 1.0
+    if p_value < config.significance_level:
+        reject_reasons.append(
+            f"Significantly worse than the champion: only the champion is correct on {only_champion} images, only the "
+            f"candidate on {only_candidate} (McNemar p = {p_value:.4f} < {config.significance_level})."
+        )
+    champion_scores = compute_scores(champion)
+    reject_reasons += _check_losses(scores, champion_scores, only_champion - only_candidate, config)
     difference = scores.accuracy - champion_scores.accuracy
-    if p_value < config.significance:
-        rejections.append(
-            f"Worse than the champion: {only_champion} faces only the champion gets right, {only_candidate} only "
-            f"the candidate (McNemar p = {p_value:.4f} < {config.significance})."
-        )
-    if difference < -config.max_accuracy_loss - _ROUNDING and only_champion - only_candidate >= config.min_faces_lost:
-        rejections.append(
-            f"Accuracy fell from {champion_scores.accuracy:.3f} to {scores.accuracy:.3f}, "
-            f"by more than {config.max_accuracy_loss}."
-        )
-    for emotion in EMOTIONS:
-        fall = champion_scores.recall[emotion] - scores.recall[emotion]
-        if fall > config.max_recall_loss + _ROUNDING and round(fall * scores.support[emotion]) >= config.min_faces_lost:
-            rejections.append(
-                f"Recall of {emotion} fell from {champion_scores.recall[emotion]:.3f} to {scores.recall[emotion]:.3f}, "
-                f"by more than {config.max_recall_loss}."
-            )
-    reasons = rejections or [f"Not worse than the champion: accuracy {difference:+.3f}, McNemar p = {p_value:.3f}."]
+    accepted = f"Not worse than the champion: accuracy {difference:+.3f}, McNemar p = {p_value:.3f}."
     return Decision(
-        candidate.version,
-        champion.version,
-        not rejections,
-        reasons,
-        difference,
-        p_value,
-        only_candidate,
-        only_champion,
-        latency_ms,
+        candidate=candidate.version,
+        champion=champion.version,
+        is_accepted=not reject_reasons,
+        reasons=reject_reasons or [accepted],
+        accuracy_difference=difference,
+        p_value=p_value,
+        num_only_candidate_correct=only_candidate,
+        num_only_champion_correct=only_champion,
+        latency_ms=latency_ms,
     )
 
 
-def _below_floors(scores: Scores, config: GateConfig, *, is_first: bool) -> list[str]:
-    rejections = []
+def _check_minimums(scores: Scores, config: GateConfig, *, is_first: bool) -> Iterator[str]:
     if is_first and scores.accuracy < config.min_accuracy:
-        rejections.append(
-            f"Accuracy {scores.accuracy:.3f} is below the floor of {config.min_accuracy} for a first model."
-        )
+        yield f"Accuracy {scores.accuracy:.3f} is below the minimum of {config.min_accuracy} for a first model."
     for emotion, recall in scores.recall.items():
         if scores.support[emotion] and recall < config.min_recall:
-            rejections.append(f"Recall of {emotion} is {recall:.3f}, below the floor of {config.min_recall}.")
-    can_tell = scores.num_images >= config.min_faces_for_calibration
-    if can_tell and scores.calibration_error > config.max_calibration_error:
-        rejections.append(
-            f"Calibration error {scores.calibration_error:.3f} is above the ceiling of {config.max_calibration_error}."
+            yield f"Recall of {emotion} is {recall:.3f}, below the minimum of {config.min_recall}."
+    error = scores.calibration_error
+    if scores.num_images >= config.min_images_for_calibration and error > config.max_calibration_error:
+        yield f"Calibration error {error:.3f} exceeds the maximum of {config.max_calibration_error}."
+
+
+def _check_losses(scores: Scores, champion: Scores, images_lost: int, config: GateConfig) -> Iterator[str]:
+    loss = champion.accuracy - scores.accuracy
+    if loss > config.max_accuracy_loss + _ROUNDING and images_lost >= config.min_images_lost:
+        yield (
+            f"Accuracy dropped from {champion.accuracy:.3f} to {scores.accuracy:.3f}, "
+            f"by more than {config.max_accuracy_loss}."
         )
-    return rejections
+    for emotion in EMOTIONS:
+        before, after = champion.recall[emotion], scores.recall[emotion]
+        is_chance = round((before - after) * scores.support[emotion]) < config.min_images_lost
+        if before - after > config.max_recall_loss + _ROUNDING and not is_chance:
+            yield (
+                f"Recall of {emotion} dropped from {before:.3f} to {after:.3f}, by more than {config.max_recall_loss}."
+            )

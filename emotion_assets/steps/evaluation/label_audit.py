@@ -1,19 +1,18 @@
-"""Which training labels are likely wrong, by confident learning, as a list that a person can act on.
+"""Find training labels that are likely wrong by confident learning.
 
-The train split is dealt into folds that keep near-duplicates together; a network trained on the others
-answers for each fold, so no answer comes from a network that saw the label. A label is suspect when the
-answers contradict it more than the classes' usual confusion explains (Northcutt et al. 2021, "Confident
-learning: estimating uncertainty in dataset labels"; the library is cleanlab).
+The train split is divided into folds that keep near-duplicates together. The network that predicts a fold was trained
+on the others, so it never saw the labels that it is compared with. A label is an issue when the predictions contradict
+it more than the usual confusion of the classes explains (Northcutt et al. 2021, "Confident learning: estimating
+uncertainty in dataset labels"; implemented by cleanlab).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +26,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.files import write_atomically, write_json
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.export import TABLE_NAME
 from emotion_assets.steps.splits.splits import Split, read_manifest, read_split, write_splits
 from emotion_assets.steps.training.calibration import predict_logits
@@ -36,125 +37,131 @@ from emotion_assets.steps.training.train import train
 ISSUES_NAME: Final = "issues.csv"
 GALLERY_NAME: Final = "gallery.webp"
 AUDIT_NAME: Final = "audit.json"
+_FOLDER_NAME: Final = "label_audit"
 _NUM_SHOWN: Final = 96
 
+_logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelAudit:
-    """What an audit found; `share` is a fraction of the audited faces in 0..1."""
+    """The label issues of a train split; fractions are in 0..1."""
 
     data_fingerprint: str
     num_images: int
     num_issues: int
     fraction: float
+    """Label issues among all audited images."""
     by_emotion: dict[str, float]
-    """Fraction of likely wrong labels among those of each emotion."""
+    """The same among the images of each label."""
     out_of_fold_accuracy: float
+    report_dir: Path
+    """Holds `issues.csv` (the most suspect label first), `gallery.webp` (in the same order) and `audit.json`."""
+
+    def summary(self) -> Summary:
+        """Return the counts, the most suspect images and the link to the list."""
+        return Summary(
+            values={
+                "num_issues": self.num_issues,
+                "num_images": self.num_images,
+                "fraction_of_labels": self.fraction,
+                "out_of_fold_accuracy": self.out_of_fold_accuracy,
+            },
+            tables={
+                "by_emotion": [{"emotion": name, "fraction": fraction} for name, fraction in self.by_emotion.items()]
+            },
+            images={"most_suspect_labels": (self.report_dir / GALLERY_NAME).read_bytes()},
+            pages={"issues": self.report_dir / ISSUES_NAME},
+        )
 
 
-def audit_labels(
-    splits_dir: Path,
-    catalogue_dir: Path,
-    work_dir: Path,
-    reports_dir: Path,
-    config: TrainingConfig,
-    *,
-    num_folds: int = 3,
-    code_version: str = "",
-    log: Callable[[str], None] = lambda _: None,
-) -> tuple[LabelAudit, Path]:
-    """Find likely wrong labels of the train split.
+def audit_labels(paths: DataPaths, config: TrainingConfig, *, num_folds: int = 3, code_version: str = "") -> LabelAudit:
+    """Find the train split's likely wrong labels with one network per fold.
 
-    An audit that was interrupted continues from its last epoch.
-
-    Args:
-        splits_dir: written by `make_splits`.
-        catalogue_dir: its table names the files and the groups of near-duplicates.
-        work_dir: for the folds' arrays and checkpoints, emptied at the end.
-        reports_dir: gets `label_audit/<data>/`: `issues.csv` (the most suspect first), `gallery.webp` (the
-            same order) and `audit.json`.
-        config: of each fold's training.
-        num_folds: networks to train; more make each a little better.
-        code_version: a checkpoint of other code is not used.
-        log: gets the lines of every training.
-
-    Returns:
-        The audit and its folder.
+    An interrupted audit resumes from its last epoch if `code_version` is the same.
 
     Raises:
         UnusableDataError: there are no splits.
     """
-    fingerprint = str(read_manifest(splits_dir)["fingerprint"])
-    split = read_split(splits_dir, "train")
-    table = pd.read_parquet(catalogue_dir / TABLE_NAME, columns=["path", "content_hash", "near_duplicate_group"])
+    fingerprint = str(read_manifest(paths.splits)["fingerprint"])
+    split = read_split(paths.splits, "train")
+    table = pd.read_parquet(paths.catalogue / TABLE_NAME, columns=["path", "content_hash", "near_duplicate_group"])
     table = table.drop_duplicates("content_hash").set_index("content_hash").reindex(list(split.content_hashes))
-    probabilities = _out_of_fold(split, table, fingerprint, work_dir, config, num_folds, code_version, log)
-    issues = _suspects(split, table, probabilities)
-    report_dir = reports_dir / "label_audit" / fingerprint[:12]
-    shown = issues.index[:_NUM_SHOWN].to_numpy()
-    write_atomically(report_dir / GALLERY_NAME, contact_sheet(split.pixels[shown]))
-    buffer = io.StringIO()
-    issues.to_csv(buffer, index=False)
-    write_atomically(report_dir / ISSUES_NAME, buffer.getvalue())
-    total = np.bincount(split.class_indices, minlength=len(EMOTIONS))
+    folds = _split_folds(split, table, num_folds, config.seed)
+    work_dir = paths.reports / _FOLDER_NAME / ".work"
+    probabilities = _predict_out_of_fold(split, folds, fingerprint, work_dir, config, code_version)
+    issues = _find_issues(split, table, probabilities)
+    counts = np.bincount(split.class_indices, minlength=len(EMOTIONS))
     audit = LabelAudit(
         data_fingerprint=fingerprint,
         num_images=len(split.pixels),
         num_issues=len(issues),
         fraction=len(issues) / len(split.pixels),
         by_emotion={
-            emotion: float((issues["label"] == emotion).sum() / max(1, total[index]))
+            emotion: float((issues["label"] == emotion).sum() / max(1, counts[index]))
             for index, emotion in enumerate(EMOTIONS)
         },
         out_of_fold_accuracy=float((probabilities.argmax(axis=1) == split.class_indices).mean()),
+        report_dir=_report_dir(paths, fingerprint),
     )
-    write_json(report_dir / AUDIT_NAME, {"schema_version": 1, **dataclasses.asdict(audit)})
+    shown = issues.index[:_NUM_SHOWN].to_numpy()
+    write_atomically(audit.report_dir / GALLERY_NAME, contact_sheet(split.pixels[shown]))
+    write_atomically(audit.report_dir / ISSUES_NAME, issues.to_csv(index=False))
+    record = {name: value for name, value in dataclasses.asdict(audit).items() if name != "report_dir"}
+    write_json(audit.report_dir / AUDIT_NAME, {"schema_version": 1, **record})
     shutil.rmtree(work_dir, ignore_errors=True)
-    return audit, report_dir
+    return audit
 
 
-def read_audit(reports_dir: Path, data_fingerprint: str) -> dict[str, Any] | None:
-    """Return the record of the audit of exactly these splits; None if there was none."""
-    path = reports_dir / "label_audit" / data_fingerprint[:12] / AUDIT_NAME
+def read_audit(paths: DataPaths, data_fingerprint: str) -> dict[str, Any] | None:
+    """Return `audit.json` of the audit of exactly these splits; None if there was none."""
+    path = _report_dir(paths, data_fingerprint) / AUDIT_NAME
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text())
     return record
 
 
-def _out_of_fold(
-    split: Split,
-    table: pd.DataFrame,
-    fingerprint: str,
-    work_dir: Path,
-    config: TrainingConfig,
-    num_folds: int,
-    code_version: str,
-    log: Callable[[str], None],
+def _report_dir(paths: DataPaths, data_fingerprint: str) -> Path:
+    return paths.reports / _FOLDER_NAME / data_fingerprint[:12]
+
+
+_Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Positions of the images to train on, and of those to predict."""
+
+
+def _split_folds(split: Split, table: pd.DataFrame, num_folds: int, seed: int) -> list[_Fold]:
+    """Return stratified folds that never separate near-duplicates."""
+    groups = table["near_duplicate_group"].fillna(pd.Series(split.content_hashes, index=table.index)).to_numpy()
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    return list(folds.split(split.pixels, split.class_indices, groups))
+
+
+def _predict_out_of_fold(
+    split: Split, folds: list[_Fold], fingerprint: str, work_dir: Path, config: TrainingConfig, code_version: str
 ) -> npt.NDArray[np.float64]:
-    """Return probabilities (image, emotion), each image's by a network that never saw it."""
-    own_names = pd.Series(split.content_hashes, index=table.index)
-    groups = table["near_duplicate_group"].fillna(own_names).to_numpy()
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=config.seed)
+    """Return probabilities (image, emotion), each image's by the network that never saw it."""
     probabilities = np.empty((len(split.pixels), len(EMOTIONS)))
-    for number, (rest, held) in enumerate(folds.split(split.pixels, split.class_indices, groups)):
-        log(f"Fold {number + 1} of {num_folds}: training on {len(rest):,} faces, answering for {len(held):,}")
-        fold_dir = work_dir / f"fold{number}"
-        name = hashlib.sha256(f"{fingerprint} {number}/{num_folds} {config.seed}".encode()).hexdigest()
-        write_splits(fold_dir, name, {"train": _part(split, rest), "val": _part(split, held)})
-        trained = train(fold_dir, work_dir / "runs", config, code_version=code_version, log=log)
-        logits = predict_logits(trained.network, _part(split, held)).astype(np.float64)
-        probabilities[held] = softmax(logits / trained.temperature, axis=1)
+    for number, (fitted, held_out) in enumerate(folds):
+        _logger.info(
+            "Fold %d of %d: training on %d images, predicting %d", number + 1, len(folds), len(fitted), len(held_out)
+        )
+        fold_dir, validation = work_dir / f"fold{number}", _subset(split, held_out)
+        name = hashlib.sha256(f"{fingerprint} {number}/{len(folds)} {config.seed}".encode()).hexdigest()
+        write_splits(fold_dir, name, {"train": _subset(split, fitted), "val": validation})
+        trained = train(fold_dir, work_dir / "runs", config, code_version=code_version)
+        logits = predict_logits(trained.network, validation).astype(np.float64)
+        probabilities[held_out] = softmax(logits / trained.temperature, axis=1)
     return probabilities
 
 
-def _part(split: Split, positions: npt.NDArray[np.int64]) -> Split:
+def _subset(split: Split, positions: npt.NDArray[np.int64]) -> Split:
     hashes = tuple(split.content_hashes[i] for i in positions)
     return Split(split.pixels[positions], split.class_indices[positions], hashes)
 
 
-def _suspects(split: Split, table: pd.DataFrame, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
-    """Return a row for each suspect label, by its position in the split, the most suspect first."""
+def _find_issues(split: Split, table: pd.DataFrame, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
+    """Return a row for each label issue, indexed by its position in the split, the most suspect first."""
     from cleanlab.filter import find_label_issues
 
     chosen = np.asarray(

@@ -1,10 +1,8 @@
-"""Write an evaluation: one HTML file without outside parts, JSON with a stable schema, and every answer."""
+"""Write an evaluation report: a self-contained HTML page, `scores.json` with a stable schema, and all predictions."""
 
 from __future__ import annotations
 
 import base64
-import io
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,27 +13,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from emotion_assets.core.bundle import Manifest
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.files import write_atomically, write_json
+from emotion_assets.core.features import PROBABILITY_COLUMNS
+from emotion_assets.core.files import atomic_file, write_atomically, write_json
+from emotion_assets.steps.evaluation import figures
 from emotion_assets.steps.evaluation.baseline import BaselineResult
-from emotion_assets.steps.evaluation.figures import (
-    confusion_figure,
-    learning_curve_figure,
-    mistakes_sheet,
-    precision_recall_figure,
-    reliability_figure,
-    risk_coverage_figure,
-    uncertain_sheet,
-)
 from emotion_assets.steps.evaluation.intervals import Interval
-from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, risk_coverage
+from emotion_assets.steps.evaluation.scores import SCORE_NAMES, LabelledPredictions, Scores, risk_coverage
 from emotion_assets.steps.evaluation.slices import Slice
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import SCORES_NAME
+from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
 from emotion_assets.steps.splits.splits import Split
+from emotion_assets.steps.training.figures import learning_curve_figure
 
 REPORT_NAME: Final = "report.html"
 PREDICTIONS_NAME: Final = "predictions.parquet"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("emotion_assets.steps.evaluation", "."),
@@ -49,40 +40,40 @@ _TEMPLATES.filters["interval"] = lambda pair: f"{pair[0]:.3f} to {pair[1]:.3f}"
 
 @dataclass(frozen=True, slots=True)
 class TestSetChange:
-    """What became of the champion's test faces since it was accepted, and how it does on those that came."""
+    """How the test split changed since the champion was accepted, and the champion's accuracy on old and new images."""
 
     num_before: int
     num_new: int
-    num_gone: int
+    num_removed: int
     accuracy_on_known: float | None
     accuracy_on_new: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Everything that was found out about a candidate."""
+    """All results of the evaluation of a candidate."""
 
     manifest: Manifest
+    decision: Decision
     scores: Scores
     intervals: dict[str, Interval]
-    decision: Decision
-    champion_scores: Scores | None
-    champion_intervals: dict[str, Interval] | None
-    test_set_change: TestSetChange | None
-    majority_scores: Scores
-    baseline: BaselineResult | None
     slices: list[Slice]
-    external: Scores | None
-    """On labelled images of another source, where there are any."""
+    majority_scores: Scores
+    champion_scores: Scores | None = None
+    champion_intervals: dict[str, Interval] | None = None
+    test_set_change: TestSetChange | None = None
+    baseline: BaselineResult | None = None
+    external: Scores | None = None
+    """On labelled images of another source, if there are any."""
 
     def as_record(self) -> dict[str, Any]:
-        """Return what `scores.json` holds, apart from the risk-coverage curve."""
+        """Return the content of `scores.json`, apart from the risk-coverage curve."""
         record = asdict(self)
-        manifest = record.pop("manifest")
+        del record["manifest"]
         return {
             "schema_version": SCHEMA_VERSION,
-            "version": manifest["version"],
-            "data_fingerprint": manifest["data_fingerprint"],
+            "version": self.manifest.version,
+            "data_fingerprint": self.manifest.data_fingerprint,
             "test": record.pop("scores"),
             "gate": record.pop("decision"),
             **record,
@@ -93,59 +84,61 @@ def write_report(
     report_dir: Path,
     evaluation: Evaluation,
     split: Split,
-    answers: LabelledPredictions,
+    predictions: LabelledPredictions,
     *,
-    keeps_predictions: bool = False,
+    keep_predictions: bool = False,
 ) -> dict[str, bytes]:
-    """Write `report.html`, `predictions.parquet` and `scores.json` (last) into `report_dir`.
+    """Write `report.html`, `predictions.parquet` and `scores.json` (last); return the images by name.
 
-    Args:
-        report_dir: of this model.
-        evaluation: what is told.
-        split: the test faces.
-        answers: of the model for these.
-        keeps_predictions: whether an earlier `predictions.parquet` stays: it says on which faces the model was
-            accepted.
-
-    Returns:
-        The images of the report by name, for the asset's metadata.
+    With `keep_predictions`, an existing `predictions.parquet` stays: it names the test images of the acceptance.
     """
-    images, captions = _images(evaluation, split, answers)
-    curve = risk_coverage(answers)
-    write_atomically(report_dir / REPORT_NAME, _page(evaluation, images, captions, curve))
-    table = pd.DataFrame(answers.probabilities, columns=[f"p_{emotion}" for emotion in EMOTIONS])
-    table.insert(0, "content_hash", list(split.content_hashes))
-    table.insert(1, "true_emotion", [EMOTIONS[index] for index in answers.class_indices])
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    if not (keeps_predictions and (report_dir / PREDICTIONS_NAME).exists()):
-        write_atomically(report_dir / PREDICTIONS_NAME, buffer.getvalue())
+    images, captions = _draw_images(evaluation, split, predictions)
+    curve = risk_coverage(predictions)
+    write_atomically(report_dir / REPORT_NAME, _render_page(evaluation, images, captions, curve))
+    if not (keep_predictions and (report_dir / PREDICTIONS_NAME).exists()):
+        table = pd.DataFrame(predictions.probabilities, columns=list(PROBABILITY_COLUMNS))
+        table.insert(0, "content_hash", list(split.content_hashes))
+        table.insert(1, "true_emotion", [EMOTIONS[index] for index in predictions.class_indices])
+        with atomic_file(report_dir / PREDICTIONS_NAME) as file:
+            table.to_parquet(file, index=False)
     write_json(report_dir / SCORES_NAME, {**evaluation.as_record(), "risk_coverage": curve})
     return images
 
 
-def read_decision(report_dir: Path) -> dict[str, Any]:
-    """Return the gate's record of a written report."""
-    record: dict[str, Any] = json.loads((report_dir / SCORES_NAME).read_text())
-    gate: dict[str, Any] = record["gate"]
-    return gate
+def measure_test_set_change(
+    champion_report_dir: Path, split: Split, champion: LabelledPredictions
+) -> TestSetChange | None:
+    """Compare the test split with the one on which the champion was accepted; None if there is no report of it."""
+    path = champion_report_dir / PREDICTIONS_NAME
+    if not path.exists():
+        return None
+    before = set(pd.read_parquet(path, columns=["content_hash"])["content_hash"])
+    is_known = np.array([content_hash in before for content_hash in split.content_hashes], dtype=np.bool_)
+    is_correct = champion.is_correct
+    return TestSetChange(
+        num_before=len(before),
+        num_new=int((~is_known).sum()),
+        num_removed=len(before) - int(is_known.sum()),
+        accuracy_on_known=float(is_correct[is_known].mean()) if is_known.any() else None,
+        accuracy_on_new=float(is_correct[~is_known].mean()) if (~is_known).any() else None,
+    )
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this folder, filled in."""
-    return _TEMPLATES.get_template(template).render(emotions=EMOTIONS, **values)
+    """Render a template of this folder."""
+    return _TEMPLATES.get_template(template).render(emotions=EMOTIONS, score_names=SCORE_NAMES, **values)
 
 
-def _images(
-    evaluation: Evaluation, split: Split, answers: LabelledPredictions
+def _draw_images(
+    evaluation: Evaluation, split: Split, predictions: LabelledPredictions
 ) -> tuple[dict[str, bytes], dict[str, list[str]]]:
-    mistakes, mistake_captions = mistakes_sheet(answers, split)
-    uncertain, uncertain_captions = uncertain_sheet(answers, split)
+    mistakes, mistake_captions = figures.mistakes_sheet(predictions, split)
+    uncertain, uncertain_captions = figures.uncertain_sheet(predictions, split)
     images = {
-        "confusion": confusion_figure(evaluation.scores),
-        "reliability": reliability_figure(answers, evaluation.manifest.temperature),
-        "precision_recall": precision_recall_figure(answers),
-        "risk_coverage": risk_coverage_figure(answers),
+        "confusion": figures.confusion_figure(evaluation.scores),
+        "reliability": figures.reliability_figure(predictions, evaluation.manifest.temperature),
+        "precision_recall": figures.precision_recall_figure(predictions),
+        "risk_coverage": figures.risk_coverage_figure(predictions),
         "mistakes": mistakes,
         "uncertain": uncertain,
     }
@@ -154,7 +147,7 @@ def _images(
     return images, {"mistakes": mistake_captions, "uncertain": uncertain_captions}
 
 
-def _page(
+def _render_page(
     evaluation: Evaluation,
     images: dict[str, bytes],
     captions: dict[str, list[str]],
@@ -164,19 +157,14 @@ def _page(
     for name, content in images.items():
         kind = "webp" if content[:4] == b"RIFF" else "png"
         sources[name] = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    rows = {"this model": (evaluation.scores, evaluation.intervals)}
-    if evaluation.champion_scores and evaluation.champion_intervals:
-        rows[f"champion {evaluation.decision.champion}"] = (evaluation.champion_scores, evaluation.champion_intervals)
-    best_half = next(point for point in curve if point["coverage"] >= 0.5 - np.finfo(float).eps or point is curve[-1])
     return render(
         "report.html.jinja",
         evaluation=evaluation,
         manifest=evaluation.manifest,
         decision=evaluation.decision,
         scores=evaluation.scores,
-        rows=rows,
         images=sources,
         captions=captions,
         curve=curve,
-        best_half=best_half,
+        half=next(point for point in curve if point["coverage"] >= 0.5 or point is curve[-1]),
     )

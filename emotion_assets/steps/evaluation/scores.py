@@ -1,4 +1,4 @@
-"""Score a bundle on labelled images: the served graph itself, not the network in the trainer's memory."""
+"""Score a bundle on labelled images, with the ONNX graph that the service runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.splits.splits import Split
 
 NUM_CALIBRATION_BINS: Final = 15
+SCORE_NAMES: Final = ("accuracy", "macro_f1", "log_loss", "calibration_error")
 
 _CLASS_INDICES: Final = list(range(len(EMOTIONS)))
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How good the answers for labelled images are; rates are fractions in 0..1."""
+    """Classification metrics on labelled images; rates are fractions in 0..1."""
 
     num_images: int
     accuracy: float
@@ -45,62 +46,74 @@ class Scores:
         """The emotion with the smallest recall, of those that have images."""
         return min((emotion for emotion in EMOTIONS if self.support[emotion]), key=lambda emotion: self.recall[emotion])
 
-    def flat(self, stage: str) -> dict[str, float]:
-        """Return the scores as `stage/name`, for tables and plots over time."""
-        scores = {
-            f"{stage}/accuracy": self.accuracy,
-            f"{stage}/macro_f1": self.macro_f1,
-            f"{stage}/log_loss": self.log_loss,
-            f"{stage}/calibration_error": self.calibration_error,
-        }
+    def flatten(self, stage: str) -> dict[str, float]:
+        """Return scores and recalls as `stage/name`, for tables and plots over time."""
+        scores = {f"{stage}/{name}": getattr(self, name) for name in SCORE_NAMES}
         return scores | {f"{stage}/recall_{emotion}": value for emotion, value in self.recall.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPredictions:
-    """A model's answers for the images of a split, beside the truth."""
+    """A model's predictions for a split, with the labels."""
 
     version: str
     probabilities: npt.NDArray[np.float32]
     """float32 (image, emotion)."""
     class_indices: npt.NDArray[np.int64]
-    """The true emotions, int64 (image,)."""
+    """Labels, int64 (image,)."""
     activation_maps: npt.NDArray[np.float32] | None = None
     """float32 (image, emotion, row, column), if asked for."""
 
     @property
-    def is_right(self) -> npt.NDArray[np.bool_]:
-        """Which answers are right, bool (image,)."""
+    def is_correct(self) -> npt.NDArray[np.bool_]:
+        """Which predictions agree with the label, bool (image,)."""
         return np.asarray(self.probabilities.argmax(axis=1) == self.class_indices)
 
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """The highest probability of each image, float32 (image,)."""
+        return np.asarray(self.probabilities.max(axis=1))
 
-def answer(classifier: Classifier, split: Split, *, with_maps: bool = False) -> LabelledPredictions:
-    """Let a model answer for every image of a split.
+
+def predict_split(classifier: Classifier, split: Split, *, with_maps: bool = False) -> LabelledPredictions:
+    """Predict every image of a split.
 
     Raises:
         UnusableDataError: the split is empty.
     """
     if len(split.pixels) == 0:
-        raise UnusableDataError("There is not an image to evaluate on. Add images and materialize greyscale_splits.")
+        raise UnusableDataError("The split has no images to evaluate. Add images and materialize greyscale_splits.")
     predictions = classifier.predict(split.pixels, with_maps=with_maps)
     return LabelledPredictions(
         classifier.version, predictions.probabilities, split.class_indices, predictions.activation_maps
     )
 
 
-def without_temperature(answers: LabelledPredictions, temperature: float) -> LabelledPredictions:
-    """Return the answers as they were before `temperature` divided the logits."""
-    powers = np.clip(answers.probabilities.astype(np.float64), 1e-30, 1) ** temperature
+def predict_majority(class_indices: npt.NDArray[np.int64]) -> LabelledPredictions:
+    """Return the majority baseline: for every image the class priors of `class_indices` as probabilities."""
+    priors = np.bincount(class_indices, minlength=len(EMOTIONS)) / len(class_indices)
+    probabilities = np.tile(priors.astype(np.float32), (len(class_indices), 1))
+    return LabelledPredictions("majority", probabilities, class_indices)
+
+
+def remove_temperature(predictions: LabelledPredictions, temperature: float) -> LabelledPredictions:
+    """Return the predictions as they were before `temperature` divided the logits."""
+    powers = np.clip(predictions.probabilities.astype(np.float64), 1e-30, 1) ** temperature
     probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return dataclasses.replace(answers, probabilities=probabilities)
+    return dataclasses.replace(predictions, probabilities=probabilities)
 
 
-def risk_coverage(answers: LabelledPredictions) -> list[dict[str, float]]:
-    """Return the accuracy on the most confident part of the images, for ten fractions of them.
+def confidence_bins(confidence: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return the calibration bin of each confidence, int64 (image,)."""
+    return np.asarray(np.clip((confidence * NUM_CALIBRATION_BINS).astype(int), 0, NUM_CALIBRATION_BINS - 1))
+
+
+def risk_coverage(predictions: LabelledPredictions) -> list[dict[str, float]]:
+    """Return the selective accuracy on the most confident 10 %, 20 % … 100 % of the images.
 
     Source: El-Yaniv and Wiener 2010, "On the foundations of noise-free selective classification".
     """
-    confidence = answers.probabilities.max(axis=1)
+    confidence = predictions.confidence
     order = np.argsort(-confidence, kind="stable")
     points = []
     for tenths in range(1, 11):
@@ -109,43 +122,32 @@ def risk_coverage(answers: LabelledPredictions) -> list[dict[str, float]]:
         points.append(
             {
                 "coverage": num / len(order),
-                "accuracy": float(answers.is_right[chosen].mean()),
+                "accuracy": float(predictions.is_correct[chosen].mean()),
                 "min_confidence": float(confidence[chosen[-1]]),
             }
         )
     return points
 
 
-def majority_baseline(answers: LabelledPredictions) -> LabelledPredictions:
-    """Return what always saying the most frequent emotion would answer, with that emotion's shares as certainty."""
-    fractions = np.bincount(answers.class_indices, minlength=len(EMOTIONS)) / len(answers.class_indices)
-    probabilities = np.tile(fractions.astype(np.float32), (len(answers.class_indices), 1))
-    return LabelledPredictions("majority", probabilities, answers.class_indices)
-
-
-def score(answers: LabelledPredictions) -> Scores:
-    """Compute the scores of a model's answers; a class without images gets 0, as scikit-learn's rule is."""
-    truth, probabilities = answers.class_indices, answers.probabilities.astype(np.float64)
+def compute_scores(predictions: LabelledPredictions) -> Scores:
+    """Compute all metrics; precision, recall and F1 of an emotion without images are 0."""
+    truth, probabilities = predictions.class_indices, predictions.probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     predicted = probabilities.argmax(axis=1)
     rates: Any = precision_recall_fscore_support(truth, predicted, labels=_CLASS_INDICES, zero_division=0)
-    precision, recall, f1, support = rates
+    precision, recall, f1, support = (dict(zip(EMOTIONS, values.tolist(), strict=True)) for values in rates)
     error = multiclass_calibration_error(
         torch.from_numpy(probabilities), torch.from_numpy(truth), len(EMOTIONS), n_bins=NUM_CALIBRATION_BINS
     )
-
-    def by_emotion(values: Any) -> dict[str, float]:
-        return {emotion: float(value) for emotion, value in zip(EMOTIONS, values, strict=True)}
-
     return Scores(
         num_images=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
         macro_f1=float(f1_score(truth, predicted, labels=_CLASS_INDICES, average="macro", zero_division=0)),
         log_loss=float(log_loss(truth, probabilities, labels=_CLASS_INDICES)),
         calibration_error=float(error),
-        precision=by_emotion(precision),
-        recall=by_emotion(recall),
-        f1=by_emotion(f1),
-        support={emotion: int(value) for emotion, value in zip(EMOTIONS, support, strict=True)},
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=support,
         confusion=confusion_matrix(truth, predicted, labels=_CLASS_INDICES).tolist(),
     )

@@ -1,4 +1,4 @@
-"""Where the model is better and where it is worse: accuracy by light, sharpness, original size and source."""
+"""Accuracy on slices of the test images: by brightness, contrast, sharpness, original size and source folder."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from emotion_assets.steps.splits.splits import Split
 MIN_SLICE_IMAGES: Final = 20
 _THIRDS: Final = {
     "brightness": ("darkest third", "middle third", "brightest third"),
-    "contrast": ("flattest third", "middle third", "richest third"),
-    "sharpness": ("softest third", "middle third", "sharpest third"),
+    "contrast": ("lowest third", "middle third", "highest third"),
+    "sharpness": ("blurriest third", "middle third", "sharpest third"),
 }
+_SIZES_PX: Final = (("under 64 px", 0, 64), ("64 to 255 px", 64, 256), ("256 px and more", 256, np.inf))
 _MAX_SOURCES: Final = 8
-_CHUNK: Final = 512
+_BATCH: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of the test images, and how often the model is right on it."""
+    """A subset of the test images, and the model's accuracy on it."""
 
     family: str
     name: str
@@ -40,49 +41,45 @@ class Slice:
     """Wilson's 95 % interval of the accuracy."""
 
 
-def slices(answers: LabelledPredictions, split: Split, catalogue_dir: Path) -> list[Slice]:
-    """Score parts of a split; parts of fewer than 20 images are left out.
+def score_slices(predictions: LabelledPredictions, split: Split, catalogue_dir: Path) -> list[Slice]:
+    """Score slices of a split; slices with fewer than 20 images are left out.
 
-    Args:
-        answers: a model's answers for `split`.
-        split: the images.
-        catalogue_dir: its table gives original sizes and source folders, if it is there.
+    Original sizes and source folders come from the catalogue's table, if it exists.
     """
-    found = [*_by_look(split), *_by_origin(split, catalogue_dir)]
-    right = answers.is_right
-    return [_slice(family, name, right[chosen]) for family, name, chosen in found if chosen.sum() >= MIN_SLICE_IMAGES]
+    slices = []
+    for family, name, chosen in [*_by_statistic(split), *_by_origin(split, catalogue_dir)]:
+        num, num_correct = int(chosen.sum()), int(predictions.is_correct[chosen].sum())
+        if num >= MIN_SLICE_IMAGES:
+            interval = binomtest(num_correct, num).proportion_ci(method="wilson")
+            slices.append(Slice(family, name, num, num_correct / num, float(interval.low), float(interval.high)))
+    return slices
 
 
-def _slice(family: str, name: str, right: npt.NDArray[np.bool_]) -> Slice:
-    num_right, num = int(right.sum()), len(right)
-    interval = binomtest(num_right, num).proportion_ci(method="wilson")
-    return Slice(family, name, num, num_right / num, float(interval.low), float(interval.high))
+_Selection = tuple[str, str, npt.NDArray[np.bool_]]
+"""Family and name of a slice, and which images it has."""
 
 
-_Part = tuple[str, str, npt.NDArray[np.bool_]]
-
-
-def _by_look(split: Split) -> Iterator[_Part]:
-    chunks = [image_statistics(split.pixels[start : start + _CHUNK]) for start in range(0, len(split.pixels), _CHUNK)]
+def _by_statistic(split: Split) -> Iterator[_Selection]:
+    batches = [image_statistics(split.pixels[start : start + _BATCH]) for start in range(0, len(split.pixels), _BATCH)]
     for family, names in _THIRDS.items():
-        values = np.concatenate([chunk[family] for chunk in chunks])
-        # Ranks, not values: equal values must not all fall on one side.
+        values = np.concatenate([batch[family] for batch in batches])
+        # By rank, so that equal values do not all fall into one third.
         thirds = np.argsort(np.argsort(values, kind="stable"), kind="stable") * len(names) // len(values)
         yield from ((family, name, thirds == number) for number, name in enumerate(names))
 
 
-def _by_origin(split: Split, catalogue_dir: Path) -> Iterator[_Part]:
+def _by_origin(split: Split, catalogue_dir: Path) -> Iterator[_Selection]:
     path = catalogue_dir / TABLE_NAME
     if not path.exists():
         return
     table = pd.read_parquet(path, columns=["path", "content_hash", "width_px", "height_px"])
     table = table.drop_duplicates("content_hash").set_index("content_hash").reindex(list(split.content_hashes))
     sides = table[["width_px", "height_px"]].min(axis=1).to_numpy(dtype=np.float64, na_value=np.nan)
-    for name, low, high in (("under 64 px", 0, 64), ("64 to 255 px", 64, 256), ("256 px and more", 256, np.inf)):
+    for name, low, high in _SIZES_PX:
         yield "original size", name, (sides >= low) & (sides < high)
-    # raw/<Emotion>/<source>/…: a file right below the emotion has no source.
-    parts = table["path"].fillna("").str.split("/")
-    sources = np.array([part[1] if len(part) > 2 else "(none)" for part in parts], dtype=object)
+    # A path is <Emotion>/<source>/…; a file directly in the emotion's folder has no source.
+    folders = table["path"].fillna("").str.split("/")
+    sources = np.array([parts[1] if len(parts) > 2 else "(none)" for parts in folders], dtype=object)
     names, counts = np.unique(sources.astype(str), return_counts=True)
     if len(names) > 1:
         for name in names[np.argsort(-counts)][:_MAX_SOURCES]:

@@ -1,12 +1,13 @@
-"""The catalogue's table, one row a file, for people and other tools."""
+"""Publish the catalogue's table, one row for each file, for people and other tools."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from emotion_assets.steps.ingest.store import Store
 
 TABLE_NAME: Final = "catalogue.parquet"
 
-_ROWS_A_GROUP: Final = 20_000
+_ROWS_PER_GROUP: Final = 20_000
 _TABLE_SCHEMA: Final = pa.schema(
     [
         ("path", pa.string()),
@@ -32,38 +33,35 @@ _TABLE_SCHEMA: Final = pa.schema(
         ("reason", pa.string()),
         ("near_duplicate_group", pa.string()),
         ("has_label_conflict", pa.bool_()),
-        ("split", pa.string()),
     ]
 )
 
 
-def export_catalogue(store: Store, catalogue_dir: Path, splits: Mapping[str, str]) -> Path:
-    """Write `catalogue.parquet`, one row a file, for people and other tools; return its path.
-
-    `splits` gives the split (or the reason for having none) by content hash.
-    """
-    table_path = catalogue_dir / TABLE_NAME
-    with atomic_file(table_path) as file, pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
-        # In portions, so that memory does not grow with the number of files.
-        waiting = _table_rows(store, splits)
-        while rows := list(islice(waiting, _ROWS_A_GROUP)):
+def export_catalogue(store: Store, catalogue_dir: Path) -> None:
+    """Write `catalogue.parquet`."""
+    with atomic_file(catalogue_dir / TABLE_NAME) as file, pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
+        # In row groups, so that memory does not grow with the number of files.
+        remaining = _table_rows(store)
+        while rows := list(islice(remaining, _ROWS_PER_GROUP)):
             columns = [list(column) for column in zip(*rows, strict=True)]
             writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
-    return table_path
 
 
-def _table_rows(store: Store, splits: Mapping[str, str]) -> Iterator[tuple[object, ...]]:
-    """Yield a row of _TABLE_SCHEMA for each file, and for each thing that is no usable file."""
+def read_catalogue(catalogue_dir: Path) -> pd.DataFrame:
+    """Return the published catalogue, one row for each file."""
+    return pd.read_parquet(catalogue_dir / TABLE_NAME)
+
+
+def _table_rows(store: Store) -> Iterator[tuple[object, ...]]:
     groups = duplicate_groups(store.pairs(), store.hashes_by_id())
-    conflicting = conflicts(store, store.labels_by_content())
-    for path, *facts, code, reason, content_id in store.file_rows():
-        content_hash = str(facts[2])
-        group, split = groups.get(content_id), splits.get(content_hash)
-        yield (_readable(path), *facts, code is None, code, reason, group, content_id in conflicting, split)
-    empty = dict.fromkeys(_TABLE_SCHEMA.names)
+    conflicting = conflicting_contents(store)
+    for path, *columns, code, reason, content_id in store.file_rows():
+        is_conflicting = content_id in conflicting
+        yield (_as_text(path), *columns, code is None, code, reason, groups.get(content_id), is_conflicting)
     for path, code, reason in store.skipped_files():
-        known = {"path": _readable(path), "is_accepted": False, "reason_code": code, "reason": reason}
-        yield tuple((empty | known | {"has_label_conflict": False}).values())
+        row = {"path": _as_text(path), "is_accepted": False, "reason_code": code, "reason": reason}
+        row["has_label_conflict"] = False
+        yield tuple(row.get(name) for name in _TABLE_SCHEMA.names)
 
 
 def is_readable(table_path: Path) -> bool:
@@ -75,8 +73,9 @@ def is_readable(table_path: Path) -> bool:
     return True
 
 
-def conflicts(store: Store, labels: dict[int, set[str]]) -> set[int]:
-    """Return the ids of contents that carry two labels, themselves or together with a near-duplicate."""
+def conflicting_contents(store: Store) -> set[int]:
+    """Return the ids of contents that have two labels, by themselves or together with a near-duplicate."""
+    labels = store.labels_by_content()
     conflicting = {content_id for content_id, names in labels.items() if len(names) > 1}
     for first, second in store.pairs().tolist():
         if first in labels and second in labels and labels[first] != labels[second]:
@@ -84,5 +83,5 @@ def conflicts(store: Store, labels: dict[int, set[str]]) -> set[int]:
     return conflicting
 
 
-def _readable(path: bytes) -> str:
+def _as_text(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")

@@ -1,9 +1,9 @@
-"""Which images are the same image: re-encoded, cropped a little, watermarked, brightened, mirrored.
+"""Find near-duplicates: one image re-encoded, cropped a little, watermarked, brightened or mirrored.
 
-The descriptor holds the 120 lowest frequencies of an image's cosine transform, each weighted by its
-frequency, so that layout counts and the slow light that all face crops share does not. Two images are
-near-duplicates when the cosine of their descriptors, or of one and the mirrored other, is at least 0.85.
-Method and threshold were checked by eye; see docs/near_duplicates.md.
+The descriptor has the 120 lowest frequencies of an image's cosine transform, each weighted by its frequency, so that
+layout counts and the smooth lighting that all face crops share does not. Two images are near-duplicates when the
+cosine similarity of their descriptors, or of one and the mirrored other, is at least 0.85. Method and threshold were
+checked by eye; see docs/near_duplicates.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import dct
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from emotion_assets.core.errors import UnusableDataError
@@ -25,14 +27,14 @@ from emotion_assets.steps.ingest.store import Store
 SIMILARITY_THRESHOLD: Final = 0.85
 
 _NUM_FREQUENCIES: Final = 12
-# Unit vectors are rounded to integers of this scale: |v|² stays below 2**24, so float32 matrix products
-# are exact in any order, and the verdict on a pair is the same on every machine and in every batch.
+# Unit vectors are rounded to integers of this scale: |v|² stays below 2**24, so float32 matrix products are exact in
+# any order, and the decision on a pair is the same on every machine and in every batch.
 _SCALE: Final = 2048
 _BLOCK_ROWS: Final = 128
 _BLOCK_COLUMNS: Final = 1024
 _BLANK_NORM: Final = 8.0
 MAX_PAIRS: Final = 2_000_000
-"""Two thousand frames of one film are as many: a mistake, which would cost gigabytes and teach nothing."""
+"""As many as 2,000 frames of one film give: most likely a mistake, which would cost gigabytes."""
 
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))
 _RADIUS: Final = np.hypot(_ROWS, _COLUMNS)
@@ -51,10 +53,10 @@ def compute_descriptors(pixels: Pixels) -> Descriptors:
         pixels: uint8 (image, row, column).
 
     Returns:
-        int16 (image, 120): a vector of length 2048. Images without any structure get one shared
-        vector, so that all blank images count as one.
+        int16 (image, 120): vectors of length 2048. Images without any structure share one vector, so that all blank
+        images count as one.
     """
-    # One small product an image, so that a descriptor does not depend on the batch it was computed in.
+    # One small product per image, so that a descriptor does not depend on its batch.
     spectrum = _BASIS @ pixels.astype(np.float64) @ _BASIS.T
     vectors = spectrum[:, _KEPT] * _WEIGHT
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -64,7 +66,7 @@ def compute_descriptors(pixels: Pixels) -> Descriptors:
 
 
 class TooManyPairsError(Exception):
-    """More images look alike than can be held in memory; `position` is one of those with the most pairs."""
+    """There are more near-duplicate pairs than fit in memory; `position` is an image with many of them."""
 
     def __init__(self, position: int) -> None:
         super().__init__(position)
@@ -78,8 +80,8 @@ def similar_pairs(
 
     Args:
         descriptors: int16 (image, 120).
-        is_compared: bool (image,), True where all pairs with other True ones are known.
-        max_pairs: how many are too many.
+        is_compared: bool (image,); pairs of two True images are known and not returned.
+        max_pairs: the limit on the number of pairs.
 
     Returns:
         int64 (pair, 2) of positions, the first below the second.
@@ -88,8 +90,8 @@ def similar_pairs(
         TooManyPairsError: there are more than `max_pairs`.
     """
     limit = np.float32(SIMILARITY_THRESHOLD * _SCALE**2)
-    # Mirroring turns the sign of the odd columns, so with the products of even and odd features apart,
-    # the larger of straight and mirrored similarity is even + |odd|.
+    # Mirroring flips the sign of the odd columns. With separate products of even and odd features, the larger of the
+    # plain and the mirrored similarity is even + |odd|.
     even = np.ascontiguousarray(descriptors[:, ~_IS_ODD], dtype=np.float32)
     odd = np.ascontiguousarray(descriptors[:, _IS_ODD], dtype=np.float32)
     order = np.concatenate([np.flatnonzero(is_compared), np.flatnonzero(~is_compared)])
@@ -97,7 +99,7 @@ def similar_pairs(
     counts: list[int] = []
 
     def pairs_of_block(start: int) -> list[npt.NDArray[np.int64]]:
-        """Hold a block of fresh images against all before it and itself, so that each pair is met once."""
+        """Compare a block of new images with all before it and with itself, so that each pair is found once."""
         stop = min(start + _BLOCK_ROWS, len(order))
         found = []
         for left in range(0, stop, _BLOCK_COLUMNS):
@@ -117,7 +119,7 @@ def similar_pairs(
         return found
 
     starts = range(int(is_compared.sum()), len(order), _BLOCK_ROWS)
-    # A thread a core with one-threaded products: blocks stay in the core's own cache, and no thread waits.
+    # One thread per core with single-threaded products: blocks stay in the core's cache, and no thread waits.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
         found = [pairs for block in threads.map(pairs_of_block, starts) for pairs in block]
     if not found:
@@ -129,7 +131,7 @@ def compare_new_contents(store: Store) -> int:
     """Find the near-duplicates of contents that were never compared; return the number of new pairs.
 
     Raises:
-        UnusableDataError: there are too many, as in a film that was cut into frames; the message names one of them.
+        UnusableDataError: there are too many, as in the frames of a film; the message names one image.
     """
     if not store.has_uncompared():
         return 0
@@ -138,10 +140,10 @@ def compare_new_contents(store: Store) -> int:
     try:
         pairs = similar_pairs(descriptors, is_compared, max_pairs=MAX_PAIRS - store.num_pairs())
     except TooManyPairsError as error:
-        path = os.fsdecode(store.path_of(int(ids[error.position])))
+        path = os.fsdecode(store.find_path(int(ids[error.position])))
         raise UnusableDataError(
-            f"More than {MAX_PAIRS:,} pairs of images look alike; raw/{path} is one of those with the most: frames "
-            "of a film, or blank images? Keep a few of them, remove the others, and run again."
+            f"More than {MAX_PAIRS:,} pairs of images are near-duplicates; raw/{path} is in many of them: frames of a "
+            "film, or blank images? Keep a few of them, remove the others, and materialize raw_images again."
         ) from error
     store.add_pairs(((int(ids[a]), int(ids[b])) for a, b in pairs), ids[~is_compared])
     return len(pairs)
@@ -150,22 +152,19 @@ def compare_new_contents(store: Store) -> int:
 def duplicate_groups(pairs: npt.NDArray[np.int64], hash_of: dict[int, str]) -> dict[int, str]:
     """Name the group of every content that has a near-duplicate, by content id.
 
-    The name is derived from the smallest content hash inside, so it does not depend on any order.
+    The name is derived from the smallest content hash of the group, so it does not depend on any order.
     """
-    parent: dict[int, int] = {}
-
-    def root(node: int) -> int:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for first, second in pairs.tolist():
-        a, b = root(first), root(second)
-        if a != b:
-            parent[b] = a
+    ids, nodes = np.unique(pairs, return_inverse=True)
+    labels = component_labels(nodes.reshape(-1, 2), len(ids)).tolist()
     smallest: dict[int, str] = {}
-    for node in list(parent):
-        top = root(node)
-        smallest[top] = min(smallest.get(top, hash_of[node]), hash_of[node])
-    return {node: hashlib.sha256(smallest[root(node)].encode()).hexdigest()[:12] for node in parent}
+    for content_id, label in zip(ids.tolist(), labels, strict=True):
+        smallest[label] = min(smallest.get(label, hash_of[content_id]), hash_of[content_id])
+    names = {label: hashlib.sha256(content_hash.encode()).hexdigest()[:12] for label, content_hash in smallest.items()}
+    return {content_id: names[label] for content_id, label in zip(ids.tolist(), labels, strict=True)}
+
+
+def component_labels(edges: npt.NDArray[np.int64], num_nodes: int) -> npt.NDArray[np.int32]:
+    """Return the number of the connected component of each node, int32 (node,), given edges, int64 (edge, 2)."""
+    graph = coo_array((np.ones(len(edges), dtype=np.bool_), edges.T), shape=(num_nodes, num_nodes))
+    labels: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return labels

@@ -1,8 +1,8 @@
-"""The 64×64 pixels of every accepted image, one after the other in one flat file.
+"""The 64×64 pixels of every accepted image in one flat file.
 
-A database would write each image twice, into its journal and into its pages. Images are appended before
-the store commits the rows that name them: what a kill leaves beyond the last named one is overwritten. Each
-image has a checksum in the store, so a torn or altered file is noticed and never trained on.
+A database would write each image twice, into its journal and into its pages. Images are appended before the store
+commits the rows that refer to them, so the next write overwrites what a killed ingest leaves behind. The store has a
+checksum of each image, so a torn or altered file is noticed and never trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PixelFile:
     """Images by their position in the file at `path`; they are never moved or removed."""
 
     def __init__(self, path: Path) -> None:
-        """Use the file at `path`, which is made by the first `write`."""
+        """Use the file at `path`; the first `write` creates it."""
         self._path = path
 
     def write(self, position: int, images: list[bytes]) -> None:
@@ -61,10 +61,10 @@ class PixelFile:
         try:
             stored = np.memmap(self._path, dtype=np.uint8, mode="r").reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
             np.take(stored, positions, axis=0, out=images)
-            is_readable = all(checksum(image.data) == wanted for image, wanted in zip(images, checksums, strict=True))
+            is_intact = all(checksum(image.data) == wanted for image, wanted in zip(images, checksums, strict=True))
         except (OSError, ValueError, IndexError):
-            is_readable = False
-        if not is_readable:
+            is_intact = False
+        if not is_intact:
             raise UnusableDataError(
                 f"{self._path} is damaged or does not belong to the store beside it. Move the folder "
                 f"{self._path.parent} away and materialize raw_images: it is rebuilt from raw/."

@@ -1,6 +1,6 @@
-"""Look through `raw/`: which files there are, what is odd, and whether anything has changed. Nothing is opened.
+"""Walk `raw/` without opening a file: its images, everything that is skipped, and a signature of its state.
 
-Links are not followed, so nothing outside the tree is seen.
+Links are not followed, so nothing outside the tree is read.
 """
 
 from __future__ import annotations
@@ -8,97 +8,161 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
-from emotion_assets.steps.ingest.decode_pool import SkippedFile, SourceFile, unreadable
+from emotion_assets.core.layout import FEEDBACK_IMAGES
 
-_Looked = tuple[SourceFile, os.stat_result]
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
 _SYSTEM_FILES: Final = (b"thumbs.db", b"desktop.ini")
+_FEEDBACK: Final = FEEDBACK_IMAGES.encode()
 
 
-def walk(raw_dir: Path) -> Iterator[SourceFile | SkippedFile]:
-    """Yield every file below `raw_dir`: labelled regular files, and (path, code, reason) for all else."""
-    for entry in _walk(raw_dir):
-        yield entry[0] if len(entry) == 2 else entry
+class SkipCode(StrEnum):
+    """Why a file or folder was skipped, before its content was decoded."""
+
+    UNKNOWN_FOLDER = "unknown_folder"
+    UNLABELLED_FILE = "unlabelled_file"
+    SYSTEM_FILE = "system_file"
+    UNFINISHED_COPY = "unfinished_copy"
+    PACKED_ARCHIVE = "packed_archive"
+    SYMBOLIC_LINK = "symbolic_link"
+    NOT_A_FILE = "not_a_file"
+    UNREADABLE = "unreadable_file"
+    FAILED_READ = "failed_read"
+    VANISHED = "vanished"
+    STILL_CHANGING = "still_changing"
+    OUT_OF_MEMORY = "out_of_memory"
 
 
-def _walk(raw_dir: Path) -> Iterator[_Looked | SkippedFile]:
-    root = os.fsencode(raw_dir)
-    for top in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if not top.is_dir(follow_symlinks=False):
-            yield top.name, *_skip_reason(top)
-            continue
-        label = emotion_from_folder(os.fsdecode(top.name))
-        if label is None:
-            yield (
-                top.name,
-                "unknown_folder",
-                f"The folder stands for none of {', '.join(EMOTIONS)}; nothing in it is used. Rename or remove it.",
-            )
-            continue
-        yield from _walk_folder(root, top.name, label)
+class SourceFile(NamedTuple):
+    """A regular file in a labelled folder, as the scan saw it. A tuple, because there are many."""
+
+    path: bytes
+    """Relative to raw/, the file system's own bytes."""
+    label: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
 
 
-def _walk_folder(root: bytes, folder: bytes, label: str) -> Iterator[_Looked | SkippedFile]:
-    try:
-        entries = os.scandir(os.path.join(root, folder))
-    except FileNotFoundError:
-        return  # vanished between listing and looking
-    except OSError as error:
-        yield unreadable(folder, "folder", error)
-        return
-    with entries:
-        for entry in entries:
-            path = b"%b/%b" % (folder, entry.name)
-            try:
-                if entry.name.startswith(b".") or entry.name.lower() in _SYSTEM_FILES:
-                    yield (
-                        path,
-                        "system_file",
-                        "What is hidden is skipped: programs keep their own so, and temporary files.",
-                    )
-                elif entry.is_dir(follow_symlinks=False):
-                    yield from _walk_folder(root, path, label)
-                elif entry.name.lower().endswith(_UNFINISHED_SUFFIXES):
-                    yield path, "unfinished_copy", "The name says that it is still being copied. It waits."
-                elif entry.is_file(follow_symlinks=False):
-                    status = entry.stat(follow_symlinks=False)
-                    yield SourceFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino), status
-                else:
-                    yield path, *_skip_reason(entry)
-            except FileNotFoundError:
-                continue  # vanished between listing and looking: it is not there any more
-            except OSError as error:
-                yield unreadable(path, "file", error)
+class FolderState(NamedTuple):
+    """The labelled files of `raw/`, reduced to hashes.
 
-
-def _skip_reason(entry: os.DirEntry[bytes]) -> tuple[str, str]:
-    if entry.is_symlink():
-        return "symbolic_link", "Links are not followed. Copy the file or folder here instead."
-    if not entry.is_file(follow_symlinks=False):
-        return "not_a_file", "This is a pipe, socket or device. Remove it."
-    if entry.name.lower().endswith(_ARCHIVE_SUFFIXES):
-        return "packed_archive", "Archives are not unpacked. Unpack it into the emotions' folders."
-    return "unlabelled_file", f"The file lies in no emotion's folder ({', '.join(EMOTIONS)}). Move it into one."
-
-
-def folder_signature(raw_dir: Path, without: str = "") -> tuple[str, int]:
-    """Look at names, sizes and times only, for a sensor that must be quick; skip `<Emotion>/<without>/`.
-
-    Returns:
-        A signature that changes when a labelled file comes, goes, changes or becomes readable, and the number of such
-        files.
+    A signature changes when a file is added, removed or changed, or gets other permissions.
     """
-    total, count = 0, 0
-    for entry in _walk(raw_dir) if raw_dir.is_dir() else ():
-        if len(entry) == 2 and entry[0].path.split(b"/")[1] != os.fsencode(without):
-            file, status = entry
-            described = b"%b\0%d\0%d\0%d" % (file.path, file.size_bytes, file.mtime_ns, status.st_mode)
-            # A sum does not depend on the order in which the file system lists a folder.
-            total += int.from_bytes(hashlib.blake2b(described, digest_size=16).digest())
-            count += 1
-    return f"{total % 2**128:032x}", count
+
+    signature: str
+    own_signature: str
+    """Without the images that people labelled through the service."""
+    num_files: int
+
+
+class SkippedFile(NamedTuple):
+    """A file or folder that cannot be used."""
+
+    path: bytes
+    code: SkipCode
+    reason: str
+
+
+class FolderScan:
+    """One walk over `raw_dir`: iterate once, then read the state.
+
+    Args:
+        raw_dir: one folder for each emotion; a missing folder counts as empty.
+    """
+
+    def __init__(self, raw_dir: Path) -> None:
+        self._root = os.fsencode(raw_dir)
+        self._sum = self._own_sum = self._num_files = 0
+
+    @property
+    def state(self) -> FolderState:
+        """What the walk saw; complete once the iteration has ended."""
+        signature, own_signature = (f"{total % 2**128:032x}" for total in (self._sum, self._own_sum))
+        return FolderState(signature, own_signature, self._num_files)
+
+    def __iter__(self) -> Iterator[SourceFile | SkippedFile]:
+        if not os.path.isdir(self._root):
+            return
+        for top in sorted(os.scandir(self._root), key=lambda entry: entry.name):
+            label = emotion_from_folder(os.fsdecode(top.name))
+            if not top.is_dir(follow_symlinks=False):
+                yield _skip(top.name, top)
+            elif label is None:
+                reason = f"The folder is not named after an emotion ({', '.join(EMOTIONS)}). Rename or remove it."
+                yield SkippedFile(top.name, SkipCode.UNKNOWN_FOLDER, reason)
+            else:
+                yield from self._scan_folder(top.name, label)
+
+    def _scan_folder(self, folder: bytes, label: str) -> Iterator[SourceFile | SkippedFile]:
+        try:
+            entries = os.scandir(os.path.join(self._root, folder))
+        except FileNotFoundError:
+            return  # removed since its parent was listed
+        except OSError as error:
+            yield skip_for_error(folder, "folder", error)
+            return
+        with entries:
+            for entry in entries:
+                path = b"%b/%b" % (folder, entry.name)
+                try:
+                    if entry.name.startswith(b".") or entry.name.lower() in _SYSTEM_FILES:
+                        yield SkippedFile(path, SkipCode.SYSTEM_FILE, "Hidden and system files are skipped.")
+                    elif entry.is_dir(follow_symlinks=False):
+                        yield from self._scan_folder(path, label)
+                    elif entry.name.lower().endswith(_UNFINISHED_SUFFIXES):
+                        reason = "The name says that it is still being copied. It is read once it is renamed."
+                        yield SkippedFile(path, SkipCode.UNFINISHED_COPY, reason)
+                    elif entry.is_file(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        self._add_to_signature(path, status)
+                        yield SourceFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino)
+                    else:
+                        yield _skip(path, entry)
+                except FileNotFoundError:
+                    continue  # removed since the folder was listed
+                except OSError as error:
+                    yield skip_for_error(path, "file", error)
+
+    def _add_to_signature(self, path: bytes, status: os.stat_result) -> None:
+        state = b"%b\0%d\0%d\0%d" % (path, status.st_size, status.st_mtime_ns, status.st_mode)
+        # A sum does not depend on the order in which the file system lists a folder.
+        number = int.from_bytes(hashlib.blake2b(state, digest_size=16).digest())
+        self._sum += number
+        self._own_sum += 0 if path.split(b"/")[1] == _FEEDBACK else number
+        self._num_files += 1
+
+
+def folder_state(raw_dir: Path) -> FolderState:
+    """Return the state of a folder, from names, sizes, times and permissions only."""
+    scan = FolderScan(raw_dir)
+    for _ in scan:
+        pass
+    return scan.state
+
+
+def skip_for_error(path: bytes, kind: str, error: OSError) -> SkippedFile:
+    """Explain why a file or folder could not be read, and whether the next run tries again."""
+    if isinstance(error, PermissionError):
+        reason = f"The {kind} cannot be read ({error.strerror}). Check its permissions."
+        return SkippedFile(path, SkipCode.UNREADABLE, reason)
+    reason = f"The {kind} cannot be read ({error.strerror}). The next run tries again; check the disk."
+    return SkippedFile(path, SkipCode.FAILED_READ, reason)
+
+
+def _skip(path: bytes, entry: os.DirEntry[bytes]) -> SkippedFile:
+    if entry.is_symlink():
+        reason = "Links are not followed. Copy the file or folder here instead."
+        return SkippedFile(path, SkipCode.SYMBOLIC_LINK, reason)
+    if not entry.is_file(follow_symlinks=False):
+        return SkippedFile(path, SkipCode.NOT_A_FILE, "This is a pipe, socket or device. Remove it.")
+    if entry.name.lower().endswith(_ARCHIVE_SUFFIXES):
+        reason = "Archives are not unpacked. Unpack it into the emotions' folders."
+        return SkippedFile(path, SkipCode.PACKED_ARCHIVE, reason)
+    reason = f"The file is not in an emotion's folder ({', '.join(EMOTIONS)}). Move it into one."
+    return SkippedFile(path, SkipCode.UNLABELLED_FILE, reason)

@@ -1,8 +1,8 @@
-"""What was ever seen: contents by their hash, files by their path, pairs of near-duplicates.
+"""The ingest's memory: contents by their hash, files by their path, pairs of near-duplicates.
 
-One SQLite file, because an interrupted ingest must leave every finished batch and nothing torn, and a
-million files must not be held in memory; the pixels lie beside it in a flat file. Contents are never
-deleted: an image that comes back is not decoded again and keeps its relatives.
+One SQLite file, because an interrupted ingest must leave every finished batch and nothing torn, and a million files
+must not be held in memory; the pixels are in a flat file beside it. Contents are never deleted: an image that comes
+back is not decoded again and keeps its near-duplicates.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import DECODER_VERSION, Pixels
-from emotion_assets.steps.ingest.decode_pool import DecodedContent, SourceFile
+from emotion_assets.steps.ingest.decode import DecodedContent
 from emotion_assets.steps.ingest.pixel_file import PixelFile, checksum
+from emotion_assets.steps.ingest.scan import SkippedFile, SourceFile
 
+STORE_NAME: Final = "images.sqlite"
 PIXELS_NAME: Final = "pixels.bin"
 
-_SCHEMA_VERSION: Final = 4
+_SCHEMA_VERSION: Final = 5
 _SCHEMA: Final = """
 CREATE TABLE contents (
     content_id INTEGER PRIMARY KEY,
@@ -39,7 +42,7 @@ CREATE TABLE contents (
 );
 CREATE TABLE files (
     path BLOB PRIMARY KEY,      -- relative to raw/, the file system's own bytes
-    label TEXT NOT NULL,        -- an emotion; files of other folders are in `oddities`
+    label TEXT NOT NULL,        -- an emotion; everything else is in `skipped_files`
     size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
     content_id INTEGER NOT NULL REFERENCES contents
 ) WITHOUT ROWID;
@@ -49,18 +52,17 @@ CREATE UNIQUE INDEX contents_by_position ON contents (position) WHERE position I
 CREATE INDEX contents_by_decoder ON contents (decoder);
 CREATE TABLE pairs (first_id INTEGER NOT NULL, second_id INTEGER NOT NULL, PRIMARY KEY (first_id, second_id))
     WITHOUT ROWID;
-CREATE TABLE state (is_published INTEGER NOT NULL, fingerprint TEXT NOT NULL);
-INSERT INTO state VALUES (0, '');
-CREATE TABLE oddities (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (
+    fingerprint TEXT            -- of the published table, NULL while that does not show all that is stored
+);
+INSERT INTO state VALUES (NULL);
+CREATE TABLE skipped_files (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 """
-_FROM_SCHEMA_3: Final = """
-ALTER TABLE contents ADD COLUMN decoder TEXT NOT NULL DEFAULT '';
-CREATE INDEX contents_by_decoder ON contents (decoder);
-"""
+_COLUMNS: Final = ("content_hash", "width_px", "height_px", "mode", "format", "rejection_code", "rejection")
 
 
 class Store:
-    """The pipeline's memory of images, in `catalogue/images.sqlite`. Use it as a context manager.
+    """The tables in `catalogue/images.sqlite`. Use it as a context manager.
 
     Raises:
         UnusableDataError: the file is damaged, or of a schema that this code does not know.
@@ -84,18 +86,24 @@ class Store:
         if self._version() == _SCHEMA_VERSION:
             return
         with self.transaction():
-            # A second process may have made the tables while this one waited for the lock.
+            # A second process may have created the tables while this one waited for the lock.
             version = self._version()
-            if version not in (0, 3, _SCHEMA_VERSION):
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            elif version != _SCHEMA_VERSION:
                 raise UnusableDataError(
-                    f"{self._path} was written by schema {version}, this code reads {_SCHEMA_VERSION}. {self._remedy}"
+                    f"{self._path} has schema version {version}; this code reads {_SCHEMA_VERSION}. {self._remedy}"
                 )
-            for statement in {0: _SCHEMA, 3: _FROM_SCHEMA_3}.get(version, "").split(";\n"):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def _version(self) -> int:
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        return int(self._select_one("PRAGMA user_version"))
+
+    def _select_one(self, query: str, *parameters: Any) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self._connection.execute(query, parameters).fetchone()
+        return row[0] if row else None
 
     @property
     def _remedy(self) -> str:
@@ -127,15 +135,15 @@ class Store:
         self._connection.execute("COMMIT")
 
     def begin_scan(self) -> None:
-        """Prepare for a walk over all files, which `match_known` counts and `drop_missing` may end.
+        """Start counting the files of a walk, which `match_known` and `has_missing_files` compare with those stored.
 
-        Files whose content another decoder read count as changed: the service decodes as this code does.
+        Files whose content another decoder has read count as changed, because the service decodes as this code does.
         """
-        self._num_known = int(self._connection.execute("SELECT count(*) FROM files").fetchone()[0])
+        self._num_known = self._select_one("SELECT count(*) FROM files")
         self._num_met = 0
         with self.transaction():
-            if self._connection.execute("DELETE FROM oddities").rowcount:
-                self._connection.execute("UPDATE state SET is_published = 0")
+            if self._connection.execute("DELETE FROM skipped_files").rowcount:
+                self._connection.execute("UPDATE state SET fingerprint = NULL")
             self._connection.execute(
                 "UPDATE files SET mtime_ns = -1"
                 " WHERE content_id IN (SELECT content_id FROM contents WHERE decoder < ?1 OR decoder > ?1)",
@@ -143,21 +151,18 @@ class Store:
             )
 
     def has_outdated_decoder(self) -> bool:
-        """Tell whether another decoder than this code's has read a content of some file."""
+        """Tell whether any file's content was read by another decoder than this code's."""
         query = (
             "SELECT 1 FROM contents WHERE (decoder < ?1 OR decoder > ?1)"
             " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
         )
-        return self._connection.execute(query, (DECODER_VERSION,)).fetchone() is not None
+        return bool(self._select_one(query, DECODER_VERSION))
 
     def match_known(self, files: list[SourceFile]) -> list[SourceFile]:
-        """Count those of these files that were known before the walk, and return those that are new or changed.
-
-        A file is known by its path, label, size, time and inode.
-        """
-        places = ",".join("?" * len(files))
+        """Return the files that are new or changed in label, size, time or inode."""
+        marks = ",".join("?" * len(files))
         rows = self._connection.execute(
-            f"SELECT path, label, size_bytes, mtime_ns, inode FROM files WHERE path IN ({places})",  # noqa: S608 -- only question marks
+            f"SELECT path, label, size_bytes, mtime_ns, inode FROM files WHERE path IN ({marks})",  # noqa: S608 -- only question marks
             [file.path for file in files],
         ).fetchall()
         self._num_met += len(rows)
@@ -166,14 +171,13 @@ class Store:
         return [file for file in files if file not in known]
 
     def has_missing_files(self) -> bool:
-        """Tell whether the walk met fewer files than were known before it: some are gone."""
+        """Tell whether the walk met fewer files than were known before it."""
         return self._num_met < self._num_known
 
-    def drop_missing(self, batches: Iterable[Iterable[bytes]], unseen: Collection[bytes] = ()) -> int:
-        """Drop every file whose path is not in `batches`, and return how many they were.
+    def drop_missing(self, batches: Iterable[Iterable[bytes]], unreadable_folders: Collection[bytes] = ()) -> int:
+        """Drop every file whose path is not in `batches`, and return their number.
 
-        What lies in the folders `unseen`, which may fill up while `batches` is read, stays if this decoder has read
-        it: nobody could look there.
+        Files in `unreadable_folders`, which may grow while `batches` is read, stay if this decoder has read them.
         """
         with self.transaction():
             self._connection.execute("CREATE TEMP TABLE present (path BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -181,7 +185,7 @@ class Store:
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO temp.present VALUES (?)", ((path,) for path in paths)
                 )
-            for folder in unseen:
+            for folder in unreadable_folders:
                 self._connection.execute(
                     "INSERT OR IGNORE INTO temp.present SELECT path FROM files JOIN contents USING (content_id)"
                     " WHERE substr(path, 1, ?) = ? AND decoder = ?",
@@ -192,61 +196,48 @@ class Store:
             ).rowcount
             self._connection.execute("DROP TABLE temp.present")
             if num_removed:
-                self._connection.execute("UPDATE state SET is_published = 0")
+                self._connection.execute("UPDATE state SET fingerprint = NULL")
         return num_removed
 
-    def is_published(self) -> bool:
-        """Tell whether the published table shows everything that is stored; a kill in between leaves False."""
-        return bool(self._connection.execute("SELECT is_published FROM state").fetchone()[0])
-
     def mark_published(self, fingerprint: str) -> None:
-        """Remember that the table was published, and the fingerprint of what it shows."""
-        self._connection.execute("UPDATE state SET is_published = 1, fingerprint = ?", (fingerprint,))
+        """Record that the published table shows everything that is stored."""
+        self._connection.execute("UPDATE state SET fingerprint = ?", (fingerprint,))
 
-    def published_fingerprint(self) -> str:
-        """Return the fingerprint of what was published last."""
-        return str(self._connection.execute("SELECT fingerprint FROM state").fetchone()[0])
+    def published_fingerprint(self) -> str | None:
+        """Return the fingerprint of the published table; None if the last ingest was interrupted."""
+        fingerprint: str | None = self._select_one("SELECT fingerprint FROM state")
+        return fingerprint
 
     def add(self, entries: list[tuple[SourceFile, DecodedContent]], descriptors: dict[str, bytes]) -> None:
-        """Store files with their contents in one transaction; what this decoder has read before is kept as it is.
+        """Store files with their contents in one transaction; contents that this decoder has read before stay.
 
-        `descriptors` has those of the accepted contents, by hash. Only one process at a time may add.
+        `descriptors` are those of the accepted contents, by hash. Only one process at a time may add.
         """
         fresh = {content.content_hash: content for _, content in entries if content.is_new}
         images = {name: content.pixels for name, content in fresh.items() if content.pixels is not None}
-        # As the index of positions answers it; an expression of it would look through all contents.
-        last = self._connection.execute("SELECT max(position) FROM contents WHERE position IS NOT NULL").fetchone()[0]
+        # In this form the index of positions is used; an expression would scan all contents.
+        last = self._select_one("SELECT max(position) FROM contents WHERE position IS NOT NULL")
         first = 0 if last is None else int(last) + 1
         self._pixel_file.write(first, list(images.values()))
         positions = {name: first + number for number, name in enumerate(images)}
+        columns = attrgetter(*_COLUMNS)
+        checksums = {name: checksum(pixels) for name, pixels in images.items()}
         contents = (
-            (
-                name,
-                content.width_px,
-                content.height_px,
-                content.mode,
-                content.format,
-                positions.get(name),
-                checksum(images[name]) if name in images else None,
-                descriptors.get(name),
-                content.rejection_code,
-                content.rejection,
-                DECODER_VERSION,
-            )
+            (*columns(content), positions.get(name), checksums.get(name), descriptors.get(name), DECODER_VERSION)
             for name, content in fresh.items()
         )
         files = ((*file, content.content_hash) for file, content in entries)
         with self.transaction():
             self._connection.executemany(
-                "INSERT INTO contents (content_hash, width_px, height_px, mode, format, position, checksum, descriptor,"
-                " rejection_code, rejection, decoder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO contents (content_hash, width_px, height_px, mode, format, rejection_code, rejection,"
+                " position, checksum, descriptor, decoder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 # Equal pixels stay where they are, and known near-duplicates stay known.
                 " ON CONFLICT (content_hash) DO UPDATE SET width_px = excluded.width_px,"
                 " height_px = excluded.height_px, mode = excluded.mode, format = excluded.format,"
                 " position = iif(checksum = excluded.checksum, position, excluded.position),"
                 " checksum = excluded.checksum, is_compared = is_compared AND descriptor IS excluded.descriptor,"
-                " descriptor = excluded.descriptor, rejection_code = excluded.rejection_code, rejection = excluded.rejection,"
-                " decoder = excluded.decoder WHERE decoder != excluded.decoder",
+                " descriptor = excluded.descriptor, rejection_code = excluded.rejection_code,"
+                " rejection = excluded.rejection, decoder = excluded.decoder WHERE decoder != excluded.decoder",
                 contents,
             )
             self._connection.executemany(
@@ -254,32 +245,32 @@ class Store:
                 " (SELECT content_id FROM contents WHERE content_hash = ?))",
                 files,
             )
-            self._connection.execute("UPDATE state SET is_published = 0")
+            self._connection.execute("UPDATE state SET fingerprint = NULL")
 
     def sync(self) -> None:
         """Make what was added survive a power cut."""
         self._pixel_file.sync()
 
-    def add_skipped(self, skipped_files: Iterable[tuple[bytes, str, str]]) -> None:
-        """Store (path, code, reason) of what is no readable file in a labelled folder, and forget it as a file."""
-        kept = list(skipped_files)
+    def add_skipped(self, skipped_files: Collection[SkippedFile]) -> None:
+        """Store skipped files, and remove them from the usable ones."""
+        paths = [(skipped.path,) for skipped in skipped_files]
         with self.transaction():
-            self._connection.executemany("INSERT OR REPLACE INTO oddities VALUES (?, ?, ?)", kept)
-            self._connection.executemany("DELETE FROM files WHERE path = ?", ((path,) for path, _, _ in kept))
-            self._connection.execute("UPDATE state SET is_published = 0")
+            self._connection.executemany("INSERT OR REPLACE INTO skipped_files VALUES (?, ?, ?)", skipped_files)
+            self._connection.executemany("DELETE FROM files WHERE path = ?", paths)
+            self._connection.execute("UPDATE state SET fingerprint = NULL")
 
     def has_uncompared(self) -> bool:
-        """Tell whether a content of a file was not compared with the others yet."""
+        """Tell whether any file's content was not compared with the others yet."""
         query = (
             "SELECT 1 FROM contents WHERE is_compared = 0 AND descriptor IS NOT NULL"
             " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
         )
-        return self._connection.execute(query).fetchone() is not None
+        return bool(self._select_one(query))
 
     def descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-        """Return content ids, descriptors (content, feature) and which are compared with all others already.
+        """Return content ids, descriptors (content, feature), and whether each was compared with all others.
 
-        Contents that were never compared and whose files are gone are left out, until a file comes back.
+        Contents that were never compared and whose files are gone are left out until a file comes back.
         """
         rows = self._connection.execute(
             "SELECT content_id, descriptor, is_compared FROM contents WHERE descriptor IS NOT NULL"
@@ -304,7 +295,7 @@ class Store:
             )
 
     def pairs(self) -> npt.NDArray[np.int64]:
-        """Return the near-duplicate pairs of accepted contents, with or without files, as int64 (pair, 2) of ids."""
+        """Return the near-duplicate pairs of accepted contents, with or without files, as ids, int64 (pair, 2)."""
         rows = self._connection.execute(
             "SELECT first_id, second_id FROM pairs JOIN contents a ON a.content_id = first_id"
             " JOIN contents b ON b.content_id = second_id WHERE a.descriptor IS NOT NULL AND b.descriptor IS NOT NULL"
@@ -312,28 +303,26 @@ class Store:
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
     def drop_outdated_pairs(self) -> None:
-        """Remove the pairs of contents that are to be compared again, because another decoder has read them."""
+        """Remove the pairs of contents that must be compared again because the decoder has changed."""
         self._connection.execute(
             "DELETE FROM pairs WHERE first_id IN (SELECT content_id FROM contents WHERE is_compared = 0)"
             " OR second_id IN (SELECT content_id FROM contents WHERE is_compared = 0)"
         )
 
     def num_pairs(self) -> int:
-        """Return how many pairs of near-duplicates there are among the contents of files."""
+        """Count the pairs of near-duplicates among the contents of files."""
         query = (
             "SELECT count(*) FROM pairs WHERE first_id IN (SELECT content_id FROM files)"
             " AND second_id IN (SELECT content_id FROM files)"
         )
-        return int(self._connection.execute(query).fetchone()[0])
+        return int(self._select_one(query))
 
-    def path_of(self, content_id: int) -> bytes:
-        """Return the path of a file with this content, relative to raw/; empty if there is none any more."""
-        query = "SELECT path FROM files WHERE content_id = ? ORDER BY path LIMIT 1"
-        row = self._connection.execute(query, (content_id,)).fetchone()
-        return bytes(row[0]) if row else b""
+    def find_path(self, content_id: int) -> bytes:
+        """Return the path of a file with this content, relative to raw/; empty if there is none."""
+        return self._select_one("SELECT path FROM files WHERE content_id = ? ORDER BY path LIMIT 1", content_id) or b""
 
     def labelled_contents(self) -> list[tuple[int, str, str, int]]:
-        """Return id, hash, label and checksum of the pixels of every accepted content, once for each label it has."""
+        """Return id, hash, label and pixel checksum of every accepted content, once for each of its labels."""
         return self._connection.execute(
             "SELECT DISTINCT c.content_id, c.content_hash, f.label, c.checksum"
             " FROM contents c JOIN files f USING (content_id) WHERE c.position IS NOT NULL"
@@ -364,17 +353,14 @@ class Store:
         positions = np.array([position for position, _ in rows], dtype=np.int64)
         return self._pixel_file.read(positions, [checksum for _, checksum in rows])
 
-    def checksums(self) -> dict[str, int]:
-        """Return the checksum of the pixels of every accepted content ever seen, by content hash."""
-        return dict(self._connection.execute("SELECT content_hash, checksum FROM contents WHERE position IS NOT NULL"))
-
     def file_rows(self) -> Iterator[tuple[bytes, str, int, str, int, int, str, str, str | None, str | None, int]]:
-        """Yield path, label, size_bytes, content hash, width, height, mode, format, rejection code, rejection, id."""
+        """Yield path, label, size_bytes, content hash, width, height, mode, format, code, rejection, id."""
         return self._connection.execute(
             "SELECT f.path, f.label, f.size_bytes, c.content_hash, c.width_px, c.height_px, c.mode, c.format,"
-            " c.rejection_code, c.rejection, c.content_id FROM files f JOIN contents c USING (content_id) ORDER BY f.path"
+            " c.rejection_code, c.rejection, c.content_id"
+            " FROM files f JOIN contents c USING (content_id) ORDER BY f.path"
         )
 
     def skipped_files(self) -> list[tuple[bytes, str, str]]:
-        """Return (path, code, reason) of everything under raw/ that is no labelled image file."""
-        return self._connection.execute("SELECT path, code, reason FROM oddities ORDER BY path").fetchall()
+        """Return path, code and reason of everything under raw/ that was skipped."""
+        return self._connection.execute("SELECT path, code, reason FROM skipped_files ORDER BY path").fetchall()

@@ -1,118 +1,161 @@
-"""Put an accepted bundle into BentoML's stores: the model, then the bento that serves it.
+"""Pack an accepted model for BentoML: the model into its model store, then the bento that serves it.
 
-BentoML copies files one by one into their final folder and writes `latest` in place, so a kill can leave
-half an item or an empty `latest`, on which everything after it fails. Packing repairs both first.
+BentoML copies files one by one into their final folder and writes `latest` in place, so a kill can leave half an item
+or an empty `latest`, on which every later command fails. Packing repairs both first, and builds the bento in a store of
+its own, in a process of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 import bentoml
-from bentoml._internal.bento.bento import BentoStore
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml.exceptions import BentoMLException
+import yaml
 
 from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
+from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.files import file_sha256, is_in_use, locked, write_atomically
-from emotion_assets.steps.registry.registry import CARD_NAME, SCORES_NAME
+from emotion_assets.core.files import file_sha256, locked, write_atomically
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
+from emotion_assets.steps.packing.requirements import pinned_packages
+from emotion_assets.steps.registry.decision import SCORES_NAME
+from emotion_assets.steps.registry.registry import CARD_NAME, Registry
 
 MODEL_NAME: Final = "emotion_cnn"
 BENTO_NAME: Final = "emotion_service"
-SERVICE: Final = "emotion_service.service:EmotionService"
 
 _CHECKOUT: Final = Path(__file__).parents[3]
-# What the service imports: its own package and the core, nothing that knows Dagster or torch.
+# What the service imports: its own package and the core.
 _PACKED: Final = ("emotion_service", "emotion_assets/core", "emotion_assets/__init__.py")
+_TRAINING_PACKAGES: Final = ("torch", "dagster", "lightning", "pytorch-lightning", "evidently")
 
 
 @dataclass(frozen=True, slots=True)
 class PackedBento:
-    """Where the packed model and bento are."""
+    """A packed model and its bento."""
 
     version: str
     model_dir: Path
     bento_dir: Path
-    size_bytes: int
-    requirements: list[str]
     was_built: bool
-    """False when an equal bento was there already."""
+    """False when an identical bento existed."""
+
+    @property
+    def requirements(self) -> list[str]:
+        """`name==version` of every package of the image."""
+        return (self.bento_dir / "env" / "python" / "requirements.txt").read_text().split()
+
+    def foreign_packages(self) -> list[str]:
+        """Return the packages of the training stack that the image would install; there should be none."""
+        return [line for line in self.requirements if line.startswith(_TRAINING_PACKAGES)]
+
+    def passes_self_test(self) -> bool:
+        """Tell whether the stored model is this version and reproduces its golden prediction.
+
+        Raises:
+            BundleMismatchError: it does not.
+        """
+        classifier = Classifier(Path(bentoml.models.get(f"{MODEL_NAME}:latest").path))
+        classifier.self_test()
+        return classifier.version == self.version
+
+    def summary(self) -> Summary:
+        """Return what the asset shows."""
+        files = [path for path in self.bento_dir.rglob("*") if path.is_file()]
+        return Summary(
+            values={
+                "version": self.version,
+                "tag": f"{BENTO_NAME}:{self.version}",
+                "was_built": self.was_built,
+                "size_bytes": sum(path.stat().st_size for path in files),
+                "num_packages": len(set(self.requirements)),
+            },
+            texts={"serve": "`make serve`"},
+            files={"bento": self.bento_dir},
+        )
 
 
-def build_bento(bundle_dir: Path, labels: dict[str, str]) -> PackedBento:
-    """Store the bundle as model `emotion_cnn:<version>` and build bento `emotion_service:<version>`.
-
-    Both stores' `latest` then name this version. Labels (run id, scores, …) go with what is stored or built now; an
-    equal item that is there already keeps its own.
+def pack_champion(paths: DataPaths, labels: Mapping[str, str]) -> PackedBento:
+    """Pack the accepted model.
 
     Raises:
-        BundleMismatchError: the bundle is incomplete or altered.
+        MissingModelError: no model has been accepted yet.
+        BundleMismatchError: its bundle is damaged, or the bento cannot be built.
+    """
+    registry = Registry(paths.models)
+    # A rollback in between would leave another bento as the latest.
+    with registry.locked():
+        return pack_version(paths, registry.require_champion().name, labels)
+
+
+def pack_version(paths: DataPaths, version: str, labels: Mapping[str, str] | None = None) -> PackedBento:
+    """Pack one version with its test scores as labels; the caller holds the registry's lock."""
+    manifest = read_manifest(paths.models / version)
+    found = {"data_fingerprint": manifest.data_fingerprint[:12]}
+    scores_path = paths.evaluation_report(version) / SCORES_NAME
+    if scores_path.exists():
+        test = json.loads(scores_path.read_text())["test"]
+        found |= {f"test_{name}": f"{test[name]:.4f}" for name in ("accuracy", "macro_f1", "calibration_error")}
+    return build_bento(paths.models / version, {**(labels or {}), **found})
+
+
+def build_bento(bundle_dir: Path, labels: Mapping[str, str]) -> PackedBento:
+    """Store the bundle as model `emotion_cnn:<version>` and build the bento `emotion_service:<version>`.
+
+    `latest` of both stores then names this version. Labels are written to what is stored or built now; an identical
+    item keeps its own.
+
+    Raises:
+        BundleMismatchError: the bundle is incomplete or altered, or BentoML could not build.
     """
     manifest = read_manifest(bundle_dir)
     check_files(bundle_dir, manifest)
-    models_dir = Path(BentoMLContainer.model_store_dir.get()) / MODEL_NAME
-    bentos_dir = Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME
-    with locked(models_dir.parent / f".{MODEL_NAME}.lock"):
-        return _pack(bundle_dir, manifest, models_dir, bentos_dir, labels)
-
-
-def read_labels(report_dir: Path) -> dict[str, str]:
-    """Return the test scores of a written evaluation as labels; none where there is no evaluation."""
-    path = report_dir / SCORES_NAME
-    if not path.exists():
-        return {}
-    test = json.loads(path.read_text())["test"]
-    return {f"test_{name}": f"{test[name]:.4f}" for name in ("accuracy", "macro_f1", "calibration_error")}
-
-
-def is_served(version: str) -> bool:
-    """Tell whether a service on this machine was started from the bento of a version; its workers may need it again."""
-    return is_in_use(Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME / version / "bento.yaml")
+    home = bentoml_home()
+    models_dir, bentos_dir = home / "models" / MODEL_NAME, home / "bentos" / BENTO_NAME
+    with locked(home / f".{BENTO_NAME}.lock"):
+        _repair(models_dir, "model.yaml")
+        _repair(bentos_dir, "bento.yaml")
+        model_dir = _store_model(bundle_dir, manifest, models_dir, labels)
+        write_atomically(models_dir / "latest", manifest.version)
+        bento_dir = bentos_dir / manifest.version
+        with tempfile.TemporaryDirectory() as folder:
+            _stage(Path(folder), manifest.version)
+            was_built = not _is_current(bento_dir, Path(folder))
+            if was_built:
+                _build(Path(folder), home, bento_dir, labels)
+        write_atomically(bentos_dir / "latest", manifest.version)
+    return PackedBento(manifest.version, model_dir, bento_dir, was_built)
 
 
 def delete_packed(version: str) -> None:
-    """Remove a version from both of BentoML's stores; a `latest` that names it goes too, until the next pack."""
-    models_dir = Path(BentoMLContainer.model_store_dir.get()) / MODEL_NAME
-    bentos_dir = Path(BentoMLContainer.bento_store_dir.get()) / BENTO_NAME
-    with locked(models_dir.parent / f".{MODEL_NAME}.lock"):
-        for store_dir, record_name in ((bentos_dir, "bento.yaml"), (models_dir, "model.yaml")):
+    """Delete the model and the bento of a version from BentoML's stores."""
+    home = bentoml_home()
+    with locked(home / f".{BENTO_NAME}.lock"):
+        for store_dir, record_name in (
+            (home / "bentos" / BENTO_NAME, "bento.yaml"),
+            (home / "models" / MODEL_NAME, "model.yaml"),
+        ):
             (store_dir / version / record_name).unlink(missing_ok=True)
             _repair(store_dir, record_name)
 
 
-def _pack(
-    bundle_dir: Path, manifest: Manifest, models_dir: Path, bentos_dir: Path, labels: dict[str, str]
-) -> PackedBento:
-    _repair(models_dir, "model.yaml")
-    _repair(bentos_dir, "bento.yaml")
-    model_dir = _store_model(bundle_dir, manifest, models_dir, labels)
-    write_atomically(models_dir / "latest", manifest.version)
-    with tempfile.TemporaryDirectory() as folder:
-        staging = Path(folder)
-        _stage(staging, manifest.version)
-        bento_dir = bentos_dir / manifest.version
-        was_built = not _is_built(bento_dir, staging)
-        if was_built:
-            _build(staging, bento_dir, labels)
-    write_atomically(bentos_dir / "latest", manifest.version)
-    requirements = (bento_dir / "env" / "python" / "requirements.txt").read_text().split()
-    size_bytes = sum(path.stat().st_size for path in bento_dir.rglob("*") if path.is_file())
-    return PackedBento(manifest.version, model_dir, bento_dir, size_bytes, requirements, was_built)
+def bentoml_home() -> Path:
+    """Return the folder of BentoML's stores."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
 
 
 def _repair(store_dir: Path, record_name: str) -> None:
-    """Remove half-written items, and a `latest` that names none."""
+    """Remove incomplete items, and a `latest` that names none."""
     if not store_dir.is_dir():
         return
     for item in store_dir.iterdir():
@@ -120,12 +163,12 @@ def _repair(store_dir: Path, record_name: str) -> None:
             shutil.rmtree(item)
     latest = store_dir / "latest"
     if latest.exists():
-        named = latest.read_text().strip()
-        if not named or not (store_dir / named / record_name).exists():
+        version = latest.read_text().strip()
+        if not version or not (store_dir / version / record_name).exists():
             latest.unlink()
 
 
-def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels: dict[str, str]) -> Path:
+def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels: Mapping[str, str]) -> Path:
     model_dir = models_dir / manifest.version
     if model_dir.is_dir():
         try:
@@ -138,16 +181,15 @@ def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels:
         "metrics": manifest.metrics,
         "data_fingerprint": manifest.data_fingerprint,
     }
-    with bentoml.models.create(f"{MODEL_NAME}:{manifest.version}", labels=labels, metadata=metadata) as model:
-        for name in (*manifest.files, MANIFEST_NAME):
-            shutil.copyfile(bundle_dir / name, model.path_of(name))
-        if (bundle_dir / CARD_NAME).exists():
-            shutil.copyfile(bundle_dir / CARD_NAME, model.path_of(CARD_NAME))
+    with bentoml.models.create(f"{MODEL_NAME}:{manifest.version}", labels=dict(labels), metadata=metadata) as model:
+        for name in (*manifest.files, MANIFEST_NAME, CARD_NAME):
+            if (bundle_dir / name).exists():
+                shutil.copyfile(bundle_dir / name, model.path_of(name))
     return model_dir
 
 
 def _stage(staging: Path, version: str) -> None:
-    """Lay out what goes into the bento: sources, and the version of the model that they serve."""
+    """Lay out what goes into the bento: the sources, and a build file with its model and packages."""
     for name in _PACKED:
         source, target = _CHECKOUT / name, staging / name
         if source.is_dir():
@@ -155,74 +197,40 @@ def _stage(staging: Path, version: str) -> None:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    (staging / "emotion_service" / "MODEL_VERSION").write_text(version + "\n")
+    bentofile = {
+        "service": f"{BENTO_NAME}.service:EmotionService",
+        "include": ["**/*"],
+        "args": {"model_version": version, "packages": pinned_packages()},
+    }
+    (staging / "bentofile.yaml").write_text(yaml.safe_dump(bentofile))
 
 
-def _is_built(bento_dir: Path, staging: Path) -> bool:
-    """Tell whether the bento is whole and holds the code and packages that would be packed now."""
-    requirements_path = bento_dir / "env" / "python" / "requirements.txt"
-    if not (bento_dir / "bento.yaml").exists() or not requirements_path.exists():
-        return False
-    # The image gets the versions that were installed here; an update for safety's sake must reach it.
-    if not all(_is_installed(requirement) for requirement in requirements_path.read_text().split()):
-        return False
+def _is_current(bento_dir: Path, staging: Path) -> bool:
+    """Tell whether the bento exists and has the sources, model and packages that would be packed now."""
     files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
-    return all(
+    return (bento_dir / "bento.yaml").exists() and all(
         (bento_dir / "src" / name).is_file() and file_sha256(bento_dir / "src" / name) == file_sha256(staging / name)
         for name in files
     )
 
 
-def _is_installed(requirement: str) -> bool:
-    name, _, pinned = requirement.partition("==")
-    try:
-        return version(name) == pinned
-    except PackageNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def _imported_anew(package: str) -> Iterator[None]:
-    """Let a package be imported once more, from where it lies now; afterwards the modules are as before.
-
-    BentoML imports the service to read its model's version. A process that packed before, or that serves, has an
-    older version in memory, which would be written into the new bento.
-    """
-
-    def loaded() -> dict[str, ModuleType]:
-        names = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
-        return {name: sys.modules.pop(name) for name in names}
-
-    before = loaded()
-    try:
-        yield
-    finally:
-        loaded()
-        sys.modules.update(before)
-
-
-def _build(staging: Path, bento_dir: Path, labels: dict[str, str]) -> None:
-    """Build in a store of its own, then move the whole bento into place: what is served now stays until then."""
-    name = f"{BENTO_NAME}:{bento_dir.name}"
-    # Beside BentoML's store, on the same file system: in it, every folder must be named like a bento.
-    workshop = bento_dir.parents[2] / ".emotion_building"
+def _build(staging: Path, home: Path, bento_dir: Path, labels: Mapping[str, str]) -> None:
+    """Build in a home of its own, then move the bento into place: what is served now stays until then."""
+    workshop = home / ".emotion_building"
     shutil.rmtree(workshop, ignore_errors=True)
-    (workshop / BENTO_NAME).mkdir(parents=True)
+    workshop.mkdir(parents=True)
+    (workshop / "models").symlink_to(home / "models")
+    command = [sys.executable, "-m", "bentoml", "build", str(staging), "--name", BENTO_NAME]
+    command += ["--version", bento_dir.name]
+    command += [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+    environment = {**os.environ, "BENTOML_HOME": str(workshop), "BENTOML_DO_NOT_TRACK": "True"}
     try:
-        with contextlib.chdir(staging), _imported_anew("emotion_service"):
-            bentoml.bentos.build(
-                SERVICE,
-                build_ctx=str(staging),
-                include=["**/*"],
-                labels=labels,
-                version=bento_dir.name,
-                name=BENTO_NAME,
-                _bento_store=BentoStore(workshop),
-            )
+        done = subprocess.run(command, env=environment, cwd=staging, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise BundleMismatchError(f"BentoML could not build {BENTO_NAME}:{bento_dir.name}:\n{done.stderr[-2000:]}")
         bento_dir.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(bento_dir, ignore_errors=True)
-        (workshop / BENTO_NAME / bento_dir.name).rename(bento_dir)
-    except BentoMLException as error:
-        raise BundleMismatchError(f"BentoML could not build {name} ({error}).") from error
+        (workshop / "bentos" / BENTO_NAME / bento_dir.name).rename(bento_dir)
     finally:
+        (workshop / "models").unlink(missing_ok=True)
         shutil.rmtree(workshop, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""What the service's log would look like on faces like the training faces: the yardstick of drift.
+"""The drift reference: the logged features of validation faces.
 
-It is taken from validation faces, which the network never fitted: on fitted ones its answers are too sure,
-and drift would be seen where there is none.
+On faces of the train split the network is overconfident, which would look like drift in the log.
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ _CHUNK = 512
 
 
 def build_reference(val: Split, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Return the logged values of validation faces with their true emotions, one row each."""
+    """Return the logged features of validation faces with their true emotions, one row per face."""
     table = feature_table(val.pixels, probabilities)
     table[TRUE_EMOTION_COLUMN] = [EMOTIONS[index] for index in val.class_indices]
     return table
 
 
 def feature_table(pixels: Pixels, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Return the logged values of images, one row each.
+    """Return the logged features of images, one row per image.
 
     Args:
         pixels: uint8 (image, 64, 64).
-        probabilities: float32 (image, emotion), the model's answers for them.
+        probabilities: float32 (image, emotion), the model's predictions.
 
     Returns:
-        A table with the columns of FEATURE_COLUMNS: floats, and the predicted emotion as a word.
+        A table with the columns of FEATURE_COLUMNS: floats, and the name of the predicted emotion.
     """
-    parts = [image_statistics(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK)]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    chunks = [image_statistics(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK)]
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     columns |= {name: probabilities[:, index] for index, name in enumerate(PROBABILITY_COLUMNS)}
     table = pd.DataFrame(columns)
     table[EMOTION_COLUMN] = [EMOTIONS[index] for index in probabilities.argmax(axis=1)]
-    return rounded(table[list(FEATURE_COLUMNS)])
+    return round_features(table[list(FEATURE_COLUMNS)])
 
 
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with its statistics as the log has them, so that values which many images share stay equal."""
+def round_features(table: pd.DataFrame) -> pd.DataFrame:
+    """Round statistics as the log does, so that equal values stay equal."""
     statistics = [name for name in STATISTICS if name in table]
     return table.assign(**table[statistics].astype(np.float64).round(FEATURE_DIGITS))

@@ -1,37 +1,44 @@
-"""What the gate decided about a candidate. Kept apart from the gate, so that reading it needs no heavy import."""
+"""The gate's decision on a candidate. Separate from the gate, so that reading one needs no heavy import."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+SCORES_NAME: Final = "scores.json"
+"""In a model's report folder: its scores and the decision on it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The gate's verdict with its numbers; a rejection is a normal outcome, not an error."""
+    """Whether a candidate becomes the champion, and the numbers behind it; a rejection is a normal outcome."""
 
     candidate: str
-    champion: str | None
     is_accepted: bool
     reasons: list[str]
-    """Why it was rejected, or the one sentence why it was accepted."""
-    accuracy_difference: float | None
+    """Every reason for a rejection, or one sentence on why the candidate passed."""
+    champion: str | None = None
+    """The version that the candidate was compared with."""
+    accuracy_difference: float | None = None
     """Candidate minus champion."""
-    p_value: float | None
-    """One-sided exact McNemar test of "the candidate is worse"."""
-    num_only_candidate_right: int | None
-    num_only_champion_right: int | None
+    p_value: float | None = None
+    """Exact one-sided McNemar test of "the candidate is worse"."""
+    num_only_candidate_correct: int | None = None
+    num_only_champion_correct: int | None = None
     latency_ms: float | None = None
-    """Median time of one face on one thread."""
+    """Median time for one image on one thread."""
     force_reason: str | None = None
-    """Why a person accepted it although the gate rejected; `reasons` keeps what the gate said."""
+    """Why a person accepted the candidate although the gate rejected it; `reasons` keeps what the gate said."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `as_record` returned, whatever was added to it."""
+        """Read a decision from its JSON record, ignoring fields that were added to it."""
         return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
 
-    def as_record(self) -> dict[str, Any]:
-        """Return the decision for JSON."""
-        return asdict(self)
+
+def read_decision(report_dir: Path) -> Decision:
+    """Read the decision from a model's evaluation report."""
+    return Decision.from_record(json.loads((report_dir / SCORES_NAME).read_text())["gate"])

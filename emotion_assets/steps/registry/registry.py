@@ -1,166 +1,226 @@
-"""Which model is accepted: `models/champion.json` names it and keeps the history of every decision.
+"""The model registry: `models/champion.json` names the champion and keeps the history of every decision.
 
-An entry of the history is a decision of the gate, or a step back that a person took.
+An entry of the history is a decision of the gate or a rollback by a person.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.files import locked, write_json
-from emotion_assets.core.layout import CHAMPION_NAME
-from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.core.layout import CHAMPION_NAME, DataPaths
+from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
 
 CARD_NAME: Final = "model_card.md"
-SCORES_NAME: Final = "scores.json"
+_SCORE_COLUMNS: Final = ("accuracy", "macro_f1", "calibration_error")
+
+
+class ModelState(StrEnum):
+    """What the registry knows about a model."""
+
+    CHAMPION = "champion"
+    ACCEPTED = "accepted"
+    """It was a champion and was replaced by a newer one."""
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled back"
+    NOT_EVALUATED = "not evaluated"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A model's state, and every reason of the last decision on it."""
+
+    version: str
+    state: ModelState
+    reasons: list[str]
+
+
+@dataclass(slots=True)
+class _Replay:
+    """The outcome of all entries of the history so far."""
+
+    accepted: list[str] = field(default_factory=list)
+    """Versions that were ever accepted, by their latest acceptance; their bundles may be gone."""
+    rolled_back: set[str] = field(default_factory=set)
+    """Versions that a person rolled back, and that were not accepted since."""
+    lineage: list[str] = field(default_factory=list)
+    """The champions that led to the present one, oldest first, without those that a rollback undid."""
+    reasons: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The bundles below `models_dir` and the pointer to the accepted one."""
+    """The bundles in `models_dir` and the pointer to the champion."""
 
     models_dir: Path
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the registry alone, so that no decision of another process is lost."""
+        """Lock the registry, so that concurrent processes lose no decision."""
         with locked(self.models_dir / ".registry.lock"):
             yield
 
+    def versions(self) -> list[str]:
+        """Return the versions of all complete bundles, oldest first by name."""
+        return complete_versions(self.models_dir)
+
     def candidate(self) -> str:
-        """Return the newest complete bundle's version.
+        """Return the version of the newest complete bundle.
 
         Raises:
             MissingModelError: nothing was trained yet.
         """
         versions = self.versions()
         if not versions:
-            raise MissingModelError(f"{self.models_dir} holds no model. Materialize trained_cnn first.")
+            raise MissingModelError(f"There is no model in {self.models_dir}. Materialize trained_cnn first.")
         return versions[-1]
 
-    def versions(self) -> list[str]:
-        """Return the versions of all complete bundles, oldest first; names decide, not clocks."""
-        return complete_versions(self.models_dir)
-
     def champion(self) -> str | None:
-        """Return the accepted version, or None while there is none.
+        """Return the version of the champion, or None if no model was accepted yet.
 
         Raises:
-            BundleMismatchError: `champion.json` is damaged or names a model that is not there.
+            BundleMismatchError: `champion.json` is damaged, or names a model that does not exist.
         """
-        version = self._read()["version"]
+        version: str | None = self._read()["version"]
         if version is not None and version not in self.versions():
             raise BundleMismatchError(
-                f"{self.models_dir / CHAMPION_NAME} names {version!r}, which is no complete bundle here. "
-                "Restore the folder, or name another version in the file."
+                f"{self.models_dir / CHAMPION_NAME} names {version!r}, which is not a complete bundle in this folder. "
+                "Restore that bundle, or set `version` to another one."
             )
-        return version if version is None else str(version)
+        return version
 
     def require_champion(self) -> Path:
-        """Return the folder of the accepted bundle.
+        """Return the folder of the champion's bundle.
 
         Raises:
-            MissingModelError: none was accepted yet.
+            MissingModelError: no model was accepted yet.
             BundleMismatchError: as `champion`.
         """
         version = self.champion()
         if version is None:
             raise MissingModelError(
-                f"No model is accepted yet ({self.models_dir / CHAMPION_NAME} names none). "
-                "Run the job `retrain`, and read evaluation_report if its candidate was rejected."
+                f"No model has been accepted yet: {self.models_dir / CHAMPION_NAME} names none. Run the job "
+                "`retrain`; if it was rejected, evaluation_report gives the reasons."
             )
         return self.models_dir / version
 
-    def history(self) -> list[dict[str, Any]]:
-        """Return every decision recorded so far, oldest first."""
-        return list(self._read()["history"])
-
     def champion_since(self) -> datetime:
-        """Return when the pointer was moved last; the year 1 if it never was."""
+        """Return when the champion last changed; the year 1 if it never did."""
         for entry in reversed(self.history()):
             if entry.get("is_accepted") or "rolled_back_to" in entry:
                 return datetime.fromisoformat(entry["at"])
         return datetime.min.replace(tzinfo=UTC)
 
-    def accepted(self) -> list[str]:
-        """Return every version that was accepted once, in the order of the latest acceptance; complete or not."""
-        order = dict.fromkeys(
-            entry["candidate"] for entry in reversed(self.history()) if entry.get("is_accepted") is True
-        )
-        return list(reversed(order))
+    def history(self) -> list[dict[str, Any]]:
+        """Return every recorded decision and rollback, oldest first."""
+        return list(self._read()["history"])
+
+    def models(self) -> list[ModelRecord]:
+        """Return the state of every complete bundle, newest first."""
+        champion, replay = self.champion(), self._replay()
+
+        def state(version: str) -> ModelState:
+            if version == champion:
+                return ModelState.CHAMPION
+            if version in replay.rolled_back:
+                return ModelState.ROLLED_BACK
+            if version in replay.accepted:
+                return ModelState.ACCEPTED
+            return ModelState.REJECTED if version in replay.reasons else ModelState.NOT_EVALUATED
+
+        versions = reversed(self.versions())
+        return [ModelRecord(version, state(version), replay.reasons.get(version, [])) for version in versions]
+
+    def state(self, version: str) -> ModelState:
+        """Return the state of one complete bundle."""
+        return next(model.state for model in self.models() if model.version == version)
 
     def acceptance(self, version: str) -> Decision | None:
-        """Return the gate's latest decision that accepted a version, or None if there is none."""
+        """Return the latest decision that accepted a version, or None if there is none."""
         for entry in reversed(self.history()):
-            if entry.get("candidate") == version and entry.get("is_accepted"):
+            if entry.get("candidate") == version and entry["is_accepted"]:
                 return Decision.from_record(entry)
         return None
 
-    def rolled_back(self) -> set[str]:
-        """Return the versions that a person stepped back from, and that were not accepted since."""
-        found: set[str] = set()
-        for entry in self.history():
-            if "rolled_back_from" in entry:
-                found.add(entry["rolled_back_from"])
-                found.discard(entry["rolled_back_to"])
-            elif entry.get("is_accepted"):
-                found.discard(entry["candidate"])
-        return found
+    def select_removable(self, *, keep_accepted: int, keep_rejected: int) -> list[str]:
+        """Return the evaluated models to delete, oldest first.
 
-    def line(self) -> list[str]:
-        """Return the champions that led to the present one, oldest first, as if steps back had undone what they undid.
-
-        An acceptance comes on top; a step back ends at its target, or puts it on top if it is none of the line.
+        The champion, the `keep_accepted` latest models before it and the `keep_rejected` newest rejected ones stay.
+        Champions that led to the present one stay before those that were rolled back. A model that was not evaluated
+        is never removed.
         """
-        found: list[str] = []
-        for entry in self.history():
-            if "rolled_back_to" in entry:
-                target = entry["rolled_back_to"]
-                found = found[: found.index(target) + 1] if target in found else [*found, target]
-            elif entry.get("is_accepted"):
-                found = [name for name in found if name != entry["candidate"]] + [entry["candidate"]]
-        return found
+        replay = self._replay()
+        states = {model.version: model.state for model in reversed(self.models())}
+        by_age = [version for version in replay.accepted if version not in replay.lineage] + replay.lineage
+        earlier = [name for name in by_age if states.get(name) in (ModelState.ACCEPTED, ModelState.ROLLED_BACK)]
+        rejected = [name for name, state in states.items() if state == ModelState.REJECTED]
+        kept = {*_last(earlier, keep_accepted), *_last(rejected, keep_rejected)}
+        kept |= {name for name, state in states.items() if state in (ModelState.CHAMPION, ModelState.NOT_EVALUATED)}
+        return [name for name in states if name not in kept]
 
     def record(self, decision: Decision) -> None:
-        """Append a decision to the history, and move the pointer if the candidate was accepted."""
-        self._append(decision.as_record(), decision.candidate if decision.is_accepted else None)
+        """Append a decision to the history; an accepted candidate becomes the champion."""
+        self._append(dataclasses.asdict(decision), decision.candidate if decision.is_accepted else None)
 
     def earlier_champion(self, version: str | None = None) -> str:
-        """Return `version` if one can go back to it, by default the champion before the present one.
+        """Return the version to roll back to: `version`, or by default the champion before the present one.
 
         Raises:
-            MissingModelError: there is no such version, it was never accepted, or there is none to go back to.
+            MissingModelError: `version` cannot be rolled back to, or there is no earlier champion.
             BundleMismatchError: its bundle is damaged.
         """
-        champion = self.champion()
-        complete = set(self.versions())
-        choices = [name for name in self.accepted() if name in complete and name != champion]
+        champion, complete, replay = self.champion(), set(self.versions()), self._replay()
+        choices = [name for name in replay.accepted if name in complete and name != champion]
         if version is None:
-            earlier = [name for name in self.line() if name in choices]
+            earlier = [name for name in replay.lineage if name in choices]
             if not earlier:
                 raise MissingModelError(
-                    f"There is no accepted model to go back to from {champion}. `make models` lists all of them."
+                    f"There is no earlier champion to roll back to from {champion}. `make models` lists all models."
                 )
             version = earlier[-1]
         elif version not in choices:
             raise MissingModelError(
-                f"{version} is the champion itself, was never accepted, or is gone. "
-                f"One can go back to: {', '.join(choices) or 'none'}."
+                f"Cannot roll back to {version}: it is the champion, was never accepted, or was deleted. "
+                f"Choose one of: {', '.join(choices) or 'none'}."
             )
         check_files(self.models_dir / version, read_manifest(self.models_dir / version))
         return version
 
     def roll_back(self, version: str, reason: str = "") -> None:
-        """Move the pointer back to a version that `earlier_champion` returned."""
+        """Make a version that `earlier_champion` returned the champion again."""
         self._append({"rolled_back_from": self.champion(), "rolled_back_to": version, "reason": reason}, version)
+
+    def _replay(self) -> _Replay:
+        replay = _Replay()
+        for entry in self.history():
+            if "rolled_back_to" in entry:
+                source, target = entry["rolled_back_from"], entry["rolled_back_to"]
+                why = f": {entry['reason']}" if entry["reason"] else "."
+                replay.rolled_back.add(source)
+                lineage = replay.lineage
+                replay.lineage = lineage[: lineage.index(target) + 1] if target in lineage else [*lineage, target]
+                replay.reasons[source] = [f"Rolled back to {target}{why}"]
+                replay.reasons[target] = [f"Restored by a rollback from {source}{why}"]
+            else:
+                target = entry["candidate"]
+                forced = [f"Accepted by a person: {entry['force_reason']}"] if entry["force_reason"] else []
+                replay.reasons[target] = forced + entry["reasons"]
+                if not entry["is_accepted"]:
+                    continue
+                replay.accepted = [name for name in replay.accepted if name != target] + [target]
+                replay.lineage = [name for name in replay.lineage if name != target] + [target]
+            replay.rolled_back.discard(target)
+        return replay
 
     def _append(self, entry: dict[str, Any], version: str | None) -> None:
         record = self._read()
@@ -176,7 +236,33 @@ class Registry:
         except FileNotFoundError:
             return {"schema_version": 1, "version": None, "history": []}
         except ValueError as error:
-            raise BundleMismatchError(f"{path} is not a JSON ({error}). Restore it from a backup.") from error
+            raise BundleMismatchError(f"{path} is not valid JSON ({error}). Restore it from a backup.") from error
         if not isinstance(record, dict) or record.get("schema_version") != 1:
-            raise BundleMismatchError(f"{path} is of another schema. Restore it from a backup.")
+            raise BundleMismatchError(f"{path} has an unknown schema version. Restore it from a backup.")
         return record
+
+
+def _last(versions: list[str], number: int) -> list[str]:
+    return versions[max(0, len(versions) - number) :]
+
+
+def model_rows(paths: DataPaths) -> list[dict[str, str]]:
+    """Return a table of all models, newest first: version, state, test scores, data and reasons."""
+    rows = []
+    for model in Registry(paths.models).models():
+        row = {"version": model.version, "state": str(model.state)}
+        row |= dict.fromkeys(_SCORE_COLUMNS, "") | _read_scores(paths.evaluation_report(model.version))
+        try:
+            row["data"] = read_manifest(paths.models / model.version).data_fingerprint[:12]
+        except BundleMismatchError:
+            row["data"] = "unreadable"
+        rows.append(row | {"reasons": " ".join(model.reasons)})
+    return rows
+
+
+def _read_scores(report_dir: Path) -> dict[str, str]:
+    try:
+        test = json.loads((report_dir / SCORES_NAME).read_text())["test"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {name: f"{test[name]:.4f}" for name in _SCORE_COLUMNS}

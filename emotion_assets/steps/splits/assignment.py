@@ -1,8 +1,8 @@
-"""Decide which split an image goes to, so that no image is in two of them, now or ever.
+"""Assign images to splits, so that no image is ever in two of them.
 
-An image once assigned keeps its split. Near-duplicates share one. New groups of near-duplicates are dealt in the order
-of a hash of their content, each to the split that lacks most of its class, so one delivery gives the same splits
-whatever the names and the order of its files are, and the fractions are met to within a group.
+An assigned image keeps its split, and near-duplicates share one. New groups of near-duplicates are assigned in the
+order of a content hash, each to the split furthest below its target for that class. The result does not depend on file
+names or order, and the split fractions are exact up to the size of one group.
 """
 
 from __future__ import annotations
@@ -10,145 +10,148 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from emotion_assets.steps.ingest.export import conflicts
+import numpy as np
+
+from emotion_assets.steps.ingest.export import conflicting_contents
+from emotion_assets.steps.ingest.near_duplicates import component_labels
 from emotion_assets.steps.ingest.store import Store
 
 SPLITS: Final = ("train", "val", "test")
 SPLIT_FRACTIONS: Final = {"train": 0.8, "val": 0.1, "test": 0.1}
 
-# Changes which group goes where; changing it would move every image of a rebuilt ledger.
+# Changing it would move every image when a ledger is rebuilt.
 _SALT: Final = b"emotion-splits-1"
 
-LABEL_CONFLICT: Final = "label_conflict"
-SPANS_SPLITS: Final = "spans_several_splits"
+
+class ExclusionReason(StrEnum):
+    """Why an accepted image is in no split."""
+
+    LABEL_CONFLICT = "label_conflict"
+    SPANS_SPLITS = "spans_several_splits"
 
 
 @dataclass(frozen=True, slots=True)
 class SplitAssignment:
-    """Who goes where, by content hash."""
+    """The splits of all usable images, by content hash."""
 
     splits: dict[str, str]
     labels: dict[str, str]
+    """Of every accepted image that has only one."""
     unassigned: dict[str, str]
-    """The splits of those that the ledger does not know yet."""
-    excluded: dict[str, str]
-    """Why an image is in no split."""
+    """The part of `splits` that the ledger does not have yet."""
+    excluded: dict[str, ExclusionReason]
 
 
 def assign_splits(store: Store, ledger: dict[str, str]) -> SplitAssignment:
-    """Give every accepted image of the store its split, the known ones that of the ledger.
-
-    Args:
-        store: whose contents have all been compared with each other.
-        ledger: the splits given before, by content hash.
-    """
-    labels_by_id = store.labels_by_content()
+    """Assign every accepted image of the store to a split; `ledger` has the earlier assignments by content hash."""
     hash_of = store.hashes_by_id()
-    conflicting = {hash_of[content_id] for content_id in conflicts(store, labels_by_id)}
+    conflicting = {hash_of[content_id] for content_id in conflicting_contents(store)}
     labels = {
         hash_of[content_id]: next(iter(names))
-        for content_id, names in labels_by_id.items()
-        if hash_of[content_id] not in conflicting
+        for content_id, names in store.labels_by_content().items()
+        if len(names) == 1
     }
-    neighbours: dict[str, set[str]] = defaultdict(set)
+    usable = {content_hash: label for content_hash, label in labels.items() if content_hash not in conflicting}
+    neighbors: dict[str, set[str]] = defaultdict(set)
     for first, second in store.pairs().tolist():
-        neighbours[hash_of[first]].add(hash_of[second])
-        neighbours[hash_of[second]].add(hash_of[first])
-    unassigned, spanning = assign(labels, neighbours, ledger)
+        neighbors[hash_of[first]].add(hash_of[second])
+        neighbors[hash_of[second]].add(hash_of[first])
+    unassigned, spanning = assign_new(usable, neighbors, ledger)
     known = ledger | unassigned
-    splits = {content_hash: known[content_hash] for content_hash in labels if content_hash in known}
-    apart = _separated_duplicates(splits, neighbours)
-    splits = {content_hash: split for content_hash, split in splits.items() if content_hash not in apart}
-    spanning |= apart
-    excluded = dict.fromkeys(conflicting, LABEL_CONFLICT) | dict.fromkeys(spanning, SPANS_SPLITS)
+    splits = {content_hash: known[content_hash] for content_hash in usable if content_hash in known}
+    spanning |= _separated_duplicates(splits, neighbors)
+    splits = {content_hash: split for content_hash, split in splits.items() if content_hash not in spanning}
+    excluded = dict.fromkeys(conflicting, ExclusionReason.LABEL_CONFLICT)
+    excluded |= dict.fromkeys(spanning, ExclusionReason.SPANS_SPLITS)
     return SplitAssignment(splits, labels, unassigned, excluded)
 
 
-def assign(
-    labels: dict[str, str], neighbours: dict[str, set[str]], ledger: dict[str, str]
+def assign_new(
+    labels: dict[str, str], neighbors: dict[str, set[str]], ledger: dict[str, str]
 ) -> tuple[dict[str, str], set[str]]:
-    """Choose a split for every image that the ledger does not know.
+    """Assign every image that the ledger does not have to a split.
 
     Args:
         labels: the emotion of each usable image, by content hash.
-        neighbours: the near-duplicates of each image; may name images without a label.
-        ledger: the splits given before.
+        neighbors: the near-duplicates of each image; may name images without a label.
+        ledger: the earlier assignments.
 
     Returns:
-        The new assignments, and the images left out because they would tie different splits together.
+        The new assignments, and the images left out because their near-duplicates are in different splits.
     """
-    given = dict(ledger)
-    waiting = sorted(content_hash for content_hash in labels if content_hash not in given)
-    excluded: set[str] = set()
-    _follow_neighbours(waiting, neighbours, given, excluded)
-    counts = Counter((given[content_hash], label) for content_hash, label in labels.items() if content_hash in given)
-    groups = _groups([h for h in waiting if h not in given and h not in excluded], neighbours)
+    assigned = dict(ledger)
+    new = sorted(content_hash for content_hash in labels if content_hash not in ledger)
+    spanning = _follow_neighbors(new, neighbors, assigned)
+    counts = Counter(
+        (assigned[content_hash], label) for content_hash, label in labels.items() if content_hash in assigned
+    )
+    groups = _group_neighbors([h for h in new if h not in assigned and h not in spanning], neighbors)
     for group in sorted(groups, key=lambda members: hashlib.sha256(_SALT + members[0].encode()).digest()):
         split = _most_underfilled(Counter(labels[member] for member in group), counts)
         for member in group:
-            given[member] = split
+            assigned[member] = split
             counts[split, labels[member]] += 1
-    return {content_hash: given[content_hash] for content_hash in waiting if content_hash in given}, excluded
+    return {content_hash: assigned[content_hash] for content_hash in new if content_hash in assigned}, spanning
 
 
-def _follow_neighbours(
-    waiting: list[str], neighbours: dict[str, set[str]], given: dict[str, str], excluded: set[str]
-) -> None:
-    """Give each newcomer the split of its assigned relatives, over any number of steps; set ties aside."""
+def _follow_neighbors(new: list[str], neighbors: dict[str, set[str]], assigned: dict[str, str]) -> set[str]:
+    """Add new images to `assigned` in the split of their assigned near-duplicates; return those with several splits."""
+    spanning: set[str] = set()
     progress = True
     while progress:
         progress = False
-        for candidate_hash in waiting:
-            if candidate_hash in given or candidate_hash in excluded:
+        for content_hash in new:
+            if content_hash in assigned or content_hash in spanning:
                 continue
-            splits = {given[other] for other in neighbours.get(candidate_hash, ()) if other in given}
+            splits = {assigned[other] for other in neighbors.get(content_hash, ()) if other in assigned}
             if len(splits) == 1:
-                given[candidate_hash] = splits.pop()
+                assigned[content_hash] = splits.pop()
                 progress = True
             elif splits:
-                excluded.add(candidate_hash)
+                spanning.add(content_hash)
+    return spanning
 
 
-def _separated_duplicates(splits: dict[str, str], neighbours: dict[str, set[str]]) -> set[str]:
-    """Return what has to go because its near-duplicates lie in another split; of two, that of the larger split.
+def _separated_duplicates(splits: dict[str, str], neighbors: dict[str, set[str]]) -> set[str]:
+    """Return the images that have a near-duplicate in a smaller split.
 
-    No new image is dealt so, but another decoder may find two alike that were not.
+    New images are never assigned like this, but a changed decoder may find two images alike that were not.
     """
     return {
         content_hash
         for content_hash, split in splits.items()
-        for other in neighbours.get(content_hash, ())
+        for other in neighbors.get(content_hash, ())
         if other in splits and SPLITS.index(split) < SPLITS.index(splits[other])
     }
 
 
-def _groups(members: list[str], neighbours: dict[str, set[str]]) -> list[list[str]]:
-    """Return the connected components of `members`, each sorted."""
-    inside, groups = set(members), []
-    for start in members:
-        if start not in inside:
-            continue
-        inside.remove(start)
-        group, frontier = [start], [start]
-        while frontier:
-            reached = neighbours.get(frontier.pop(), set()) & inside
-            inside -= reached
-            group += reached
-            frontier += reached
-        groups.append(sorted(group))
-    return groups
+def _group_neighbors(members: list[str], neighbors: dict[str, set[str]]) -> list[list[str]]:
+    """Return the connected components of sorted `members`, each sorted."""
+    number_of = {member: number for number, member in enumerate(members)}
+    edges = [
+        (number, number_of[other])
+        for member, number in number_of.items()
+        for other in neighbors.get(member, ())
+        if other in number_of
+    ]
+    groups: dict[int, list[str]] = defaultdict(list)
+    labels = component_labels(np.array(edges, dtype=np.int64).reshape(-1, 2), len(members))
+    for member, label in zip(members, labels.tolist(), strict=True):
+        groups[label].append(member)
+    return list(groups.values())
 
 
 def _most_underfilled(added: Counter[str], counts: Counter[tuple[str, str]]) -> str:
-    """Return the split that, for the classes in `added`, lies furthest below its share."""
+    """Return the split that is furthest below its fraction of the classes in `added`."""
 
-    def lack(split: str) -> float:
+    def missing(split: str) -> float:
         return sum(
             number
             * (SPLIT_FRACTIONS[split] * (sum(counts[other, label] for other in SPLITS) + number) - counts[split, label])
             for label, number in added.items()
         )
 
-    return max(SPLITS, key=lack)
+    return max(SPLITS, key=missing)

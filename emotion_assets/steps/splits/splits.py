@@ -1,6 +1,6 @@
-"""Deal images into train, val and test, and write and read the splits' arrays.
+"""Split images into train, val and test, and write and read the splits.
 
-The ledger, an append-only text file, remembers the split of every image by its content; `deal` decides on new ones.
+The ledger, an append-only text file, remembers the split of every image by its content.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import (
+    atomic_file,
     file_sha256,
     locked,
     remove_temporary_files,
@@ -29,27 +34,33 @@ from emotion_assets.core.files import (
     write_json,
 )
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
-from emotion_assets.steps.ingest.catalogue import STORE_NAME
-from emotion_assets.steps.ingest.export import export_catalogue
-from emotion_assets.steps.ingest.near_duplicates import compare_new_contents, compute_descriptors, similar_pairs
-from emotion_assets.steps.ingest.store import Store
+from emotion_assets.steps.ingest.near_duplicates import compute_descriptors, similar_pairs
+from emotion_assets.steps.ingest.store import STORE_NAME, Store
 from emotion_assets.steps.splits.assignment import (
-    LABEL_CONFLICT,
-    SPANS_SPLITS,
     SPLIT_FRACTIONS,
     SPLITS,
+    ExclusionReason,
     SplitAssignment,
     assign_splits,
 )
 
 LEDGER_NAME: Final = "ledger.csv"
+ASSIGNMENTS_NAME: Final = "assignments.parquet"
 LOCK_NAME: Final = ".lock"
 MANIFEST_NAME: Final = "manifest.json"
 MIN_IMAGES_PER_CLASS: Final = 10
 
 _ARRAYS: Final = ("pixels", "class_indices", "content_hashes")
+_ASSIGNMENTS_SCHEMA: Final = pa.schema(
+    [(name, pa.string()) for name in ("content_hash", "label", "split", "excluded_because")]
+)
+_SCHEMA_VERSION: Final = 1
 _NUM_REASONS_SHOWN: Final = 2
+_NUM_FACES_SHOWN: Final = 36
+_CHUNK_IMAGES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,59 +74,88 @@ class Split:
     content_hashes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SplitReport:
-    """The splits as they were written: a fingerprint of their content, and counts."""
+    """Counts of the splits as they were written."""
 
+    splits_dir: Path
     fingerprint: str
+    """Changes with the images of the splits, their pixels and labels."""
     counts: dict[str, dict[str, int]]
     """Images by split and emotion."""
     num_new: int
     num_label_conflicts: int
-    num_spanning: int
+    num_spanning_splits: int
+
+    def summary(self) -> Summary:
+        """Summarize the splits, with a sample of the train split's faces."""
+        train = read_split(self.splits_dir, "train")
+        order = train.class_indices.argsort(kind="stable")
+        step = max(1, len(order) // _NUM_FACES_SHOWN)
+        return Summary(
+            values={
+                **{f"num_{name}": sum(self.counts[name].values()) for name in SPLITS},
+                "num_new": self.num_new,
+                "num_label_conflicts": self.num_label_conflicts,
+                "num_spanning_splits": self.num_spanning_splits,
+                "fingerprint": self.fingerprint,
+            },
+            tables={"counts": [{"split": name, **self.counts[name]} for name in SPLITS]},
+            images={"train_faces": contact_sheet(train.pixels[order[::step][:_NUM_FACES_SHOWN]])},
+            files={"splits": self.splits_dir},
+        )
 
 
-def make_splits(catalogue_dir: Path, splits_dir: Path) -> SplitReport:
-    """Assign every accepted image of the catalogue to a split and write the splits' arrays.
+def make_splits(paths: DataPaths) -> SplitReport:
+    """Assign every accepted image of the catalogue to a split and write the splits.
 
-    `splits_dir` gets `ledger.csv`, for each split a folder with `pixels.npy` (uint8 (image, 64, 64)),
-    `class_indices.npy` and `content_hashes.npy`, and `manifest.json` last. They are not rewritten when
-    nothing changed; the catalogue's table is.
+    Writes `ledger.csv`, `assignments.parquet`, for each split a folder with `pixels.npy` (uint8 (image, 64, 64)),
+    `class_indices.npy` and `content_hashes.npy`, and `manifest.json` last. Arrays that did not change are not
+    rewritten. The catalogue is only read.
 
     Raises:
-        UnusableDataError: there is no catalogue, another decoder made it, or a class has too few usable images; the
-            message has the counts.
+        UnusableDataError: there is no complete catalogue, another decoder made it, or a class has too few usable
+            images.
     """
-    if not (catalogue_dir / STORE_NAME).exists():
-        raise UnusableDataError(f"There is no {catalogue_dir / STORE_NAME}. Materialize raw_images first.")
-    ledger_path = splits_dir / LEDGER_NAME
-    # Beside an ingest, images would be dealt that nobody has compared, and a ledger's line is permanently.
+    store_path = paths.catalogue / STORE_NAME
+    if not store_path.exists():
+        raise UnusableDataError(f"There is no {store_path}. Materialize raw_images first.")
+    ledger_path = paths.splits / LEDGER_NAME
+    # An ingest that runs now has not compared all images yet, and an assignment is permanent.
     with (
-        locked(splits_dir / LOCK_NAME),
-        locked(catalogue_dir / CATALOGUE_LOCK_NAME),
-        Store(catalogue_dir / STORE_NAME) as store,
+        locked(paths.splits / LOCK_NAME),
+        locked(paths.catalogue / CATALOGUE_LOCK_NAME),
+        Store(store_path) as store,
     ):
-        remove_temporary_files(splits_dir)
-        if store.has_outdated_decoder():
-            raise UnusableDataError(
-                "Another version of this code, or of Pillow, has read the images, and the service would see them "
-                "otherwise. Materialize raw_images first: it reads them again."
-            )
-        # An ingest that was killed may have left images that nobody compared; a wrong deal would be permanently.
-        compare_new_contents(store)
-        deal = assign_splits(store, read_ledger(ledger_path))
-        _require_min_images(deal, store)
-        _append_to_ledger(ledger_path, deal.unassigned)
-        export_catalogue(store, catalogue_dir, {**deal.splits, **deal.excluded})
-        fingerprint = _write_arrays(store, splits_dir, deal)
-    reasons = Counter(deal.excluded.values())
+        remove_temporary_files(paths.splits)
+        _require_complete(store)
+        assignment = assign_splits(store, read_ledger(ledger_path))
+        counts = _count(assignment)
+        _require_min_images(counts, store)
+        _append_to_ledger(ledger_path, assignment.unassigned)
+        _write_assignments(paths.splits, assignment)
+        fingerprint = _write_arrays(store, paths.splits, assignment)
+    reasons = Counter(assignment.excluded.values())
     return SplitReport(
+        splits_dir=paths.splits,
         fingerprint=fingerprint,
-        counts=_counts(deal),
-        num_new=len(deal.unassigned),
-        num_label_conflicts=reasons[LABEL_CONFLICT],
-        num_spanning=reasons[SPANS_SPLITS],
+        counts=counts,
+        num_new=len(assignment.unassigned),
+        num_label_conflicts=reasons[ExclusionReason.LABEL_CONFLICT],
+        num_spanning_splits=reasons[ExclusionReason.SPANS_SPLITS],
     )
+
+
+def _require_complete(store: Store) -> None:
+    if store.has_outdated_decoder():
+        raise UnusableDataError(
+            "The images were read by another version of this code or of Pillow, so the service would see other pixels. "
+            "Materialize raw_images first: it reads them again."
+        )
+    if store.published_fingerprint() is None or store.has_uncompared():
+        raise UnusableDataError(
+            "The last ingest was interrupted, so the catalogue is incomplete. Materialize raw_images first."
+        )
 
 
 def read_ledger(path: Path) -> dict[str, str]:
@@ -130,25 +170,24 @@ def _append_to_ledger(path: Path, unassigned: dict[str, str]) -> None:
     if not unassigned:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    is_torn = path.exists() and not path.read_bytes().endswith(b"\n")
     lines = "".join(f"{content_hash},{split}\n" for content_hash, split in sorted(unassigned.items()))
     with path.open("a") as file:
-        file.write(("\n" if torn else "") + lines)
+        file.write(("\n" if is_torn else "") + lines)
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)
 
 
-def _counts(deal: SplitAssignment) -> dict[str, dict[str, int]]:
-    pairs = Counter((split, deal.labels[content_hash]) for content_hash, split in deal.splits.items())
+def _count(assignment: SplitAssignment) -> dict[str, dict[str, int]]:
+    pairs = Counter((split, assignment.labels[content_hash]) for content_hash, split in assignment.splits.items())
     return {split: {emotion: pairs[split, emotion] for emotion in EMOTIONS} for split in SPLITS}
 
 
-def _require_min_images(deal: SplitAssignment, store: Store) -> None:
-    usable = Counter(deal.labels[content_hash] for content_hash in deal.splits)
-    missing = {emotion: usable[emotion] for emotion in EMOTIONS if usable[emotion] < MIN_IMAGES_PER_CLASS}
-    if missing:
-        found = ", ".join(f"{emotion} {number}" for emotion, number in missing.items())
+def _require_min_images(counts: dict[str, dict[str, int]], store: Store) -> None:
+    usable = {emotion: sum(counts[split][emotion] for split in SPLITS) for emotion in EMOTIONS}
+    found = ", ".join(f"{emotion} {number}" for emotion, number in usable.items() if number < MIN_IMAGES_PER_CLASS)
+    if found:
         raise UnusableDataError(
             f"Too few usable images to split: {found}; every emotion needs at least {MIN_IMAGES_PER_CLASS} "
             f"different ones. Add images to raw/<Emotion>/.{_common_rejections(store)}"
@@ -156,30 +195,54 @@ def _require_min_images(deal: SplitAssignment, store: Store) -> None:
 
 
 def _common_rejections(store: Store) -> str:
-    """Return why files of `raw/` are not used: a sentence for each of the commonest reasons, or nothing."""
+    """Return a sentence for each of the most common reasons why files of `raw/` are not used."""
     reasons = Counter(reason for _, _, reason in store.skipped_files())
     reasons.update(rejection for *_, rejection, _ in store.file_rows() if rejection is not None)
     return "".join(f" {number} not used: {reason}" for reason, number in reasons.most_common(_NUM_REASONS_SHOWN))
 
 
-def _write_arrays(store: Store, splits_dir: Path, deal: SplitAssignment) -> str:
-    checksums = store.checksums()
-    lines = sorted(f"{h} {deal.labels[h]} {split} {checksums[h]}\n" for h, split in deal.splits.items())
+def _write_assignments(splits_dir: Path, assignment: SplitAssignment) -> None:
+    by_hash = (assignment.labels, assignment.splits, assignment.excluded)
+    hashes = sorted(assignment.splits.keys() | assignment.excluded.keys())
+    columns = [hashes, *([values.get(content_hash) for content_hash in hashes] for values in by_hash)]
+    with atomic_file(splits_dir / ASSIGNMENTS_NAME) as file:
+        pq.write_table(pa.table(columns, schema=_ASSIGNMENTS_SCHEMA), file)
+
+
+def read_assignments(splits_dir: Path) -> pd.DataFrame:
+    """Return one row for each accepted image: content_hash, label, split and excluded_because.
+
+    An image is in a split or excluded for a reason, so one of the two is null. The label is null if it has several.
+
+    Raises:
+        UnusableDataError: there is no such table, or it is damaged.
+    """
+    path = splits_dir / ASSIGNMENTS_NAME
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise UnusableDataError(f"There is no {path}. Materialize greyscale_splits first.") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UnusableDataError(f"{path} is damaged ({error}). Materialize greyscale_splits again.") from error
+
+
+def _write_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment) -> str:
+    labels = assignment.labels
+    checksums = {content_hash: checksum for _, content_hash, _, checksum in store.labelled_contents()}
+    lines = sorted(f"{h} {labels[h]} {split} {checksums[h]}\n" for h, split in assignment.splits.items())
     fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
     if not _is_written(splits_dir, fingerprint):
-        members = {name: sorted(h for h, chosen in deal.splits.items() if chosen == name) for name in SPLITS}
-        write_splits(splits_dir, fingerprint, {name: _split(store, deal, chosen) for name, chosen in members.items()})
+        splits = {}
+        for name in SPLITS:
+            hashes = tuple(sorted(h for h, split in assignment.splits.items() if split == name))
+            class_indices = np.array([EMOTIONS.index(labels[h]) for h in hashes], dtype=np.int64)
+            splits[name] = Split(store.read_pixels(hashes), class_indices, hashes)
+        write_splits(splits_dir, fingerprint, splits)
     return fingerprint
 
 
 def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]) -> None:
-    """Write splits for `read_split`, the manifest last.
-
-    Args:
-        splits_dir: gets a folder for each split.
-        fingerprint: what identifies their content.
-        splits: by name.
-    """
+    """Write splits by name for `read_split`, the manifest last; `fingerprint` identifies their content."""
     files: dict[str, str] = {}
     counts: dict[str, dict[str, int]] = {}
     for name, split in splits.items():
@@ -187,18 +250,20 @@ def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]
         arrays: tuple[npt.NDArray[Any], ...] = (split.pixels, split.class_indices, hashes)
         for array_name, array in zip(_ARRAYS, arrays, strict=True):
             path = splits_dir / name / f"{array_name}.npy"
-            write_atomically(path, _npy(array))
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            write_atomically(path, buffer.getvalue())
             files[f"{name}/{array_name}.npy"] = file_sha256(path)
         numbers = np.bincount(split.class_indices, minlength=len(EMOTIONS)).tolist()
         counts[name] = dict(zip(EMOTIONS, numbers, strict=True))
     write_json(
         splits_dir / MANIFEST_NAME,
         {
-            "schema_version": 1,
+            "schema_version": _SCHEMA_VERSION,
             "fingerprint": fingerprint,
             "emotions": EMOTIONS,
             "image_size_px": IMAGE_SIZE_PX,
-            "shares": SPLIT_FRACTIONS,
+            "fractions": SPLIT_FRACTIONS,
             "counts": counts,
             "files": files,
         },
@@ -215,81 +280,60 @@ def _is_written(splits_dir: Path, fingerprint: str) -> bool:
         return False
 
 
-def _split(store: Store, deal: SplitAssignment, members: list[str]) -> Split:
-    class_indices = np.array([EMOTIONS.index(deal.labels[member]) for member in members], dtype=np.int64)
-    return Split(store.read_pixels(members), class_indices, tuple(members))
-
-
-def _npy(array: npt.NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
 def read_manifest(splits_dir: Path) -> dict[str, Any]:
     """Return the splits' manifest.
 
     Raises:
-        UnusableDataError: there are no splits yet, or they were written by another schema.
+        UnusableDataError: there are no splits yet, or the manifest is damaged or of another schema.
     """
     path = splits_dir / MANIFEST_NAME
     try:
-        manifest: dict[str, Any] = _json_object(path)
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        is_known = (manifest["schema_version"], manifest["emotions"]) == (_SCHEMA_VERSION, list(EMOTIONS))
     except FileNotFoundError as error:
         raise UnusableDataError(f"There is no {path}. Materialize greyscale_splits first.") from error
-    if manifest.get("schema_version") != 1 or manifest.get("emotions") != list(EMOTIONS):
-        raise UnusableDataError(f"{path} is of another schema. Materialize greyscale_splits again.")
+    except (ValueError, TypeError, LookupError) as error:
+        raise UnusableDataError(f"{path} is damaged ({error!r}). Materialize greyscale_splits again.") from error
+    if not is_known:
+        raise UnusableDataError(f"{path} has another schema. Materialize greyscale_splits again.")
     return manifest
 
 
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise UnusableDataError(f"{path} is damaged ({error}). Materialize greyscale_splits again.") from error
-    if not isinstance(value, dict):
-        raise UnusableDataError(f"{path} holds no JSON object. Materialize greyscale_splits again.")
-    return value
-
-
-def read_split(splits_dir: Path, split: str) -> Split:
-    """Read one split, after checking its files against the manifest.
+def read_split(splits_dir: Path, name: str) -> Split:
+    """Read one split, after checking its files' hashes.
 
     Raises:
-        UnusableDataError: there are no splits, or a file is not the one that the manifest names.
+        UnusableDataError: there are no splits, or a file is missing or altered.
     """
     manifest = read_manifest(splits_dir)
     arrays = {}
-    for name in _ARRAYS:
-        path = splits_dir / split / f"{name}.npy"
+    for array_name in _ARRAYS:
+        path = splits_dir / name / f"{array_name}.npy"
         try:
-            is_right = file_sha256(path) == manifest["files"][f"{split}/{name}.npy"]
+            is_intact = file_sha256(path) == manifest["files"][f"{name}/{array_name}.npy"]
         except (FileNotFoundError, KeyError, TypeError):
-            is_right = False
-        if not is_right:
+            is_intact = False
+        if not is_intact:
             raise UnusableDataError(
                 f"{path} is not the file that the manifest names: it is missing, was altered, or is being rewritten. "
                 "Materialize greyscale_splits again."
             )
-        arrays[name] = np.load(path, allow_pickle=False)
+        arrays[array_name] = np.load(path, allow_pickle=False)
     hashes = tuple(value.decode() for value in arrays["content_hashes"].tolist())
     return Split(arrays["pixels"], arrays["class_indices"], hashes)
 
 
 def leaking_pairs(splits: Iterable[Split], limit: int = 10) -> list[tuple[str, str]]:
-    """Compare every image of each split with every image of the others, from the stored pixels.
-
-    Returns:
-        Up to `limit` pairs of content hashes that are near-duplicates across splits; empty when none leaks.
-    """
-    parts = list(splits)
-    hashes = [content_hash for part in parts for content_hash in part.content_hashes]
-    owner = np.concatenate([np.full(len(part.pixels), index) for index, part in enumerate(parts)])
-    descriptors = np.concatenate([compute_descriptors(chunk) for part in parts for chunk in _chunks(part.pixels)])
+    """Return up to `limit` pairs of content hashes that are near-duplicates in different splits, from the pixels."""
+    splits = list(splits)
+    hashes = [content_hash for split in splits for content_hash in split.content_hashes]
+    split_of = np.concatenate([np.full(len(split.pixels), number) for number, split in enumerate(splits)])
+    chunks = [
+        split.pixels[start : start + _CHUNK_IMAGES]
+        for split in splits
+        for start in range(0, len(split.pixels), _CHUNK_IMAGES)
+    ]
+    descriptors = np.concatenate([compute_descriptors(chunk) for chunk in chunks])
     pairs = similar_pairs(descriptors, np.zeros(len(descriptors), dtype=np.bool_))
-    crossing = pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]]
+    crossing = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
     return [(hashes[first], hashes[second]) for first, second in crossing[:limit].tolist()]
-
-
-def _chunks(pixels: Pixels) -> list[Pixels]:
-    return [pixels[start : start + 4096] for start in range(0, len(pixels), 4096)]

@@ -1,6 +1,6 @@
-"""Make every training batch a little different: geometry, light, blur, noise and holes, on whole batches.
+"""Augment whole batches: affine transforms, gamma, blur, lighting, noise and random erasing.
 
-The ranges were chosen on validation faces together with the recipe; docs/log.md has what was tried.
+The ranges were tuned on validation faces together with the configuration (docs/log.md).
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ _MAX_ERASE_SIDE: Final = 0.9
 def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
     """Return a random view of each image.
 
-    One affine resampling does mirroring, rotation, scale, aspect, shift and the step from 64 to `side_px`.
-    Some images then get another gamma or a blur; after standardisation some get a ramp of light, noise or
-    a hole (random erasing, Zhong et al. 2017), and all another gain and offset.
+    One affine resampling does mirroring, rotation, scale, aspect ratio, shift and the step from 64 to `side_px`. Some
+    images then get another gamma or a blur. After standardization some get a light gradient, noise or random erasing
+    (Zhong et al. 2017), and all get another gain and offset.
 
     Args:
         pixels: uint8 (image, 64, 64), on the generator's device.
         side_px: rows and columns of the views.
-        generator: makes the result reproducible.
+        generator: source of all random numbers.
 
     Returns:
         float32 (image, 1, side_px, side_px).
     """
-    # A training's choice of 16 bits is for the network: here they would coarsen images and save nothing.
+    # 16-bit precision is for the network: here it would coarsen images and save nothing.
     with torch.autocast(pixels.device.type, enabled=False):
-        grid = sampling_grid(_affine(len(pixels), generator), side_px)
+        grid = build_sampling_grid(_draw_affine(len(pixels), generator), side_px)
         gray = pixels[:, None].float().div_(255)
         view = functional.grid_sample(gray, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         view = _relight(view.clamp(0, 1), generator)
         return _erase(_disturb(standardize(view), generator), generator)
 
 
-def sampling_grid(affine: Tensor, side_px: int) -> Tensor:
-    """Return where square views look at their images: torch's `affine_grid`, by sums at a fifth of its cost.
+def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
+    """Return the sampling positions of square views: torch's `affine_grid` at a fifth of its cost.
 
     Args:
-        affine: float (image, 2, 3): maps a view's coordinates to its image's, both in -1..1.
+        affine: float (image, 2, 3), from a view's coordinates to its image's, both in -1..1.
         side_px: rows and columns of the views.
 
     Returns:
-        float (image, row, column, 2): across and down.
+        float (image, row, column, 2): x and y.
     """
     centers = (2 * torch.arange(side_px, device=affine.device) + 1) / side_px - 1
     from_row = affine[:, :, 1, None] * centers + affine[:, :, 2, None]
@@ -78,7 +78,7 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return normal random numbers of deviation 1."""
+    """Return standard normal random numbers."""
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
@@ -87,12 +87,12 @@ def _symmetric(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return _uniform(shape, generator) * 2 - 1
 
 
-def _some(count: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Choose a fraction of the images: bool (image, 1, 1, 1)."""
+def _choose_some(count: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Choose a random fraction of the images: bool (image, 1, 1, 1)."""
     return _uniform((count, 1, 1, 1), generator) < fraction
 
 
-def _affine(count: int, generator: torch.Generator) -> Tensor:
+def _draw_affine(count: int, generator: torch.Generator) -> Tensor:
     angle = _MAX_ROTATION_RAD * _symmetric((count,), generator)
     scale = torch.exp(_MAX_LOG_SCALE * _symmetric((count,), generator))
     aspect = torch.exp(_MAX_LOG_ASPECT * _symmetric((count,), generator))
@@ -105,11 +105,11 @@ def _affine(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
-    """Change gamma, and blur twice by a binomial of 3×3, in some images."""
+    """Change gamma, and apply a 3×3 binomial blur twice, in some images."""
     count = len(view)
     gamma = torch.exp(_MAX_LOG_GAMMA * _symmetric((count, 1, 1, 1), generator))
-    view = torch.where(_some(count, _GAMMA_FRACTION, generator), view.clamp_min(1e-4) ** gamma, view)
-    chosen = _some(count, _BLUR_FRACTION, generator).flatten().nonzero().flatten()
+    view = torch.where(_choose_some(count, _GAMMA_FRACTION, generator), view.clamp_min(1e-4) ** gamma, view)
+    chosen = _choose_some(count, _BLUR_FRACTION, generator).flatten().nonzero().flatten()
     weights = torch.tensor([0.25, 0.5, 0.25], device=view.device)
     kernel = (weights[:, None] * weights)[None, None]
     blurred = view[chosen]
@@ -119,12 +119,12 @@ def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
-    """Add a ramp of light and noise to some standardized images, and change gain and offset of all."""
+    """Add a light gradient and noise to some standardized images, and change gain and offset of all."""
     count, _, height, width = view.shape
     across = torch.linspace(-1, 1, width, device=view.device)[None, None, None, :]
     down = torch.linspace(-1, 1, height, device=view.device)[None, None, :, None]
-    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _some(count, _RAMP_FRACTION, generator)
-    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator) * _some(count, _NOISE_FRACTION, generator)
+    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _choose_some(count, _RAMP_FRACTION, generator)
+    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator) * _choose_some(count, _NOISE_FRACTION, generator)
     gain = torch.exp(_MAX_LOG_GAIN * _symmetric((count, 1, 1, 1), generator))
     offset = _MAX_OFFSET * _symmetric((count, 1, 1, 1), generator)
     noise = _normal(view.shape, generator)
@@ -132,7 +132,7 @@ def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
-    """Cover a rectangle of some images with one random gray."""
+    """Fill a rectangle of some images with one random gray."""
     count, _, height, width = view.shape
     low, high = _ERASE_AREA
     area = low + (high - low) * _uniform((count,), generator)
@@ -149,5 +149,5 @@ def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
         & (across >= left[:, None, None])
         & (across < (left + broad)[:, None, None])
     )
-    hole = hole[:, None] & _some(count, _ERASE_FRACTION, generator)
+    hole = hole[:, None] & _choose_some(count, _ERASE_FRACTION, generator)
     return torch.where(hole, _normal((count, 1, 1, 1), generator), view)

@@ -1,55 +1,85 @@
-"""The choices of a training run, and the presets that make them for you."""
+"""The configuration of a training run and its presets."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emotion_assets.core.errors import UnusableDataError
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """Everything that shapes a training run apart from its data."""
+class TrainingConfig(BaseModel):
+    """Everything that shapes a training run apart from its data; the defaults are the preset `standard`."""
 
-    epochs: int
-    width: int
-    dropout: float
-    num_blocks: int = 2
-    """Convolutional blocks of the second and of the third stage; the first has two."""
-    is_progressive: bool = True
-    """Whether early steps see smaller images: 32 px until 30 %, 40 px until 60 %, then 48 px."""
-    max_minutes: float | None = None
-    batch_size: int = 128
-    learning_rate: float = 0.02
-    """Peak rate of Muon on the inner filters."""
-    adam_learning_rate: float = 2e-3
-    """Peak rate of AdamW on stem, normalization and head."""
-    weight_decay: float = 0.1
-    """Fraction of a weight lost in a step, in units of the learning rate."""
-    warmup_fraction: float = 0.1
-    label_smoothing: float = 0.1
-    averaging_fraction: float = 0.02
-    """The weights that are kept are a running mean over about this fraction of the steps of all `epochs`, but a tenth of
-    those done at most; 0 keeps the last ones."""
-    num_teachers: int = 0
-    """Networks of the same kind that are trained first; the one that is kept learns from their answers as well."""
-    corrects_orientation: bool = False
-    """Whether a small network of its own first tells which way up a face is, and whether it is a negative, so that it
-    can be put right."""
-    seed: int = 0
-    devices: int = 1
-    """Processes that fraction each batch: one for each GPU, or for each core where there are fewer GPUs."""
-    precision: str = "auto"
-    quantize_int8: bool = True
-    """Whether the model that runs has 8-bit convolutions, if it answers as well with them."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=55, ge=1, description="Passes over the train split.")
+    max_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time limit. The learning-rate schedule is fitted to it, so the run is not cut off.",
+    )
+    batch_size: int = Field(default=128, ge=2, description="Images per optimizer step. Halve it if memory runs out.")
+    learning_rate: float = Field(
+        default=0.02, gt=0, description="Peak learning rate of Muon, which trains the convolution filters."
+    )
+    adam_learning_rate: float = Field(
+        default=2e-3, gt=0, description="Peak learning rate of AdamW, which trains stem, normalization and head."
+    )
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay, relative to the learning rate.")
+    warmup_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="Fraction of the run with a rising learning rate; a cosine decay follows."
+    )
+    width: int = Field(
+        default=64, ge=4, description="Channels of the first stage; the other two have 2 and 4 times as many."
+    )
+    num_blocks: int = Field(
+        default=2, ge=1, le=8, description="Convolutional blocks in each of the second and third stages."
+    )
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="Dropout on the embedding.")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
+    averaging_fraction: float = Field(
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="Window of the weight average, as a fraction of all steps; 0 keeps the last weights.",
+    )
+    is_progressive: bool = Field(
+        default=True,
+        description="Progressive resizing: 32 px until 30 % of the run, 40 px until 60 %, then 48 px. Saves time.",
+    )
+    num_teachers: int = Field(
+        default=0, ge=0, le=4, description="Networks that are trained first and then distilled into the final one."
+    )
+    corrects_orientation: bool = Field(
+        default=False,
+        description="Train a second network that detects rotated and inverted faces, so that they are corrected first.",
+    )
+    quantize_int8: bool = Field(
+        default=True,
+        description="Run 8-bit convolutions, up to three times as fast, if the validation log loss stays the same.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=2_000_000_000,
+        description="Same data, configuration, seed and processor give the same weights, unless max_minutes is set.",
+    )
+    devices: int = Field(
+        default=1, ge=1, description="Data-parallel processes: one per GPU, or on CPU cores if there are fewer GPUs."
+    )
+    precision: str = Field(
+        default="auto",
+        pattern="^(auto|32-true|bf16-mixed|16-mixed)$",
+        description="auto, 32-true, bf16-mixed or 16-mixed; auto picks 16 bits where the device is faster with them.",
+    )
 
 
 PRESETS: Final = {
     "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
-    "standard": TrainingConfig(epochs=55, width=64, dropout=0.3),
-    "long": TrainingConfig(epochs=60, width=80, dropout=0.3, num_blocks=3, num_teachers=2, corrects_orientation=True),
+    "standard": TrainingConfig(),
+    "long": TrainingConfig(epochs=60, width=80, num_blocks=3, num_teachers=2, corrects_orientation=True),
 }
 
 
@@ -57,15 +87,19 @@ def training_config(preset: str, **overrides: Any) -> TrainingConfig:
     """Return the configuration of `preset` with `overrides`; those that are None keep the preset's value.
 
     Raises:
-        UnusableDataError: there is no such preset, or a batch has too few images for its processes.
+        UnusableDataError: there is no such preset or field, a value is out of range, or the batch is too small.
     """
     if preset not in PRESETS:
         raise UnusableDataError(f"There is no preset {preset!r}. Use one of {', '.join(PRESETS)}.")
     given = {name: value for name, value in overrides.items() if value is not None}
-    config = dataclasses.replace(PRESETS[preset], **given)
+    try:
+        config = TrainingConfig(**PRESETS[preset].model_dump() | given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UnusableDataError(f"{first['loc'][0]} cannot be {first['input']!r}. {first['msg']}.") from error
     if config.devices > 1 and config.batch_size < 2 * config.devices:
         raise UnusableDataError(
-            f"A batch of {config.batch_size} images cannot be shared by {config.devices} processes, which need two "
-            "each. Raise batch_size or lower devices."
+            f"A batch of {config.batch_size} images cannot be split among {config.devices} processes, which need two "
+            "images each. Raise batch_size or lower devices."
         )
     return config

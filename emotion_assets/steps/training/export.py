@@ -1,23 +1,23 @@
-"""Write a trained network as a bundle, and prove that the exported graph answers like the network."""
+"""Export a trained network as a bundle, after checking that graph and network predict the same."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import logging
 import platform
 import time
 import warnings
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
+import pandas as pd
 import torch
 from safetensors.torch import save as save_tensors
 from sklearn.metrics import log_loss
@@ -45,62 +45,42 @@ from emotion_assets.steps.training.model import InferenceModel, InferenceOutput,
 from emotion_assets.steps.training.quantize import MAX_ADDED_LOG_LOSS, quantize
 from emotion_assets.steps.training.train import TrainedNetwork
 
+_logger = logging.getLogger(__name__)
+
 PARITY_TOLERANCE: Final = 1e-4
 _NUM_PARITY_FACES: Final = 256
-_LIBRARIES: Final = ("torch", "lightning", "numpy", "pillow", "onnx", "onnxruntime")
+_LIBRARIES: Final = ("torch", "pytorch-lightning", "numpy", "pillow", "onnx", "onnxruntime")
 
 
-def export_bundle(
-    trained: TrainedNetwork, models_dir: Path, code_version: str, log: Callable[[str], None] = lambda _: None
-) -> Path:
-    """Write the bundle of a trained network below `models_dir` and return its folder.
+def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) -> Path:
+    """Write the bundle of a trained network to a new folder below `models_dir`, and return that folder.
 
-    Args:
-        trained: from `train`; graph and network are compared on its validation faces, which also make the drift
-            reference and the corruption profile of changes.
-        models_dir: gets a folder named by the new version.
-        code_version: what identifies the code, such as a commit.
-        log: told what takes a while.
+    The validation faces are the test of parity and of the int8 graph, the drift reference and the corruption profile.
 
     Raises:
-        BundleMismatchError: the graph's answers differ from the network's by 1e-4 of the largest (or of 1) or more.
+        BundleMismatchError: the graph's outputs differ from the network's by 1e-4 of the largest (or of 1) or more.
     """
-    plain = fuse_batch_norm(trained.network.cpu().float())
-    served = InferenceModel(plain, trained.temperature, trained.orientation).eval()
-    weights = {WEIGHTS_NAME: _saved(trained.network)}
+    model = InferenceModel(fuse_batch_norm(trained.network.cpu().float()), trained.temperature, trained.orientation)
+    model.eval()
+    files = {WEIGHTS_NAME: _encode_weights(trained.network), MODEL_NAME: _export_graph(model)}
     if trained.orientation is not None:
-        weights[ORIENTATION_WEIGHTS_NAME] = _saved(trained.orientation)
-    graph = _export_graph(served)
-    val, session = trained.val, onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    _check_parity(served, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], golden_input()]))
-    graphs = {MODEL_NAME: graph}
-    if trained.config.quantize_int8:
-        int8_graph = quantize(graph, trained.train.pixels)
-        int8_session = onnxruntime.InferenceSession(int8_graph, providers=["CPUExecutionProvider"])
-        losses = [
-            log_loss(val.class_indices, _run(each, val.pixels)[0], labels=range(len(EMOTIONS)))
-            for each in (session, int8_session)
-        ]
-        is_as_good = losses[1] <= losses[0] + MAX_ADDED_LOG_LOSS
-        log(
-            f"Log loss on validation faces {losses[0]:.3f} in float32, {losses[1]:.3f} in int8: "
-            f"{'int8' if is_as_good else 'float32'} will run"
-        )
-        if is_as_good:
-            graphs[INT8_MODEL_NAME], session = int8_graph, int8_session
-    yardsticks = {REFERENCE_NAME: build_reference(val, _run(session, val.pixels)[0])}
-    corruptions = corruption_profile(val, lambda pixels: _run(session, pixels)[0], log)
+        files[ORIENTATION_WEIGHTS_NAME] = _encode_weights(trained.orientation)
+    session = _open_session(files[MODEL_NAME])
+    check_parity(model, session, np.concatenate([trained.val.pixels[:_NUM_PARITY_FACES], golden_input()]))
+    if trained.config.quantize_int8 and (int8_graph := _quantize_if_as_good(trained, files[MODEL_NAME], session)):
+        files[INT8_MODEL_NAME], session = int8_graph, _open_session(int8_graph)
+
+    def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
+        return _run(session, pixels)[0]
+
+    files[REFERENCE_NAME] = _encode_table(build_reference(trained.val, predict(trained.val.pixels)))
+    corruptions = corruption_profile(trained.val, predict)
     if corruptions is not None:
-        yardsticks[CORRUPTIONS_NAME] = corruptions
+        files[CORRUPTIONS_NAME] = _encode_table(corruptions)
     now = datetime.now(UTC)
-    bundle_dir = models_dir / _new_version(models_dir, now, weights[WEIGHTS_NAME])
-    for name, content in (graphs | weights).items():
+    bundle_dir = models_dir / make_version(models_dir, now, files[WEIGHTS_NAME])
+    for name, content in files.items():
         write_atomically(bundle_dir / name, content)
-    for name, table in yardsticks.items():
-        file = io.BytesIO()
-        table.to_parquet(file, index=False)
-        write_atomically(bundle_dir / name, file.getvalue())
-    last = trained.history[-1] if trained.history else {}
     write_manifest(
         bundle_dir,
         Manifest(
@@ -108,51 +88,74 @@ def export_bundle(
             created_at=now.isoformat(timespec="seconds"),
             temperature=round(trained.temperature, 5),
             data_fingerprint=trained.data_fingerprint,
-            configuration=dataclasses.asdict(trained.config),
+            configuration=trained.config.model_dump(),
             code_version=code_version,
-            environment=environment(),
-            training={
-                "seconds": round(trained.seconds, 1),
-                "cpu_seconds": round(trained.cpu_seconds, 1),
-                "precision": trained.precision,
-                "resumed_from_epoch": trained.resumed_from_epoch,
-                "num_parameters": sum(
-                    parameter.numel()
-                    for network in (trained.network, trained.orientation)
-                    if network is not None
-                    for parameter in network.parameters()
-                ),
-                "history": trained.history,
-            },
-            metrics={name: value for name, value in last.items() if name.startswith("val/")},
-            golden_prediction=_run(session, golden_input())[0][0].tolist(),
-            files={name: file_sha256(bundle_dir / name) for name in (*graphs, *weights, *yardsticks)},
+            environment=read_environment(),
+            training=_describe_training(trained),
+            metrics={name: value for name, value in trained.history[-1].items() if name.startswith("val/")},
+            golden_prediction=predict(golden_input())[0].tolist(),
+            files={name: file_sha256(bundle_dir / name) for name in files},
         ),
     )
     return bundle_dir
 
 
-def environment() -> dict[str, str]:
-    """Return the versions that decide about weights, beside data, configuration, code and processor."""
+def _describe_training(trained: TrainedNetwork) -> dict[str, Any]:
+    networks = [network for network in (trained.network, trained.orientation) if network is not None]
+    return {
+        "seconds": round(trained.seconds, 1),
+        "cpu_seconds": round(trained.cpu_seconds, 1),
+        "precision": trained.precision,
+        "resumed_from_epoch": trained.resumed_from_epoch,
+        "num_parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
+        "history": trained.history,
+    }
+
+
+def _quantize_if_as_good(trained: TrainedNetwork, graph: bytes, session: onnxruntime.InferenceSession) -> bytes | None:
+    """Return the int8 graph, or None if its validation log loss is too high."""
+    int8_graph = quantize(graph, trained.train.pixels)
+    float32_loss, int8_loss = (
+        log_loss(trained.val.class_indices, _run(each, trained.val.pixels)[0], labels=range(len(EMOTIONS)))
+        for each in (session, _open_session(int8_graph))
+    )
+    is_as_good = int8_loss <= float32_loss + MAX_ADDED_LOG_LOSS
+    chosen = "int8" if is_as_good else "float32"
+    _logger.info("Validation log loss %.3f in float32, %.3f in int8: using %s", float32_loss, int8_loss, chosen)
+    return int8_graph if is_as_good else None
+
+
+def read_environment() -> dict[str, str]:
+    """Return the versions that affect the weights, besides data, configuration, code and processor."""
     versions = {name: version_of(name) for name in _LIBRARIES}
     return {"python": platform.python_version(), "machine": platform.machine(), **versions}
 
 
-def _saved(network: nn.Module) -> bytes:
+def _encode_weights(network: nn.Module) -> bytes:
     content: bytes = save_tensors({name: value.contiguous() for name, value in network.state_dict().items()})
     return content
 
 
-def _export_graph(served: InferenceModel) -> bytes:
+def _encode_table(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _open_session(graph: bytes) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def _export_graph(model: InferenceModel) -> bytes:
     example = torch.zeros((2, *golden_input().shape[1:]), dtype=torch.uint8)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    exporter_logger = logging.getLogger("torch.onnx")
+    level = exporter_logger.level
+    exporter_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's notes on its own internals
             program = torch.onnx.export(
-                served,
+                model,
                 (example,),
                 input_names=["pixels"],
                 output_names=list(InferenceOutput._fields),
@@ -161,14 +164,14 @@ def _export_graph(served: InferenceModel) -> bytes:
                 verbose=False,
             )
     finally:
-        quiet.setLevel(level)
+        exporter_logger.setLevel(level)
     assert program is not None
     buffer = io.BytesIO()
     onnx.save_model(program.model_proto, buffer)
     return buffer.getvalue()
 
 
-def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[np.ndarray]:
+def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
     chunks = [
         session.run(list(InferenceOutput._fields), {"pixels": pixels[start : start + _NUM_PARITY_FACES]})
         for start in range(0, len(pixels), _NUM_PARITY_FACES)
@@ -176,22 +179,26 @@ def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[np.ndarr
     return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
-def _check_parity(served: InferenceModel, session: onnxruntime.InferenceSession, pixels: Pixels) -> None:
+def check_parity(model: InferenceModel, session: onnxruntime.InferenceSession, pixels: Pixels) -> None:
+    """Compare the outputs of graph and network on `pixels`, uint8 (image, 64, 64).
+
+    Raises:
+        BundleMismatchError: an output differs by more than the tolerance.
+    """
     with torch.inference_mode():
-        expected: list[Tensor] = list(served(torch.from_numpy(pixels)))
-    for name, ours, theirs in zip(InferenceOutput._fields, _run(session, pixels), expected, strict=True):
-        reference = theirs.numpy()
-        scale = max(1.0, float(np.abs(reference).max()))
-        difference = float(np.abs(ours - reference).max()) / scale
+        expected: list[Tensor] = list(model(torch.from_numpy(pixels)))
+    for name, actual, tensor in zip(InferenceOutput._fields, _run(session, pixels), expected, strict=True):
+        reference = tensor.numpy()
+        difference = float(np.abs(actual - reference).max()) / max(1.0, float(np.abs(reference).max()))
         if not difference < PARITY_TOLERANCE:
             raise BundleMismatchError(
-                f"The exported graph's {name} differ from the network's by {difference:.1e} "
-                f"(at most {PARITY_TOLERANCE:.0e}). Nothing is kept; report this with the versions of torch and onnx."
+                f"The exported graph's {name} differ from the network's by {difference:.1e} (at most "
+                f"{PARITY_TOLERANCE:.0e}); no bundle was written. Report this with the versions of torch and onnx."
             )
 
 
-def _new_version(models_dir: Path, now: datetime, weights: bytes) -> str:
-    """Return a version that sorts after all others, also when the clock was set back."""
+def make_version(models_dir: Path, now: datetime, weights: bytes) -> str:
+    """Return a version that sorts after all others, even if the clock was set back."""
     digest = hashlib.sha256(weights + time.time_ns().to_bytes(8)).hexdigest()[:8]
     stamp = now.strftime("%Y%m%d-%H%M%S")
     newest = max((path.name for path in models_dir.glob("*-*-*") if is_version(path.name)), default="")

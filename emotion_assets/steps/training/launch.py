@@ -1,52 +1,45 @@
-"""Train in several processes: one for each GPU, or for each core where a network gains nothing from threads.
+"""Train in several processes: one per GPU, or one per core where there are fewer GPUs.
 
-Lightning's own launchers start the calling program once more for each device, which inside of Dagster would run the
-whole job again; so torch's launcher starts workers that know nothing of Dagster (`worker.py`).
+Lightning's own launchers start the calling program again for each device, which inside Dagster would repeat the whole
+job. So torch's launcher starts workers that know nothing of Dagster (`worker.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import logging
 import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from emotion_assets.core import errors
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.processes import die_with_parent
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.worker import LOG_MARK, die_with_parent
 
+_logger = logging.getLogger(__name__)
+
+LOG_MARK: Final = "log: "
+"""Marks the lines of a worker's output that belong in the run's log; libraries write to the same stream."""
 _NUM_LAST_LINES: Final = 30
 
 
-def launch(
-    splits_dir: Path,
-    models_dir: Path,
-    work_dir: Path,
-    config: TrainingConfig,
-    *,
-    code_version: str,
-    tracker: str,
-    log: Callable[[str], None],
-) -> Path:
+def launch(paths: DataPaths, config: TrainingConfig, *, code_version: str, tracker: str) -> Path:
     """Train in `config.devices` processes on this machine, and return the folder of the bundle.
 
     Raises:
         EmotionError: as `train_bundle`.
-        FloatingPointError: the loss became infinite or not a number.
-        RuntimeError: a process ended otherwise; the message has its last lines.
+        FloatingPointError: the loss became infinite or NaN.
+        RuntimeError: a process ended without an error of its own; the message has its last lines.
     """
     with tempfile.TemporaryDirectory() as folder:
         job_path, result_path = Path(folder) / "job.json", Path(folder) / "result.json"
         job = {
-            "splits_dir": str(splits_dir.absolute()),
-            "models_dir": str(models_dir.absolute()),
-            "work_dir": str(work_dir.absolute()),
-            "config": dataclasses.asdict(config),
+            "root": str(paths.root.absolute()),
+            "config": config.model_dump(),
             "code_version": code_version,
             "tracker": tracker,
             "result": str(result_path),
@@ -54,18 +47,18 @@ def launch(
         job_path.write_text(json.dumps(job))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(config.devices), "-m", "emotion_assets.steps.training.worker"]
-        last = _run([*command, str(job_path)], log)
+        last_lines = _run([*command, str(job_path)])
         result: dict[str, Any] = json.loads(result_path.read_text()) if result_path.exists() else {}
     if "bundle_dir" in result:
         return Path(result["bundle_dir"])
     if "error" in result:
         kind = FloatingPointError if result["error"] == "FloatingPointError" else getattr(errors, result["error"])
         raise kind(result["message"])
-    raise RuntimeError(f"Training in {config.devices} processes failed; its last lines:\n" + "\n".join(last))
+    raise RuntimeError(f"Training in {config.devices} processes failed. Last output:\n" + "\n".join(last_lines))
 
 
-def _run(command: list[str], log: Callable[[str], None]) -> deque[str]:
-    """Run a command, pass its lines on, and return the last lines of both streams."""
+def _run(command: list[str]) -> deque[str]:
+    """Run a command, log its marked lines, and return the last lines of both streams."""
     last: deque[str] = deque(maxlen=_NUM_LAST_LINES)
     with subprocess.Popen(  # noqa: S603 -- our own module
         command,
@@ -80,9 +73,9 @@ def _run(command: list[str], log: Callable[[str], None]) -> deque[str]:
                 text = line.rstrip()
                 last.append(text.removeprefix(LOG_MARK))
                 if text.startswith(LOG_MARK):
-                    log(last[-1])
+                    _logger.info("%s", last[-1])
         except BaseException:
-            # A run that was cancelled must leave no model behind; the workers die with their launcher.
+            # A canceled run must not write a model later; the workers die with their launcher.
             process.kill()
             raise
     return last

@@ -1,4 +1,4 @@
-"""The networks: plain convolutional blocks, pooling, one linear head; and the form in which they are served."""
+"""The networks, plain convolutional blocks with pooling and a linear head, and the inference model around them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from emotion_assets.core.classes import EMOTIONS
 
 INPUT_SIZE_PX: Final = 48
-"""The network's own resolution: FER2013's faces were taken at 48×48, and a smaller image costs less."""
+"""The resolution of FER2013's faces; a smaller input also costs less."""
 
 NUM_ORIENTATIONS: Final = 8
-"""A orientation is twice the number of quarter turns, and one more for a negative; 0 is upright."""
+"""An orientation is twice the number of quarter turns, plus one for an inverted image; 0 is upright."""
 
 _NUM_TURNS: Final = 4
 _UPRIGHT_PRIOR: Final = 0.95
-"""What is expected of the faces that come: who turns one without need does harm."""
+"""Prior probability of an upright face: a needless rotation does harm."""
 _CONTRAST_FLOOR: Final = 0.01
 
 
 def standardize(gray: Tensor) -> Tensor:
-    """Give every image mean 0 and deviation 1, so that light and contrast matter less.
-
-    Args:
-        gray: float (image, 1, row, column) in 0..1.
-
-    Returns:
-        float of the same shape.
-    """
+    """Give every image of float (image, 1, row, column), 0..1, mean 0 and standard deviation 1."""
     mean = gray.mean(dim=(1, 2, 3), keepdim=True)
     deviation = (gray - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return (gray - mean) / (deviation + _CONTRAST_FLOOR)
@@ -48,15 +41,15 @@ def _block(num_in: int, num_out: int, kernel: int = 3, stride: int = 1) -> nn.Se
 
 
 class EmotionNet(nn.Module):
-    """A stem of stride 2, three stages of convolutional blocks at 24, 12 and 6 pixels, pooling, a head."""
+    """A stem of stride 2, three stages of convolutional blocks at 24, 12 and 6 pixels, mean pooling and a head."""
 
     def __init__(self, width: int = 64, dropout: float = 0.3, num_blocks: int = 2) -> None:
-        """Make a network with random weights.
+        """Initialize random weights.
 
         Args:
             width: channels of the first stage; the others have 2 and 4 times as many.
-            dropout: fraction of the embedding that is hidden in training.
-            num_blocks: blocks of the second and of the third stage. The first has two: at its size they cost most.
+            dropout: on the embedding.
+            num_blocks: blocks in each of the second and third stages; the first, the most expensive, has two.
         """
         super().__init__()
         stages = [_block(1, width, kernel=5, stride=2)]
@@ -80,15 +73,15 @@ class EmotionNet(nn.Module):
 
 
 class OrientationNet(nn.Module):
-    """Three stages at 24, 12 and 6 pixels and a linear head that sees places: which way up, and whether a negative.
+    """Recognize rotated and inverted faces, with three stages at 24, 12 and 6 pixels and a linear head on all pixels.
 
-    A network that learns emotions from turned faces as well reads upright ones worse; this question is far easier, so
-    it is answered first and by itself. Turns as a task without labels: Gidaris et al. 2018, "Unsupervised
-    representation learning by predicting image rotations".
+    An emotion network that is trained on rotated faces too is worse on upright ones, so orientation has its own
+    network. It needs no labels (Gidaris et al. 2018, "Unsupervised representation learning by predicting image
+    rotations").
     """
 
     def __init__(self, width: int = 24) -> None:
-        """Make a network of `width`, 2 × `width` and 4 × `width` channels, with random weights."""
+        """Initialize random weights for `width`, 2 × `width` and 4 × `width` channels."""
         super().__init__()
         self.body = nn.Sequential(
             nn.AvgPool2d(2),
@@ -102,33 +95,33 @@ class OrientationNet(nn.Module):
         self.head = nn.Linear(4 * width * (INPUT_SIZE_PX // 8) ** 2, NUM_ORIENTATIONS)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Return logits (image, orientation), all orientations being as likely, for standardized float (image, 1, 48, 48)."""
+        """Return logits (image, orientation) under a uniform prior for standardized float (image, 1, 48, 48)."""
         logits: Tensor = self.head(self.body(batch).flatten(1))
         return logits
 
-    def orientations(self, batch: Tensor) -> Tensor:
-        """Return the most probable orientation of each image, int64 (image,), when nearly all stand upright."""
+    def predict(self, batch: Tensor) -> Tensor:
+        """Return the most probable orientation of each image, int64 (image,), given that most are upright."""
         others = (1 - _UPRIGHT_PRIOR) / (NUM_ORIENTATIONS - 1)
         prior = [math.log(_UPRIGHT_PRIOR)] + [math.log(others)] * (NUM_ORIENTATIONS - 1)
-        likely: Tensor = self(batch) + torch.tensor(prior)
-        return likely.argmax(dim=1)
+        posterior: Tensor = self(batch) + torch.tensor(prior)
+        return posterior.argmax(dim=1)
 
 
 def apply_orientation(batch: Tensor, orientations: Tensor) -> Tensor:
-    """Bring upright views (image, 1, side, side) into orientations (image,)."""
-    return turned(batch, orientations // 2) * _signs(orientations)
+    """Rotate and invert upright views (image, 1, side, side) into `orientations` (image,)."""
+    return rotate_quarters(batch, orientations // 2) * _signs(orientations)
 
 
 def correct_orientation(batch: Tensor, orientations: Tensor) -> Tensor:
-    """Undo `posed`."""
-    return turned(batch, -(orientations // 2) % _NUM_TURNS) * _signs(orientations)
+    """Undo `apply_orientation`."""
+    return rotate_quarters(batch, -(orientations // 2) % _NUM_TURNS) * _signs(orientations)
 
 
-def turned(batch: Tensor, turns: Tensor) -> Tensor:
-    """Turn each of (image, channel, side, side) to the left by as many quarters as `turns` (image,) says."""
+def rotate_quarters(batch: Tensor, turns: Tensor) -> Tensor:
+    """Rotate each image of (image, channel, side, side) to the left by `turns` (image,) times 90°."""
     side = batch.shape[-1]
-    places = torch.arange(side * side).view(side, side)
-    sources = torch.stack([torch.rot90(places, quarters).flatten() for quarters in range(_NUM_TURNS)])
+    positions = torch.arange(side * side).view(side, side)
+    sources = torch.stack([torch.rot90(positions, quarters).flatten() for quarters in range(_NUM_TURNS)])
     chosen = sources.to(batch.device)[turns][:, None].expand(-1, batch.shape[1], -1)
     return batch.flatten(2).gather(2, chosen).view(batch.shape)
 
@@ -138,29 +131,29 @@ def _signs(orientations: Tensor) -> Tensor:
 
 
 class InferenceOutput(NamedTuple):
-    """What the exported graph returns."""
+    """The outputs of the exported graph."""
 
     probabilities: Tensor
     """float32 (image, emotion), calibrated, each row sums to 1."""
     embedding: Tensor
     """float32 (image, feature)."""
     activation_maps: Tensor
-    """float32 (image, emotion, row, column): evidence for each emotion, place by place (Zhou et al. 2016)."""
+    """float32 (image, emotion, row, column): class activation maps (Zhou et al. 2016)."""
 
 
 class InferenceModel(nn.Module):
-    """A trained network from raw pixels to calibrated probabilities, so that no caller normalizes anything.
+    """A trained network from raw pixels to calibrated probabilities, with all preprocessing inside.
 
-    It looks at each image and at its mirror image, which is worth about half a point of accuracy for a millisecond.
+    It averages over each image and its mirror image: half a point of accuracy for a millisecond.
     """
 
     def __init__(self, network: EmotionNet, temperature: float, orientation: OrientationNet | None = None) -> None:
         """Wrap trained networks.
 
         Args:
-            network: reads the emotion.
+            network: classifies the emotion.
             temperature: divides its logits (Guo et al. 2017, "On calibration of modern neural networks").
-            orientation: says how faces are to be put right before that; without it they are taken as they come.
+            orientation: if given, faces are rotated upright and un-inverted first.
         """
         super().__init__()
         self.network, self.orientation = network, orientation
@@ -168,36 +161,35 @@ class InferenceModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> InferenceOutput:
         """Run on uint8 pixels (image, 64, 64)."""
-        batch = prepare(pixels)
+        batch = preprocess(pixels)
         if self.orientation is not None:
-            orientations = self.orientation.orientations(batch)
+            orientations = self.orientation.predict(batch)
             batch = correct_orientation(batch, orientations)
         features = self.network.body(torch.cat([batch, batch.flip(3)]))
-        # Pooling and head are linear: the logits of both views' mean embedding are the mean of their logits, and
-        # the head applied place by place gives maps whose mean is the logit (Zhou et al. 2016).
+        # Pooling and head are linear: the head on the mean embedding gives the mean logits, and the head on each
+        # position gives maps whose mean is the logit.
         embedding = torch.unflatten(self.network.embed(features), 0, (2, -1)).mean(dim=0)
         logits = self.network.head(embedding)
         maps = functional.conv2d(features, self.network.head.weight[:, :, None, None])
         maps = torch.unflatten(maps, 0, (2, -1))
         maps = (maps[0] + maps[1].flip(3)) / 2
         if self.orientation is not None:
-            maps = turned(maps, orientations // 2)
+            maps = rotate_quarters(maps, orientations // 2)
         return InferenceOutput((logits / self.temperature).softmax(dim=1), embedding, maps)
 
 
 def fuse_batch_norm(network: EmotionNet) -> EmotionNet:
-    """Return a copy of a trained network whose convolutions do what its batch normalizations did."""
-    plain = copy.deepcopy(network).eval()
-    for block in plain.body:
+    """Return a copy of a trained network with batch normalization folded into the convolutions."""
+    fused = copy.deepcopy(network).eval()
+    for block in fused.body:
         assert isinstance(block, nn.Sequential)
-        convolution, normalisation = block[0], block[1] if len(block) > 1 else None
-        if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-            block[0], block[1] = fuse_conv_bn_eval(convolution, normalisation), nn.Identity()
-    return plain
+        if isinstance(block[0], nn.Conv2d) and isinstance(block[1], nn.BatchNorm2d):
+            block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
+    return fused
 
 
-def prepare(pixels: Tensor) -> Tensor:
-    """Turn uint8 pixels (image, 64, 64) into the network's standardized float (image, 1, 48, 48)."""
+def preprocess(pixels: Tensor) -> Tensor:
+    """Convert uint8 pixels (image, 64, 64) to the network's input, standardized float (image, 1, 48, 48)."""
     gray = pixels[:, None].float() / 255
     size = (INPUT_SIZE_PX, INPUT_SIZE_PX)
     return standardize(functional.interpolate(gray, size=size, mode="bilinear", align_corners=False))

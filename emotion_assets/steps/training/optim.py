@@ -1,7 +1,7 @@
-"""One optimizer for all weights: Muon for the filters, AdamW for everything else.
+"""One optimizer for all weights: Muon for the convolution filters, AdamW for the rest.
 
 Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") replaces a filter's
-momentum by the nearest orthogonal matrix. It needed half as many epochs as SGD on these faces.
+momentum by the nearest orthogonal matrix. On these faces it needs half as many epochs as SGD.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-# The quintic iteration of the authors: fast towards singular values of about 1, not exact.
+# The authors' quintic iteration: fast, with singular values of about 1.
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS: Final = 4
 _MOMENTUM: Final = 0.9
@@ -21,7 +21,7 @@ _EPSILON: Final = 1e-8
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return a matrix of the same shape whose singular values are all near 1, by Newton and Schulz's iteration."""
+    """Return a matrix of the same shape with all singular values near 1, by Newton-Schulz iteration."""
     a, b, c = _COEFFICIENTS
     tall = matrix.size(0) > matrix.size(1)
     x = matrix.T if tall else matrix
@@ -45,25 +45,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
         weight_decay: float,
         work_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Sort the parameters of `network`: filters of more than one input channel go to Muon.
+        """Group the parameters of `network`: filters of more than one input channel go to Muon.
 
-        AdamW's matrices decay by a tenth of `weight_decay`, scales and biases not at all. `work_dtype` is that
-        of Muon's matrix products; bfloat16 is good enough, and faster where the device multiplies it well.
+        AdamW's matrices get a tenth of `weight_decay`, scales and biases none. `work_dtype` is that of Muon's matrix
+        products; bfloat16 is accurate enough.
         """
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         filters = [parameter for parameter in parameters if parameter.ndim == 4 and parameter.shape[1] > 1]
         others = [parameter for parameter in parameters if parameter.ndim != 4 or parameter.shape[1] == 1]
         matrices = [parameter for parameter in others if parameter.ndim > 1]
         vectors = [parameter for parameter in others if parameter.ndim == 1]
+        muon = {"is_muon": True, "lr": learning_rate, "peak_lr": learning_rate}
         adam = {"is_muon": False, "lr": adam_learning_rate, "peak_lr": adam_learning_rate}
         groups = [
-            {
-                "params": filters,
-                "is_muon": True,
-                "lr": learning_rate,
-                "peak_lr": learning_rate,
-                "weight_decay": weight_decay,
-            },
+            {"params": filters, "weight_decay": weight_decay, **muon},
             {"params": matrices, "weight_decay": weight_decay / 10, **adam},
             {"params": vectors, "weight_decay": 0.0, **adam},
         ]

@@ -1,4 +1,4 @@
-"""How the network that recognizes orientations is trained: on the same faces, turned and made negatives by chance."""
+"""Train the orientation network on the same faces, randomly rotated and inverted."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emotion_assets.steps.training.model import INPUT_SIZE_PX, NUM_ORIENTATIONS, apply_orientation, prepare
-from emotion_assets.steps.training.module import Batch, EmotionModule
+from emotion_assets.steps.training.datamodule import Batch
+from emotion_assets.steps.training.model import INPUT_SIZE_PX, NUM_ORIENTATIONS, apply_orientation, preprocess
+from emotion_assets.steps.training.module import EmotionModule
 
 ORIENTATION_EPOCHS: Final = 12
-"""On real faces 95 of 100 orientations are told after 12; longer was not tried (docs/log.md)."""
+"""Enough for 95 % accuracy on real faces; longer runs were not tried (docs/log.md)."""
 
 
 class OrientationModule(EmotionModule):
-    """A `OrientationNet` with its loss; schedule, rates and record are those of the emotion's network."""
+    """An `OrientationNet` with its loss; schedule, learning rates and history are the emotion network's."""
 
     num_classes = NUM_ORIENTATIONS
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the cross-entropy of one batch in random orientations; without smoothing, because doubt is weighed later."""
+        """Return the cross-entropy of one batch in random orientations, without label smoothing."""
         del batch_idx
-        views = self._views(batch[0], INPUT_SIZE_PX)
+        views = self._make_views(batch[0], INPUT_SIZE_PX)
         orientations = torch.randint(NUM_ORIENTATIONS, (len(views),), generator=self._generator, device=views.device)
         logits = self.network(apply_orientation(views, orientations).to(self.device))
         return self._record_loss(functional.cross_entropy(logits.float(), orientations.to(self.device)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect logits for validation faces in all orientations in turn."""
+        """Collect logits for validation faces, cycling through the orientations."""
         del batch_idx
-        views = prepare(batch[0])
+        views = preprocess(batch[0])
         orientations = torch.arange(len(views), device=views.device) % NUM_ORIENTATIONS
         self._validated.append((self.network(apply_orientation(views, orientations)).float(), orientations))

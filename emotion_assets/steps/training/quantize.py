@@ -1,4 +1,4 @@
-"""The served graph with 8-bit convolutions, which most processors run two to three times as fast as 32-bit ones."""
+"""Quantize the inference graph to 8-bit convolutions, which most processors run two to three times as fast."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from emotion_assets.core.images import Pixels
 
 MAX_ADDED_LOG_LOSS: Final = 0.01
-"""A graph that answers worse than that on validation faces is not worth its speed."""
+"""On validation faces; a graph that loses more is not worth its speed."""
 
 _NUM_FACES: Final = 512
 _CHUNK: Final = 64
 
 
 class _Faces(CalibrationDataReader):  # type: ignore[misc]
-    """Faces on which the range of every activation is measured."""
+    """Calibration faces, which set the range of every activation."""
 
     def __init__(self, pixels: Pixels) -> None:
-        self._chunks: Iterator[Pixels] = iter(
-            [pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK)]
-        )
+        self._chunks: Iterator[Pixels] = (pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK))
 
     def get_next(self) -> dict[str, Any] | None:
         chunk = next(self._chunks, None)
@@ -35,16 +33,15 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantize(graph: bytes, pixels: Pixels) -> bytes:
-    """Return `graph` with 8-bit weights, a scale for each filter, and 8-bit activations between its convolutions.
+    """Return `graph` with 8-bit weights, scaled per channel, and 8-bit activations between its convolutions.
 
-    The stem, the maps and the network of orientations stay as they are: they cost next to nothing, and halve what single
-    answers move by.
-    Weights take seven of the eight bits: processors without instructions for them add products in pairs to 16 bits,
-    which would overflow, and one processor would answer otherwise than another.
+    The stem, the activation maps and the orientation network stay in float32: they cost little, and quantizing them
+    would double the change of single predictions. Weights use seven of the eight bits: processors without 8-bit
+    instructions add pairs of products in 16 bits, which would overflow and give other results.
 
     Args:
         graph: the ONNX model, float32.
-        pixels: uint8 (image, 64, 64), faces that set the ranges; 512 of them are taken.
+        pixels: uint8 (image, 64, 64); 512 of these faces are used for calibration.
     """
     model = onnx.load_model_from_string(graph)
     chosen = np.random.default_rng(0).permutation(len(pixels))[:_NUM_FACES]
@@ -52,7 +49,7 @@ def quantize(graph: bytes, pixels: Pixels) -> bytes:
     level = root.level
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        root.setLevel(logging.ERROR)  # it advises a preparation that the exporter has done
+        root.setLevel(logging.ERROR)  # it recommends a preprocessing that the exporter has done
         try:
             quantize_static(
                 model,
@@ -60,7 +57,7 @@ def quantize(graph: bytes, pixels: Pixels) -> bytes:
                 _Faces(pixels[np.sort(chosen)]),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Relu", "MaxPool"],
-                nodes_to_exclude=_kept_in_float32(model),
+                nodes_to_exclude=_find_float32_nodes(model),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -71,10 +68,10 @@ def quantize(graph: bytes, pixels: Pixels) -> bytes:
         return path.read_bytes()
 
 
-def _kept_in_float32(model: onnx.ModelProto) -> list[str]:
-    """Name the convolutions that see one channel or one place at a time, and all of the network of orientations.
+def _find_float32_nodes(model: onnx.ModelProto) -> list[str]:
+    """Name the convolutions of one input channel, those of one pixel, and all of the orientation network.
 
-    A orientation decides how the whole face is read, so that rounding must not turn it on one processor and not on another.
+    Rounding must not change the orientation from one processor to another: it decides how the whole face is read.
     """
     shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
     found = [(node.name, node.input[1]) for node in model.graph.node if node.op_type == "Conv"]

@@ -2,71 +2,96 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import json
+import logging
 from pathlib import Path
-from typing import Any
 
-from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
+from emotion_assets.core.bundle import check_files, complete_versions, read_manifest, runtime_precision
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import locked
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
 from emotion_assets.steps.splits.splits import read_manifest as read_splits_manifest
-from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
-from emotion_assets.steps.training.config import TrainingConfig, training_config
-from emotion_assets.steps.training.export import environment, export_bundle
+from emotion_assets.steps.training.checkpoints import is_first_process, remove_run_files, run_key
+from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.export import export_bundle, read_environment
+from emotion_assets.steps.training.figures import learning_curve_figure
 from emotion_assets.steps.training.launch import launch
 from emotion_assets.steps.training.train import train
 
+_logger = logging.getLogger(__name__)
 
-def train_bundle(
-    splits_dir: Path,
-    models_dir: Path,
-    work_dir: Path,
-    *,
-    preset: str,
-    overrides: Mapping[str, Any],
-    code_version: str,
-    tracker: str = "none",
-    log: Callable[[str], None] = lambda _: None,
-) -> Path:
-    """Train with `preset` and `overrides`, write the bundle below `models_dir`, and return its folder.
 
-    The newest bundle is returned instead if it was trained on the same data, with the same configuration, code and
-    libraries: it would only come out once more, and whatever watches a model would begin again.
+def train_bundle(paths: DataPaths, config: TrainingConfig, *, code_version: str, tracker: str = "none") -> Path:
+    """Train, write the bundle below `paths.models`, and return its folder.
+
+    If the newest bundle has the same data, configuration, code and libraries, it is returned instead: training would
+    only repeat it, and everything downstream would run again.
 
     Raises:
-        UnusableDataError: there are no splits, or no such preset or tracker.
-        FloatingPointError: the loss became infinite or not a number.
-        RuntimeError: one of several processes ended without saying why.
-        BundleMismatchError: the exported graph answers differently from the network.
+        UnusableDataError: there are no splits, or no such tracker.
+        FloatingPointError: the loss became infinite or NaN.
+        RuntimeError: one of several processes ended without an error of its own.
+        BundleMismatchError: the exported graph does not predict what the network predicts.
     """
-    config = training_config(preset, **overrides)
     # Two runs at once would share cores and checkpoints; the second waits.
-    with locked(models_dir / ".training.lock"):
-        if equal := _find_equal_bundle(splits_dir, models_dir, config, code_version):
-            # It may have been killed when its bundle was written, and before it had tidied up.
-            remove_run_files(work_dir / run_key(read_manifest(equal).data_fingerprint, config, code_version))
-            log(f"Nothing has changed since {equal.name} was trained: it stays. Another seed trains another model.")
+    with locked(paths.models / ".training.lock"):
+        if equal := _find_equal_bundle(paths, config, code_version):
+            # The run may have been killed after it wrote its bundle and before it removed its files.
+            fingerprint = read_manifest(equal).data_fingerprint
+            remove_run_files(paths.training_runs / run_key(fingerprint, config, code_version))
+            _logger.info("Nothing has changed since %s was trained. Change the seed for another model.", equal.name)
             return equal
         if config.devices > 1:
-            return launch(splits_dir, models_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
-        trained = train(splits_dir, work_dir, config, code_version=code_version, tracker=tracker, log=log)
-        bundle_dir = export_bundle(trained, models_dir, code_version, log)
-        remove_run_files(work_dir / run_key(trained.data_fingerprint, config, code_version))
+            return launch(paths, config, code_version=code_version, tracker=tracker)
+        bundle_dir = train_and_export(paths, config, code_version=code_version, tracker=tracker)
+    assert bundle_dir is not None
     return bundle_dir
 
 
-def _find_equal_bundle(splits_dir: Path, models_dir: Path, config: TrainingConfig, code_version: str) -> Path | None:
-    """Return the newest bundle if training would give the same one, else None."""
-    versions = complete_versions(models_dir)
-    if not versions or config.max_minutes is not None:  # whose outcome depends on the machine's other work
+def train_and_export(paths: DataPaths, config: TrainingConfig, *, code_version: str, tracker: str) -> Path | None:
+    """Train in this process; if it is the first of its run, export the bundle and return its folder, else None."""
+    trained = train(paths.splits, paths.training_runs, config, code_version=code_version, tracker=tracker)
+    if not is_first_process():
         return None
-    bundle_dir = models_dir / versions[-1]
+    bundle_dir = export_bundle(trained, paths.models, code_version)
+    remove_run_files(paths.training_runs / run_key(trained.data_fingerprint, config, code_version))
+    return bundle_dir
+
+
+def _find_equal_bundle(paths: DataPaths, config: TrainingConfig, code_version: str) -> Path | None:
+    """Return the newest bundle if training would repeat it, else None."""
+    versions = complete_versions(paths.models)
+    if not versions or config.max_minutes is not None:  # the outcome depends on the load of the machine
+        return None
+    bundle_dir = paths.models / versions[-1]
     try:
         manifest = read_manifest(bundle_dir)
         check_files(bundle_dir, manifest)
     except BundleMismatchError:
         return None
-    inputs = (read_splits_manifest(splits_dir)["fingerprint"], dataclasses.asdict(config), code_version, environment())
+    fingerprint = read_splits_manifest(paths.splits)["fingerprint"]
+    inputs = (fingerprint, config.model_dump(), code_version, read_environment())
     made_from = (manifest.data_fingerprint, manifest.configuration, manifest.code_version, manifest.environment)
     return bundle_dir if made_from == inputs else None
+
+
+def bundle_summary(bundle_dir: Path) -> Summary:
+    """Summarize a trained bundle: validation scores, cost, learning curves and configuration."""
+    manifest = read_manifest(bundle_dir)
+    training = manifest.training
+    return Summary(
+        values={
+            **manifest.metrics,
+            "version": manifest.version,
+            "temperature": manifest.temperature,
+            "epochs": len(training["history"]),
+            "num_parameters": training["num_parameters"],
+            "runtime_precision": runtime_precision(manifest),
+            **{name: training[name] for name in ("seconds", "cpu_seconds", "resumed_from_epoch")},
+            "data_fingerprint": manifest.data_fingerprint,
+        },
+        texts={"configuration": f"```json\n{json.dumps(manifest.configuration, indent=2)}\n```"},
+        images={"learning_curves": learning_curve_figure(training["history"])},
+        files={"bundle": bundle_dir},
+    )

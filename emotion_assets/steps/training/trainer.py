@@ -6,25 +6,25 @@ import logging
 import sys
 from pathlib import Path
 
-import lightning.pytorch as pl
+import pytorch_lightning as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from emotion_assets.steps.training.callbacks import AtomicCheckpointIO
 from emotion_assets.steps.training.checkpoints import CHECKPOINT_NAME
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.module import AtomicCheckpointIO
 
 
 def resolve_accelerator(config: TrainingConfig) -> str:
-    """Return Lightning's name of what a run is carried out on: GPUs if there are as many as processes, else cores."""
+    """Return Lightning's name of the accelerator: GPUs if there is one for each process, else CPU cores."""
     if config.devices == 1:
         return "auto"
     return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
 
 
 def resolve_precision(config: TrainingConfig) -> str:
-    """Return Lightning's name of a precision: 16 bits where the device multiplies them faster, else `32-true`."""
+    """Return Lightning's name of the precision; `auto` becomes 16 bits where the device is faster with them."""
     if config.precision != "auto":
         return config.precision
     if torch.cuda.is_available() and resolve_accelerator(config) != "cpu":
@@ -37,15 +37,15 @@ def resolve_precision(config: TrainingConfig) -> str:
 def build_trainer(
     run_dir: Path, config: TrainingConfig, callbacks: list[pl.Callback], loggers: list[Logger], resumed_from_epoch: int
 ) -> pl.Trainer:
-    """Return the trainer that keeps checkpoint and logs in `run_dir`, a new log for each resumption."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    """Return a trainer that writes checkpoint and logs to `run_dir`, with a new CSV log after each resumption."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
         run_dir,
         filename=Path(CHECKPOINT_NAME).stem,
         every_n_epochs=1,
         enable_version_counter=False,
-        # After the epoch is counted: saved before that, a resumed run would repeat its order of images.
+        # After the epoch is counted: saved earlier, a resumed run would repeat its order of images.
         save_on_train_epoch_end=True,
     )
     return pl.Trainer(
@@ -53,17 +53,17 @@ def build_trainer(
         accelerator=resolve_accelerator(config),
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
-        use_distributed_sampler=False,  # our batches are shared out already
+        use_distributed_sampler=False,  # the batch sampler divides batches itself
         precision=resolve_precision(config),  # type: ignore[arg-type]
         callbacks=[*callbacks, checkpoints],
         plugins=[AtomicCheckpointIO()],
         logger=[
-            # It removes what it finds, so a run that is taken up again writes beside the earlier lines.
+            # CSVLogger deletes existing files of its version, so a resumed run gets a new version.
             CSVLogger(run_dir, name="csv", version=resumed_from_epoch),
             TensorBoardLogger(run_dir, name="tensorboard", version=0),
             *loggers,
         ],
-        log_every_n_steps=1,  # small sets have few steps; a line in a file costs nothing beside a step
+        log_every_n_steps=1,  # small sets have few steps, and logging costs nothing beside a step
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),

@@ -1,70 +1,78 @@
-"""Search for hyper-parameters with Optuna, over the same training step, judged by validation faces alone."""
+"""Search for hyperparameters with Optuna, with the same training step, on the train and val splits alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import lightning.pytorch as pl
 import optuna
 import pandas as pd
+import pytorch_lightning as pl
 from optuna.trial import TrialState
 
 from emotion_assets.core.files import locked
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Row, Summary
 from emotion_assets.steps.splits.splits import read_manifest
-from emotion_assets.steps.training.checkpoints import remove_all_run_files, run_key
-from emotion_assets.steps.training.config import training_config
+from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
+from emotion_assets.steps.training.config import TrainingConfig, training_config
+from emotion_assets.steps.training.figures import tuning_figure
 from emotion_assets.steps.training.module import EmotionModule
 from emotion_assets.steps.training.train import train
+
+_logger = logging.getLogger(__name__)
 
 _VALUE: Final = "val/loss"
 _WARMUP_EPOCHS: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TuningResult:
-    """What a search found."""
+    """The trials of a search, and the best one."""
 
+    preset: str
     trials: pd.DataFrame
-    """One row a trial: `number`, `state`, `val_loss` (smaller is better), and each parameter."""
+    """One row per trial, the best first: `number`, `state`, `val_loss`, and each parameter."""
     best: dict[str, Any]
-    """Overrides for the launchpad; empty while no trial ended."""
+    """Overrides of the preset; empty while no trial is complete."""
     best_loss: float | None
+
+    def summary(self) -> Summary:
+        """Summarize the search: trials, losses by parameter, and the best overrides as a launchpad entry."""
+        rows: list[Row] = [
+            {str(name): value for name, value in row.items()}
+            for row in self.trials.astype(object).fillna("").to_dict("records")
+        ]
+        if self.best_loss is None:
+            return Summary(values={"num_trials": len(rows)}, tables={"trials": rows})
+        entry = {"ops": {"trained_cnn": {"config": {"preset": self.preset, **self.best}}}}
+        return Summary(
+            values={"num_trials": len(rows), "best_val_loss": self.best_loss},
+            tables={"trials": rows},
+            texts={"best": f"```json\n{json.dumps(entry, indent=2)}\n```"},
+            images={"losses": tuning_figure(self.trials)},
+        )
 
 
 def tune(
-    splits_dir: Path,
-    tuning_dir: Path,
-    *,
-    preset: str,
-    overrides: Mapping[str, Any],
-    num_trials: int,
-    code_version: str = "",
-    log: Callable[[str], None] = lambda _: None,
+    paths: DataPaths, *, preset: str, overrides: Mapping[str, Any], num_trials: int, code_version: str
 ) -> TuningResult:
-    """Try recipes until `num_trials` of them ended, and return all of them.
+    """Search around `preset` with `overrides` until `num_trials` trials are finished, and return all of them.
 
-    Trials are kept in `tuning_dir`: what an interrupted search has done counts in the next one with the same faces,
-    preset, overrides and code, the trial that was interrupted as a failed one. Hopeless trials are pruned half-way.
-
-    Args:
-        splits_dir: written by `make_splits`; only train and val are read.
-        tuning_dir: holds the study and the trials' logs.
-        preset: what the recipes begin with.
-        overrides: what all of them have in common, e.g. few epochs.
-        num_trials: in all, those of an earlier search with it.
-        code_version: a search with other code begins again.
-        log: gets a line a trial.
+    Trials are stored below `paths.reports`. Those of an interrupted search with the same data, preset, overrides and
+    code count; the interrupted trial counts as failed. Unpromising trials are pruned.
 
     Raises:
         UnusableDataError: there are no splits, or no such preset.
     """
     base = training_config(preset, **overrides)
-    name = run_key(str(read_manifest(splits_dir)["fingerprint"]), base, code_version)
+    name = run_key(str(read_manifest(paths.splits)["fingerprint"]), base, code_version)
+    tuning_dir = paths.reports / "tuning"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A second search would take the first one's trial for an interrupted one.
+    # A second search would take the first one's running trial for an interrupted one.
     with locked(tuning_dir / ".lock"):
         study = optuna.create_study(
             study_name=name,
@@ -74,43 +82,45 @@ def tune(
         )
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
-        # Seeded by how far the search is: a search that continues would draw its first recipes again.
+        # A constant seed would repeat the first trials when a search continues.
         study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
 
         def objective(trial: optuna.Trial) -> float:
-            config = training_config(preset, **{**overrides, **_drawn(trial)})
-            runs_dir = tuning_dir / "runs"
+            runs_dir, config = tuning_dir / "runs", _suggest(trial, base)
             try:
-                trained = train(splits_dir, runs_dir, config, code_version=code_version, callbacks=[_Pruning(trial)])
+                trained = train(paths.splits, runs_dir, config, code_version=code_version, callbacks=[_Pruning(trial)])
             finally:
-                remove_all_run_files(runs_dir)  # no later trial has the same recipe
+                remove_run_files(runs_dir)  # no later trial has the same configuration
             loss = float(trained.history[-1][_VALUE])
-            log(f"Trial {trial.number}: {_VALUE} {loss:.4f} with {trial.params}")
+            _logger.info("Trial %d: %s %.4f with %s", trial.number, _VALUE, loss, trial.params)
             return loss
 
         num_left = num_trials - sum(trial.state.is_finished() for trial in study.trials)
         if num_left > 0:
-            # A rate that makes the loss infinite is an answer, too.
+            # A diverged trial fails; the search continues.
             study.optimize(objective, n_trials=num_left, catch=(FloatingPointError,))
-    has_ended = any(trial.state is TrialState.COMPLETE for trial in study.trials)
+    is_complete = any(trial.state is TrialState.COMPLETE for trial in study.trials)
     return TuningResult(
-        _table(study),
-        dict(study.best_params) if has_ended else {},
-        float(study.best_value) if has_ended else None,
+        preset=preset,
+        trials=_tabulate(study),
+        best=dict(study.best_params) if is_complete else {},
+        best_loss=float(study.best_value) if is_complete else None,
     )
 
 
-def _drawn(trial: optuna.Trial) -> dict[str, Any]:
-    return {
-        "learning_rate": trial.suggest_float("learning_rate", 0.005, 0.06, log=True),
-        "adam_learning_rate": trial.suggest_float("adam_learning_rate", 5e-4, 8e-3, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 0.02, 0.4, log=True),
-        "dropout": trial.suggest_float("dropout", 0.1, 0.5),
-        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2),
-    }
+def _suggest(trial: optuna.Trial, base: TrainingConfig) -> TrainingConfig:
+    return base.model_copy(
+        update={
+            "learning_rate": trial.suggest_float("learning_rate", 0.005, 0.06, log=True),
+            "adam_learning_rate": trial.suggest_float("adam_learning_rate", 5e-4, 8e-3, log=True),
+            "weight_decay": trial.suggest_float("weight_decay", 0.02, 0.4, log=True),
+            "dropout": trial.suggest_float("dropout", 0.1, 0.5),
+            "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2),
+        }
+    )
 
 
-def _table(study: optuna.Study) -> pd.DataFrame:
+def _tabulate(study: optuna.Study) -> pd.DataFrame:
     rows = [
         {"number": trial.number, "state": trial.state.name.lower(), "val_loss": trial.value, **trial.params}
         for trial in study.trials
@@ -119,13 +129,13 @@ def _table(study: optuna.Study) -> pd.DataFrame:
 
 
 class _Pruning(pl.Callback):
-    """Ends a trial that is worse than half of the others were at the same epoch."""
+    """Stop a trial that is worse than the median of the others at the same epoch."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the study how far the trial is."""
+        """Report the validation loss to the study."""
         assert isinstance(pl_module, EmotionModule)
         if pl_module.history:
             self._trial.report(pl_module.history[-1][_VALUE], trainer.current_epoch)

@@ -1,0 +1,95 @@
+"""The data assets: the catalogue of `raw/`, and the splits made of it.
+
+The rules are in `steps.ingest` and `steps.splits`.
+"""
+
+import dagster as dg
+
+from emotion_assets.assets.metadata import as_metadata, table
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.resources import Settings, code_version
+
+SIGNATURE = "folder_signature"
+"""Metadata key: the state of `raw/` that was read. Without it the sensor asks for another run, an hour later."""
+OWN_SIGNATURE = "folder_signature_without_feedback"
+_MAX_REJECTED_FRACTION = 0.1
+
+_CATALOGUE_CHECKS = [
+    dg.AssetCheckSpec("every_class_has_images", asset="raw_images", description="Every class has a usable image."),
+    dg.AssetCheckSpec("few_files_are_rejected", asset="raw_images", description="At most 10 % of files are rejected."),
+]
+_SPLITS_CHECK = dg.AssetCheckSpec(
+    "splits_hold_every_class", asset="greyscale_splits", description="Every split holds every class."
+)
+
+
+@dg.asset(
+    group_name="emotions",
+    kinds={"python", "file"},
+    code_version=code_version("ingest"),
+    deps=["image_files", "collected_feedback"],
+    check_specs=_CATALOGUE_CHECKS,
+)
+def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+    """The labelled images in `raw/`, as a catalogue with one row per file.
+
+    Only files that are new since the last run are read. Rejected files are listed with the reason; nothing is moved or
+    deleted.
+    """
+    from emotion_assets.steps.ingest.catalogue import ingest_images
+
+    report = ingest_images(settings.paths)
+    summary = report.summary()
+    metadata = as_metadata(summary, settings)
+    if report.state:
+        metadata |= {SIGNATURE: report.state.signature, OWN_SIGNATURE: report.state.own_signature}
+    values = summary.values
+    passed = (
+        all(values[f"num_{emotion}"] for emotion in EMOTIONS),
+        float(values["rejected_fraction"]) <= _MAX_REJECTED_FRACTION,
+    )
+    severities = (dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN)
+    results = [
+        dg.AssetCheckResult(check_name=spec.name, passed=ok, severity=severity)
+        for spec, ok, severity in zip(_CATALOGUE_CHECKS, passed, severities, strict=True)
+    ]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.fingerprint), metadata=metadata, check_results=results
+    )
+
+
+@dg.asset(
+    group_name="emotions",
+    kinds={"numpy", "dataset"},
+    code_version=code_version("ingest", "splits"),
+    deps=[raw_images],
+    check_specs=[_SPLITS_CHECK],
+)
+def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+    """64×64 grayscale faces in train, val and test (80/10/10 of each class).
+
+    An image keeps its split permanently, near-duplicates share one, and an image with two labels is excluded.
+    """
+    from emotion_assets.steps.splits.splits import make_splits
+
+    report = make_splits(settings.paths)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.fingerprint),
+        metadata=as_metadata(report.summary(), settings),
+        check_results=[dg.AssetCheckResult(passed=all(all(counts.values()) for counts in report.counts.values()))],
+    )
+
+
+@dg.asset_check(
+    asset=greyscale_splits,
+    blocking=True,
+    description="No image, re-encoded, cropped or mirrored, is in two splits.",
+)
+def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
+    """Compare all stored pixels of each split with those of the others, from scratch."""
+    from emotion_assets.steps.splits.assignment import SPLITS
+    from emotion_assets.steps.splits.splits import leaking_pairs, read_split
+
+    pairs = leaking_pairs([read_split(settings.paths.splits, name) for name in SPLITS])
+    rows = table([{"first": first, "second": second} for first, second in pairs])
+    return dg.AssetCheckResult(passed=not pairs, metadata={"pairs": rows})

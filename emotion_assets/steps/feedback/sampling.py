@@ -1,0 +1,69 @@
+"""Choose the predictions of a window whose labels are worth most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.steps.feedback.labels import stored_images
+
+LABEL_REQUEST_CSV: Final = "label_request.csv"
+NUM_REQUESTED: Final = 100
+RANDOM: Final = "random"
+
+
+def sample_for_labelling(window: pd.DataFrame, is_outlier: npt.NDArray[np.bool_], image_log_dir: Path) -> pd.DataFrame:
+    """Choose up to 100 predictions of a window for labelling.
+
+    Half are drawn at random, because only those estimate accuracy; the others are outliers and the least confident
+    predictions, because those are the most informative training images. The draw is deterministic: a window that is
+    assessed again asks for the same images.
+
+    Args:
+        window: logged features and predictions, one row per image.
+        is_outlier: bool (image,).
+        image_log_dir: where the service stores images.
+
+    Returns:
+        `prediction_id`, `reason` (`random`, `outlier` or `uncertain`), `emotion`, `confidence`, and `image`: the stored
+        file, or an empty string.
+    """
+    stored = stored_images(image_log_dir)
+    confidence = _confidence(window)
+    order = np.random.default_rng(0).permutation(len(window))
+    chosen = dict.fromkeys(order[: NUM_REQUESTED // 2].tolist(), RANDOM)
+    for i in _informative_order(confidence, is_outlier):
+        if len(chosen) >= NUM_REQUESTED:
+            break
+        chosen.setdefault(i, "outlier" if is_outlier[i] else "uncertain")
+    rows = list(chosen)
+    names = window["prediction_id"].to_numpy()[rows]
+    return pd.DataFrame(
+        {
+            "prediction_id": names,
+            "reason": list(chosen.values()),
+            "emotion": window[EMOTION_COLUMN].to_numpy()[rows],
+            "confidence": confidence[rows].round(4),
+            "image": [str(stored.get(name, "")) for name in names],
+        }
+    )
+
+
+def most_informative_images(window: pd.DataFrame, is_outlier: npt.NDArray[np.bool_], image_log_dir: Path) -> list[Path]:
+    """Return the stored images of a window: outliers first, then the least confident predictions."""
+    stored = stored_images(image_log_dir)
+    names = window["prediction_id"].to_numpy()
+    return [stored[names[i]] for i in _informative_order(_confidence(window), is_outlier) if names[i] in stored]
+
+
+def _confidence(window: pd.DataFrame) -> npt.NDArray[np.float64]:
+    return window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
+
+
+def _informative_order(confidence: npt.NDArray[np.float64], is_outlier: npt.NDArray[np.bool_]) -> list[int]:
+    return sorted(range(len(confidence)), key=lambda i: (not is_outlier[i], confidence[i]))

@@ -1,0 +1,68 @@
+"""The result of an ingest, and its summary for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Summary
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
+from emotion_assets.steps.ingest.scan import FolderState
+
+_NUM_REJECTED_SHOWN: Final = 36
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """Counts of files of one walk over `raw/`."""
+
+    paths: DataPaths
+    num_files: int
+    num_new: int
+    num_cached: int
+    num_removed: int
+    num_decoded: int
+    num_to_retry: int
+    """Files that the next run may be able to read though nothing in the folder changes."""
+    seconds: float
+    fingerprint: str
+    """Changes with the accepted images and their labels, not with names, order or times."""
+    state: FolderState | None
+    """What this walk saw; None if files are to be retried."""
+
+    def summary(self) -> Summary:
+        """Summarize this ingest and the catalogue that it published."""
+        # Matplotlib is slow to import.
+        from emotion_assets.steps.ingest.previews import catalogue_previews  # noqa: PLC0415
+
+        catalogue = read_catalogue(self.paths.catalogue)
+        accepted = catalogue[catalogue["is_accepted"]]
+        rejected = catalogue[~catalogue["is_accepted"]]
+        counts = accepted["label"].value_counts()
+        return Summary(
+            values={
+                **{f"num_{emotion}": int(counts.get(emotion, 0)) for emotion in EMOTIONS},
+                "num_files": self.num_files,
+                "num_new": self.num_new,
+                "num_cached": self.num_cached,
+                "num_removed": self.num_removed,
+                "num_decoded": self.num_decoded,
+                "num_to_retry": self.num_to_retry,
+                "num_rejected": len(rejected),
+                "rejected_fraction": len(rejected) / max(1, len(catalogue)),
+                "num_label_conflicts": int(accepted["has_label_conflict"].sum()),
+                "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
+                "seconds": round(self.seconds, 2),
+                "fingerprint": self.fingerprint,
+            },
+            tables={
+                "rejected": [
+                    {"path": str(row.path), "code": str(row.reason_code), "reason": str(row.reason)}
+                    for row in rejected.head(_NUM_REJECTED_SHOWN).itertuples()
+                ]
+            },
+            images=catalogue_previews(self.paths.catalogue, catalogue),
+            files={"catalogue": self.paths.catalogue / TABLE_NAME},
+        )

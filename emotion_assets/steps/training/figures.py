@@ -1,0 +1,49 @@
+"""Charts of a training run and of a hyperparameter search, as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+_DPI: Final = 80
+
+
+def learning_curve_figure(history: Sequence[dict[str, float]]) -> bytes:
+    """Draw loss and scores over the epochs; return a PNG."""
+    epochs = [record["epoch"] for record in history]
+    figure = Figure(figsize=(8, 3))
+    for axes, names in zip(
+        figure.subplots(1, 2), (("train/loss", "val/loss"), ("val/accuracy", "val/macro_f1")), strict=True
+    ):
+        for name in names:
+            axes.plot(epochs, [record[name] for record in history], label=name)
+        axes.set_xlabel("epoch")
+        axes.legend()
+        axes.grid(alpha=0.3)
+    return encode_png(figure)
+
+
+def tuning_figure(trials: pd.DataFrame) -> bytes:
+    """Draw the validation loss of every completed trial against each of its parameters; return a PNG."""
+    complete = trials[trials["state"] == "complete"]
+    names = [name for name in trials.columns if name not in ("number", "state", "val_loss")]
+    figure = Figure(figsize=(2.6 * len(names), 2.8))
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True):
+        axes.scatter(complete[name], complete["val_loss"], s=14)
+        is_log = complete[name].min() > 0 and complete[name].max() > 8 * complete[name].min()
+        axes.set(xlabel=name, xscale="log" if is_log else "linear")
+    figure.axes[0].set_ylabel("validation loss")
+    figure.tight_layout()
+    return encode_png(figure)
+
+
+def encode_png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
+    return buffer.getvalue()
