@@ -1,16 +1,18 @@
-"""The routes: thin functions around reading images, running the model and logging the answers."""
+"""The HTTP application: thin handlers around uploads, inference and logs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from anyio import to_thread
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -22,116 +24,105 @@ from emotion_assets.core.bundle import runtime_precision
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
-from emotion_assets.core.images import NeedsWorkerThreadError
-from emotion_assets.core.layout import MODELS
-from emotion_service.errors import (
-    EXCEPTION_HANDLERS,
-    Handler,
-    RequestError,
-    error_body,
-    image_error_response,
-    request_error_response,
-)
-from emotion_service.feedback import read_feedback
+from emotion_assets.core.images import needs_worker_thread
+from emotion_service.errors import RequestError, error_body
+from emotion_service.feedback import parse_feedback
 from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
 from emotion_service.labels import LabelQueue
 from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.middleware import RequestMiddleware
 from emotion_service.model_watcher import ModelWatcher
-from emotion_service.openapi import openapi_document
-from emotion_service.pages import page
+from emotion_service.openapi import Endpoint, form, openapi_document, query
+from emotion_service.schemas import ErrorResponse, Feedback, FeedbackResponse, LabelRequest, ModelInfo, Prediction
 from emotion_service.settings import Settings
-from emotion_service.uploads import BodyBudget, read_image, read_images, read_json_body
-from emotion_service.worker import Worker
+from emotion_service.uploads import (
+    BATCH_FIELD_NAME,
+    FIELD_NAME,
+    MAX_BATCH_IMAGES,
+    BodyBudget,
+    read_image,
+    read_images,
+    read_json_body,
+)
+from emotion_service.worker_state import WorkerState
 
-_PAGE: Final = page("web/index.html")
-_LABEL_PAGE: Final = page("web/label.html")
-# Routes that the server around this app answers; it answers GET only.
-_SERVER_ROUTES: Final = ("/livez", "/healthz", "/readyz", "/schema.json")
+MAX_LARGE_AT_ONCE: Final = 4
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
-_WISHES: Final = {"heatmap": ("0", "1"), "face": ("whole", "find")}
-"""Values that the query of `/predict` may have; the first is the default."""
-_MAX_LARGE_AT_ONCE: Final = 4
-"""Large images, batches and searches for faces that a worker does at a time: 40 megapixels take 160 MB."""
-_GUARDED: Final = frozenset({"/predict", "/predict_batch", "/feedback", "/label_requests", "/label_image"})
+"""Large images, batches and face searches that a worker handles at a time: 40 megapixels take 160 MB."""
+
+_PREDICT_PARAMETERS: Final = (
+    query("heatmap", "1 adds the class activation map of the emotion.", ("0", "1")),
+    query("face", "whole: the image is a face. find: detect and crop the largest face first.", ("whole", "find")),
+)
+_FILE: Final = {"type": "string", "format": "binary"}
+_FILES: Final = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": _FILE}
+_TOKEN_ERRORS: Final = (401, 429, 431)
+_BODY_ERRORS: Final = (400, 413, 415, 503, 504, *_TOKEN_ERRORS)
 
 
 class EmotionApp:
-    """What the routes share: the model, the log, the limits. `model` is None until one is loaded."""
+    """The state that the routes share: the model (None until one is loaded), the limits, the worker's logs."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start without a model; `load` brings one."""
+        """Start without a model; `load` adds one."""
         self.settings = settings
         self.model: Classifier | None = None
-        self.worker: Worker | None = None
-        self._watch: ModelWatcher | None = None
-        self._queue = LabelQueue(settings.data_dir)
+        self.worker: WorkerState | None = None
+        self._watcher: ModelWatcher | None = None
+        self._queue = LabelQueue(settings.paths)
         self._num_running = 0
-        # Far more bodies may arrive at a time than are answered: senders are slow.
+        # Slow senders: far more bodies may arrive at a time than predictions are made.
         self._budget = BodyBudget(8 * settings.max_concurrency)
-        # Its threads and no more: one that nobody waits for any longer still needs its memory until it is done.
-        self._large = ThreadPoolExecutor(_MAX_LARGE_AT_ONCE, "large-images")
+        # A pool of its own: a thread whose request has timed out still needs its memory until it is done.
+        self._large = ThreadPoolExecutor(MAX_LARGE_AT_ONCE, "large-images")
+        self.endpoints = self._describe_endpoints()
 
     def load(self, bundle_dir: Path) -> None:
-        """Load a bundle, test it on its known answer, and start answering.
+        """Load a bundle, run its self-test, and serve it from now on.
 
         Raises:
-            BundleMismatchError: the bundle is incomplete or answers differently from when it was made.
+            BundleMismatchError: the bundle is incomplete, or its self-test fails.
         """
         model = Classifier(bundle_dir)
         model.self_test()
         if self.worker is None:
-            self.worker = Worker(self.settings)
+            self.worker = WorkerState(self.settings)
         self.model = model
         self.worker.metrics.record_model(model.version)
 
     def follow_champion(self) -> None:
-        """Serve whatever the pipeline accepts from now on, if it works on the same data root and is asked to."""
+        """Load the champion of the data root now and whenever it changes, if the settings say so."""
         if self.settings.follow_champion:
-            self._watch = ModelWatcher(self.settings.data_dir / MODELS, lambda: self.version, self.load)
-            self._watch.start()
+            models_dir = self.settings.paths.models
+            self._watcher = ModelWatcher(models_dir, lambda: self.version, self.load)
+            self._watcher.start()
 
     @property
     def version(self) -> str:
-        """The version of the model that answers, or `none`."""
+        """The version of the loaded model, or `none`."""
         return self.model.version if self.model else "none"
 
     def close(self) -> None:
-        """Stop following, and write the rest of the log."""
-        if self._watch:
-            self._watch.close()
+        """Stop following the champion, and write what is queued for the logs."""
+        if self._watcher:
+            self._watcher.close()
         self._large.shutdown(wait=False, cancel_futures=True)
         if self.worker:
             self.worker.close()
 
     def routes(self) -> Starlette:
-        """Return the application: every path is answered here, or by the server around it."""
-        table: dict[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
-            "/": ("GET", self._page),
-            "/predict": ("POST", self._predict),
-            "/predict_batch": ("POST", self._predict_batch),
-            "/feedback": ("POST", self._feedback),
-            "/label": ("GET", self._label_page),
-            "/label_requests": ("GET", self._label_requests),
-            "/label_image": ("GET", self._label_image),
-            "/model": ("GET", self._facts),
-            "/docs.json": ("GET", self._docs),
-            "/metrics": ("GET", self._metrics),
-        }
-        routes = [Route(path, handler, methods=[method]) for path, (method, handler) in table.items()]
-        allowed = {path: "GET, HEAD" if method == "GET" else method for path, (method, _) in table.items()}
-        allowed |= dict.fromkeys(_SERVER_ROUTES, "GET, HEAD")
-
-        async def reject(request: Request) -> Response:
-            # Those with the right method matched before; paths that do not exist do not come here.
-            path = request.scope["path"]
-            message = f"{path} does not take {request.method}. Use {allowed[path]}."
-            raise RequestError(405, "method_not_allowed", message, {"Allow": allowed[path]})
-
-        routes.append(Route("/{path:path}", reject, methods=_ALL_METHODS))
-        middleware = [
-            Middleware(RequestMiddleware, self.settings, self._counters, routes=frozenset(allowed), guarded=_GUARDED)
+        """Build the ASGI application."""
+        routes = [
+            Route(each.path, _respond(each.handler, each.response), methods=[each.method])
+            for each in self.endpoints
+            if each.handler
         ]
+        # Matches what no route does: BentoML would answer such requests itself, around the middleware.
+        routes.append(Route("/{path:path}", _not_found, methods=_ALL_METHODS))
+        allowed = {each.path: each.allowed_methods for each in self.endpoints}
+        allowed |= dict.fromkeys(("/healthz", "/schema.json"), "GET, HEAD")  # BentoML's, too
+        protected = frozenset(each.path for each in self.endpoints if each.is_protected)
+        middleware = [Middleware(RequestMiddleware, self.settings, self._metrics_or_none, allowed, protected)]
         if self.settings.cors_origins:
             cors = Middleware(
                 CORSMiddleware,
@@ -140,128 +131,151 @@ class EmotionApp:
                 allow_headers=["Authorization", "Content-Type"],
             )
             middleware.insert(0, cors)
-        handlers = EXCEPTION_HANDLERS | {
-            ImageError: self._counted(image_error_response),
-            RequestError: self._counted(request_error_response),
-        }
-        return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+        return Starlette(routes=routes, middleware=middleware)
 
-    def _counters(self) -> Metrics | None:
-        return self.worker.metrics if self.worker else None
-
-    async def _page(self, _: Request) -> Response:
-        return HTMLResponse(_PAGE)
+    def _describe_endpoints(self) -> tuple[Endpoint, ...]:
+        html, text, json_type = "text/html", "text/plain", "application/json"
+        return (
+            Endpoint("GET /", "The page for people", html, _page("index.html")),
+            Endpoint(
+                "POST /predict",
+                "Predict the emotion of one face",
+                Prediction,
+                self._predict,
+                body={"multipart/form-data": form(FIELD_NAME, _FILE), "image/*": _FILE},
+                parameters=_PREDICT_PARAMETERS,
+                errors=(*_BODY_ERRORS, 422),
+            ),
+            Endpoint(
+                "POST /predict_batch",
+                f"Predict the emotions of up to {MAX_BATCH_IMAGES} faces; each has a prediction or an error",
+                list[Prediction | ErrorResponse],
+                self._predict_batch,
+                body={"multipart/form-data": form(BATCH_FIELD_NAME, _FILES)},
+                parameters=_PREDICT_PARAMETERS,
+                errors=_BODY_ERRORS,
+            ),
+            Endpoint(
+                "POST /feedback",
+                "Label a prediction, once",
+                FeedbackResponse,
+                self._feedback,
+                body={json_type: Feedback},
+                errors=(*_BODY_ERRORS, 404, 409, 422),
+            ),
+            Endpoint("GET /label", "The page for labelling", html, _page("label.html")),
+            Endpoint(
+                "GET /label_requests",
+                "Predictions that need a label",
+                list[LabelRequest],
+                self._label_requests,
+                errors=(403, *_TOKEN_ERRORS),
+            ),
+            Endpoint(
+                "GET /label_image",
+                "The stored image of a prediction",
+                "image/*",
+                self._label_image,
+                parameters=(query("prediction_id", "From a label request."),),
+                errors=(403, 404, *_TOKEN_ERRORS),
+            ),
+            Endpoint("GET /model", "The deployed model", ModelInfo, self._model, errors=(503,)),
+            Endpoint("GET /docs.json", "This document", json_type, self._docs),
+            Endpoint("GET /metrics", "Prometheus metrics", text, self._metrics, errors=(503,)),
+            # BentoML handles these.
+            Endpoint("GET /livez", "Whether the process is alive", text),
+            Endpoint("GET /readyz", "Whether a model is loaded", text, errors=(503,)),
+        )
 
     async def _docs(self, _: Request) -> Response:
-        return JSONResponse(openapi_document(self.version))
+        return JSONResponse(openapi_document(self.endpoints, ErrorResponse, self.version))
 
     async def _metrics(self, _: Request) -> Response:
         return Response(await to_thread.run_sync(self._require_worker().metrics.text), media_type=MEDIA_TYPE)
 
-    async def _facts(self, _: Request) -> Response:
+    async def _model(self, _: Request) -> ModelInfo:
         manifest = self._require_model().manifest
-        return JSONResponse(
-            {
-                "model_version": manifest.version,
-                "created_at": manifest.created_at,
-                "emotions": manifest.emotions,
-                "image_size_px": manifest.image_size_px,
-                "temperature": manifest.temperature,
-                "data_fingerprint": manifest.data_fingerprint,
-                "metrics": manifest.metrics,
-                "num_parameters": manifest.training["num_parameters"],
-                "arithmetic": runtime_precision(manifest),
-                "stores_images": self.settings.keep_images,
-                "keep_days": self.settings.keep_days,
-            }
+        return ModelInfo(
+            model_version=manifest.version,
+            created_at=manifest.created_at,
+            emotions=manifest.emotions,
+            image_size_px=manifest.image_size_px,
+            temperature=manifest.temperature,
+            data_fingerprint=manifest.data_fingerprint,
+            metrics=manifest.metrics,
+            num_parameters=manifest.training["num_parameters"],
+            runtime_precision=runtime_precision(manifest),
+            stores_images=self.settings.store_images,
+            image_retention_days=self.settings.image_retention_days,
         )
 
-    async def _predict(self, request: Request) -> Response:
+    async def _predict(self, request: Request) -> Prediction:
         model = self._require_model()
-        options = _options(request)
-        async with self._limits() as deadline:
+        options = _parse_options(request)
+        async with self._time_limit() as deadline:
             content = await read_image(request, self._budget)
-            with self._place():
-                (result,) = await self._answer(model, [content], options, deadline)
-            if isinstance(result, ImageError):
-                raise result
-        self._require_worker().note(result)
-        return JSONResponse(result.body)
+            with self._slot():
+                (result,) = await self._run(model, [content], options, deadline)
+        if isinstance(result, ImageError):
+            raise result
+        self._require_worker().record_prediction(result)
+        return result.prediction
 
-    async def _predict_batch(self, request: Request) -> Response:
+    async def _predict_batch(self, request: Request) -> list[Prediction | ErrorResponse]:
         model = self._require_model()
-        options = _options(request)
-        async with self._limits() as deadline:
+        options = _parse_options(request)
+        async with self._time_limit() as deadline:
             contents = await read_images(request, self._budget)
-            with self._place():
-                results = await self._answer(model, contents, options, deadline)
+            with self._slot():
+                results = await self._run(model, contents, options, deadline)
         worker = self._require_worker()
-        items = []
+        items: list[Prediction | ErrorResponse] = []
         for result in results:
             if isinstance(result, PredictionResult):
-                worker.note(result)
-                items.append(result.body)
+                worker.record_prediction(result)
+                items.append(result.prediction)
             else:
-                self._count_rejection(result.code)
-                items.append(error_body(result.code, str(result)))
-        return JSONResponse(items)
+                worker.metrics.errors.labels(result.code).inc()
+                items.append(error_body(result))
+        return items
 
-    async def _feedback(self, request: Request) -> Response:
+    async def _feedback(self, request: Request) -> FeedbackResponse:
         worker = self._require_worker()
-        async with self._limits():
-            prediction_id, emotion = read_feedback(await read_json_body(request), EMOTIONS)
-        # However long the disk takes: a label that is kept must not be answered as if it were not.
-        await to_thread.run_sync(worker.box.keep, prediction_id, emotion)
-        worker.metrics.feedback.labels(emotion).inc()
-        return JSONResponse({"prediction_id": prediction_id, "emotion": emotion, "state": "accepted"})
+        async with self._time_limit():
+            feedback = parse_feedback(await read_json_body(request))
+        # Outside the time limit: a label that is stored must not be reported as failed.
+        await to_thread.run_sync(worker.feedback.save, feedback)
+        worker.metrics.feedback.labels(feedback.emotion).inc()
+        return FeedbackResponse(**feedback.model_dump())
 
-    async def _label_page(self, _: Request) -> Response:
-        return HTMLResponse(_LABEL_PAGE)
-
-    async def _label_requests(self, _: Request) -> Response:
-        queue = self._require_queue()
-        return JSONResponse(await to_thread.run_sync(queue.waiting))
+    async def _label_requests(self, _: Request) -> list[LabelRequest]:
+        return await to_thread.run_sync(self._require_queue().pending)
 
     async def _label_image(self, request: Request) -> Response:
         queue = self._require_queue()
         found = await to_thread.run_sync(queue.image, request.query_params.get("prediction_id", ""))
         if found is None:
-            raise RequestError(404, "no_image", "No image of this prediction is kept.")
+            raise RequestError(404, "image_not_found", "No image of this prediction is stored.")
         return Response(found[0], media_type=found[1], headers={"Cache-Control": "no-store"})
 
-    def _require_queue(self) -> LabelQueue:
-        if not self.settings.token:
-            message = "The queue shows people's images, so it needs a token. Start the service with EMOTION_TOKEN."
-            raise RequestError(403, "needs_token", message)
-        return self._queue
-
-    async def _answer(
+    async def _run(
         self, model: Classifier, contents: list[bytes], options: PredictOptions, deadline: float
     ) -> list[PredictionResult | ImageError]:
-        worker = self._require_worker()
-        answer = worker.answerer.predict
-        if len(contents) == 1 and not options.detect_face:
-            # A worker has one core, so the others would wait as long for a thread; handing over costs a quarter more.
-            with contextlib.suppress(NeedsWorkerThreadError):
-                results = answer(model, contents, options, deadline, fast_path_only=True)
-                if isinstance(results[0], ImageError):
-                    # A damaged one may claim to be large, and memory was taken for it.
-                    worker.memory.note()
-                return results
-        worker.memory.note()
-        # A thread, so that a large image does not hold up the others; few, because each may need much memory.
-        with self._budget.body() as take:
-            take(sum(map(len, contents)))
+        predict = self._require_worker().predictor.predict
+        if len(contents) == 1 and not options.detect_face and not needs_worker_thread(contents[0]):
+            # On the event loop: a worker has one core, and a thread would cost a quarter more.
+            return predict(model, contents, options, deadline)
+        with self._budget.body() as add:
+            add(sum(map(len, contents)))
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._large, answer, model, contents, options, deadline)
+            return await loop.run_in_executor(self._large, predict, model, contents, options, deadline)
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """Take one of the worker's places to answer, and give it back."""
+    def _slot(self) -> Iterator[None]:
+        """Occupy one of the worker's slots for predictions."""
         if self._num_running >= self.settings.max_concurrency:
-            raise RequestError(
-                429, "too_many_requests", "Too many requests at once. Try again in a second.", {"Retry-After": "1"}
-            )
+            message = "There are too many requests at once. Try again in a second."
+            raise RequestError(429, "too_many_requests", message, {"Retry-After": "1"})
         self._num_running += 1
         try:
             yield
@@ -269,51 +283,77 @@ class EmotionApp:
             self._num_running -= 1
 
     @contextlib.asynccontextmanager
-    async def _limits(self) -> AsyncIterator[float]:
-        """Keep the time limit; yield when the time is up, by `time.monotonic`."""
+    async def _time_limit(self) -> AsyncIterator[float]:
+        """Enforce the time limit; yield the deadline on the clock of `time.monotonic`."""
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 yield time.monotonic() + self.settings.timeout_seconds
         except (TimeoutError, DeadlineExceededError) as error:
-            message = f"The answer took more than {self.settings.timeout_seconds:g} s. Send a smaller image."
+            message = f"The request took more than {self.settings.timeout_seconds:g} s. Send a smaller image."
             raise RequestError(504, "timeout", message) from error
         except ClientDisconnect as error:
             raise RequestError(400, "incomplete_body", "The connection closed before the body was complete.") from error
 
-    def _counted(self, handler: Handler) -> Handler:
-        """Count what a handler answers, by its code."""
-
-        async def answer(request: Request, error: Exception) -> Response:
-            assert isinstance(error, (ImageError, RequestError))
-            self._count_rejection(error.code)
-            return await handler(request, error)
-
-        return answer
-
-    def _count_rejection(self, code: str) -> None:
-        if self.worker:
-            self.worker.metrics.rejections.labels(code).inc()
+    def _metrics_or_none(self) -> Metrics | None:
+        return self.worker.metrics if self.worker else None
 
     def _require_model(self) -> Classifier:
         if self.model is None:
             raise _no_model()
         return self.model
 
-    def _require_worker(self) -> Worker:
+    def _require_worker(self) -> WorkerState:
         if self.worker is None:
             raise _no_model()
         return self.worker
 
+    def _require_queue(self) -> LabelQueue:
+        if not self.settings.token.get_secret_value():
+            message = "Labelling shows images of people, so it needs a token. Start the service with EMOTION_TOKEN."
+            raise RequestError(403, "token_not_configured", message)
+        return self._queue
+
+
+def _respond(handler: Callable[[Request], Awaitable[Any]], kind: Any) -> Callable[[Request], Awaitable[Response]]:
+    """Make a Starlette endpoint of a handler that returns an instance of `kind`, or a response."""
+    adapter = TypeAdapter(Any if isinstance(kind, str) else kind)
+
+    async def endpoint(request: Request) -> Response:
+        result = await handler(request)
+        if isinstance(result, Response):
+            return result
+        return Response(adapter.dump_json(result, exclude_none=True), media_type="application/json")
+
+    return endpoint
+
+
+def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """Make a handler that returns a page, which is one file with its style and script."""
+    text = Path(__file__).with_name("web").joinpath(name).read_text(encoding="utf-8")
+    html = text.replace("EMOTIONS_HERE", json.dumps(EMOTIONS))
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(html)
+
+    return page
+
+
+async def _not_found(_request: Request) -> Response:
+    # The middleware rejects these requests before they come here.
+    raise RequestError(404, "not_found", "There is no such route. GET /docs.json lists them.")
+
 
 def _no_model() -> RequestError:
-    return RequestError(503, "no_model", "No model is ready. Try again in a few seconds.", {"Retry-After": "5"})
+    return RequestError(503, "no_model", "No model is loaded. Try again in a few seconds.", {"Retry-After": "5"})
 
 
-def _options(request: Request) -> PredictOptions:
-    """Read what is asked for beside the emotion; an unknown value is rejected, because it would be skipped."""
-    asked = {name: request.query_params.get(name, values[0]) for name, values in _WISHES.items()}
-    for name, values in _WISHES.items():
-        if asked[name] not in values:
-            message = f"{name} is {asked[name][:20]!r}. Use {' or '.join(values)}."
+def _parse_options(request: Request) -> PredictOptions:
+    """Parse the query; reject unknown values instead of ignoring them."""
+    given = {}
+    for parameter in _PREDICT_PARAMETERS:
+        name, choices = parameter["name"], parameter["schema"]["enum"]
+        given[name] = request.query_params.get(name, choices[0])
+        if given[name] not in choices:
+            message = f"{name} is {given[name][:20]!r}. Use {' or '.join(choices)}."
             raise RequestError(400, "invalid_query", message)
-    return PredictOptions(with_heatmap=asked["heatmap"] == "1", detect_face=asked["face"] == "find")
+    return PredictOptions(with_heatmap=given["heatmap"] == "1", detect_face=given["face"] == "find")

@@ -1,8 +1,8 @@
-"""Find the faces in an image, and cut one out the way that the training faces were cut.
+"""Detect faces in an image, and crop one as the training faces were cropped.
 
 MTCNN (Zhang et al. 2016, "Joint face detection and alignment using multitask cascaded convolutional networks"):
-a small network proposes windows at every place and size, two larger ones refine and reject them. The weights are
-those of the package `mtcnn`, written as ONNX by scripts/convert_face_detector.py.
+a small network proposes windows of an image pyramid, two larger ones refine and reject them. The weights are
+those of the package `mtcnn`, converted to ONNX by scripts/convert_face_detector.py.
 """
 
 from __future__ import annotations
@@ -17,70 +17,61 @@ import onnxruntime
 from PIL import Image
 
 from emotion_assets.core.errors import ImageError
+from emotion_service.schemas import FaceRegion
 
 WORKING_SIDE_PX: Final = 320
-"""Larger images are reduced to about this shorter side before faces are looked for."""
+"""Larger images are reduced to about this shorter side before detection."""
 
 _NETWORKS_DIR: Final = Path(__file__).with_name("face_detector")
 _LONGEST_SIDE_PX: Final = 480
-_SMALLEST_FACE: Final = 28 / _LONGEST_SIDE_PX
-"""As a fraction of the longer side; smaller faces say little about an emotion."""
+_SMALLEST_FACE_PX: Final = 28
 _WINDOW_PX: Final = 12
 _STRIDE_PX: Final = 2
 _SMALL_PX: Final = 128
 _PYRAMID_STEP: Final = 0.709
 _MAX_WINDOWS: Final = 300
 
-# As the authors set them; benchmarks/face_finding.md tells what they find.
+# The authors' thresholds; benchmarks/face_detection.md has their recall.
 _PROPOSAL_SCORE: Final = 0.6
 _REFINEMENT_SCORE: Final = 0.7
 _FACE_SCORE: Final = 0.7
 
-# FER2013's faces were cut out around another detector's boxes. Measured by finding the faces in its crops: they have
-# the same center, and this fraction of the box's height as their side.
+# FER2013 was cropped with another detector. Measured by detecting the faces in its crops: they are squares with the
+# same center and this fraction of the box's height as their side.
 _CROP_SIDE: Final = 0.93
-# Above this fraction of the shorter side, cutting again costs as much accuracy as it gains (benchmarks/face_finding.md).
-_FILLS: Final = 0.75
+# Above this fraction of the shorter side, a second crop costs as much accuracy as it gains
+# (benchmarks/face_detection.md).
+_MAX_CROP_SIDE: Final = 0.75
 
 Floats = npt.NDArray[np.float32]
 
 
+WHOLE: Final = FaceRegion(left=0, top=0, right=1, bottom=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
-    """Where a face is, in fractions of the image's width and height, 0 to 1."""
+    """The box of a face, in fractions of the image's width and height, 0 to 1."""
 
     left: float
     top: float
     right: float
     bottom: float
     score: float
-    """How sure the last network is, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """What the network is shown, in fractions of the image's width and height; it may reach over the edges."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-WHOLE: Final = Region(0, 0, 1, 1)
+    """Confidence of the last network, 0 to 1."""
 
 
 class NoFaceError(ImageError):
-    """An image shows no face that could be found."""
+    """No face was detected in an image."""
 
     code = "no_face"
 
 
 class FaceDetector:
-    """The three networks, loaded. Finding is safe from several threads."""
+    """The three networks, loaded. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        """Load the networks, one compute thread each."""
+        """Load the networks, with one compute thread each."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -90,41 +81,44 @@ class FaceDetector:
         )
 
     def detect(self, image: Image.Image) -> list[Face]:
-        """Return the faces of a gray image, the largest first."""
+        """Return the faces in an image of mode L, the largest first."""
         scale = _LONGEST_SIDE_PX / max(image.size)
         width, height = (max(_WINDOW_PX, round(side * scale)) for side in image.size)
         gray = image.resize((width, height), Image.Resampling.BILINEAR)
         boxes = self._propose(gray)
-        for network, side_px, least in ((self._refinement, 24, _REFINEMENT_SCORE), (self._output, 48, _FACE_SCORE)):
+        for network, side_px, min_score, max_overlap in (
+            (self._refinement, 24, _REFINEMENT_SCORE, 0.7),
+            (self._output, 48, _FACE_SCORE, 0.4),
+        ):
             if not len(boxes):
                 return []
-            boxes = _refined(network, gray, boxes, side_px, least)
+            boxes = _non_maximum_suppression(_refine(network, gray, boxes, side_px, min_score), max_overlap)
         fractions = boxes[:, :4] / (width, height, width, height)
         areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1)
         return [Face(*row) for row in np.column_stack([fractions, boxes[:, 4]])[np.argsort(-areas)].tolist()]
 
-    def region(self, image: Image.Image) -> Region:
-        """Return the square around the largest face of a gray image.
+    def find_region(self, image: Image.Image) -> FaceRegion:
+        """Return the square around the largest face in an image of mode L.
 
-        An image of 128 pixels or less is taken as a face that somebody cut out already.
+        An image of at most 128 pixels is taken as a cropped face.
 
         Raises:
-            NoFaceError: none was found.
+            NoFaceError: no face was detected.
         """
         if max(image.size) <= _SMALL_PX:
             return WHOLE
         faces = self.detect(image)
         if not faces:
             raise NoFaceError(
-                "No face was found in the image. Come closer or turn to the camera; "
-                "if it shows nothing but a face, send it without face=find."
+                "No face was found in the image. Come closer or turn to the camera. "
+                "If the image is a cropped face, send it without face=find."
             )
         return face_region(image, faces[0])
 
     def _propose(self, gray: Image.Image) -> Floats:
-        """Return windows that may hold a face, float32 (window, left·top·right·bottom·score), in pixels."""
+        """Return windows that may contain a face, float32 (window, left·top·right·bottom·score), in pixels."""
         found = []
-        scale = _WINDOW_PX / (_SMALLEST_FACE * _LONGEST_SIDE_PX)
+        scale = _WINDOW_PX / _SMALLEST_FACE_PX
         while min(gray.size) * scale >= _WINDOW_PX:
             level = gray.resize((round(gray.width * scale), round(gray.height * scale)), Image.Resampling.BOX)
             scores, offsets = self._proposal.run(["scores", "offsets"], {"pixels": np.asarray(level)[None]})
@@ -137,22 +131,19 @@ class FaceDetector:
         return _non_maximum_suppression(np.concatenate(found), 0.7) if found else np.empty((0, 5), np.float32)
 
 
-def face_region(image: Image.Image, face: Face) -> Region:
-    """Return the square around a face that the network is shown, cut as the training faces were.
-
-    A face that all but fills its image needs no cut: the whole of it is the region.
-    """
+def face_region(image: Image.Image, face: Face) -> FaceRegion:
+    """Return the square around a face that the training faces would have had; the whole image if a face fills it."""
     width, height = image.size
     side = _CROP_SIDE * (face.bottom - face.top) * height
-    if side >= _FILLS * min(width, height):
+    if side >= _MAX_CROP_SIDE * min(width, height):
         return WHOLE
     center_x, center_y = (face.left + face.right) / 2, (face.top + face.bottom) / 2
     across, down = side / width / 2, side / height / 2
-    return Region(center_x - across, center_y - down, center_x + across, center_y + down)
+    return FaceRegion(left=center_x - across, top=center_y - down, right=center_x + across, bottom=center_y + down)
 
 
-def crop_region(image: Image.Image, region: Region) -> Image.Image:
-    """Cut out a region; what lies outside of the image repeats its edge."""
+def crop_region(image: Image.Image, region: FaceRegion) -> Image.Image:
+    """Crop a region; pixels outside of the image repeat its edge."""
     if region == WHOLE:
         return image
     width, height = image.size
@@ -165,16 +156,17 @@ def crop_region(image: Image.Image, region: Region) -> Image.Image:
     return Image.fromarray(np.pad(np.asarray(inside), tuple(zip(before, after, strict=True)), mode="edge"))
 
 
-def _refined(
-    network: onnxruntime.InferenceSession, gray: Image.Image, boxes: Floats, side_px: int, least: float
+def _refine(
+    network: onnxruntime.InferenceSession, gray: Image.Image, boxes: Floats, side_px: int, min_score: float
 ) -> Floats:
-    """Look at each window as a square of `side_px` and keep the adjusted ones that score at least `least`."""
+    """Resize each window to a square of `side_px`, and return the adjusted ones that score more than `min_score`."""
     squares = _squares(boxes)
     windows = np.stack([np.asarray(_window(gray, square, side_px)) for square in squares])
     scores, offsets = network.run(["scores", "offsets"], {"pixels": windows})
     sides = squares[:, 2] - squares[:, 0]
     adjusted = np.column_stack([squares + offsets * sides[:, None], scores[:, 1]]).astype(np.float32)
-    return _non_maximum_suppression(adjusted[scores[:, 1] > least], 0.7 if side_px == 24 else 0.4)
+    accepted: Floats = adjusted[scores[:, 1] > min_score]
+    return accepted
 
 
 def _squares(boxes: Floats) -> Floats:
@@ -185,22 +177,22 @@ def _squares(boxes: Floats) -> Floats:
 
 def _window(gray: Image.Image, square: Floats, side_px: int) -> Image.Image:
     left, top, right, _ = square
-    # One affine step cuts and scales; what lies outside is black, as the networks were trained.
+    # One affine transform crops and scales; pixels outside are black, as in the networks' training.
     step = (right - left) / side_px
     data = (step, 0, left + step / 2 - 0.5, 0, step, top + step / 2 - 0.5)
     return gray.transform((side_px, side_px), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
 
 
-def _non_maximum_suppression(boxes: Floats, most: float) -> Floats:
-    """Keep the best of boxes that overlap by more than `most` of their union (non-maximum suppression)."""
+def _non_maximum_suppression(boxes: Floats, max_overlap: float) -> Floats:
+    """Keep the best of boxes whose intersection over union exceeds `max_overlap`."""
     boxes = boxes[np.argsort(-boxes[:, 4])][:_MAX_WINDOWS]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
-    left = np.arange(len(boxes))
-    while len(left):
-        best, others = left[0], left[1:]
+    remaining = np.arange(len(boxes))
+    while len(remaining):
+        best, others = remaining[0], remaining[1:]
         kept.append(best)
         corners = np.minimum(boxes[best, 2:4], boxes[others, 2:4]) - np.maximum(boxes[best, :2], boxes[others, :2])
         common = np.prod(np.maximum(0, corners), axis=1)
-        left = others[common / (areas[best] + areas[others] - common) <= most]
+        remaining = others[common / (areas[best] + areas[others] - common) <= max_overlap]
     return boxes[kept]

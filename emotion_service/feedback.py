@@ -1,14 +1,13 @@
-"""Labels that people give to answered images: one for each prediction, whichever worker is asked.
+"""Labels that people give to predictions: one for each, whichever worker receives it.
 
-A prediction's id carries a signature, so an id that was never given is recognized without searching the log.
-A label is a file of its own that appears whole or not at all; the second one for a prediction finds the first.
+A prediction's id carries a signature, so that an unknown id is recognized without searching the log. A label is a file
+of its own, created with a hard link: of two labels for one prediction the first wins.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
-import json
 import logging
 import os
 import secrets
@@ -16,78 +15,75 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.files import sync_folder, write_json
 from emotion_service.errors import RequestError
-from emotion_service.random_digits import RandomDigits
+from emotion_service.schemas import UNKNOWN_EMOTION, Feedback
 
 _NUM_RANDOM_DIGITS: Final = 24
-_NUM_SIGNED_DIGITS: Final = 16
+_NUM_SIGNATURE_DIGITS: Final = 16
 _KEY_NAME: Final = ".key"
 
-_logger = logging.getLogger("emotion_service.feedback")
+_logger = logging.getLogger(__name__)
 
 
 class FeedbackStore:
-    """Gives ids, knows its own again, and keeps one label for each."""
+    """Issues prediction ids, recognizes them, and stores one label for each."""
 
     def __init__(self, feedback_dir: Path) -> None:
-        """Use `feedback_dir`; it is made when the first label comes."""
+        """Use `feedback_dir`, which is created with the first label."""
         self._dir = feedback_dir
-        self._secret = _load_or_create_key(feedback_dir)
-        self._digits = RandomDigits()
+        self._key = _load_or_create_key(feedback_dir)
 
     def new_id(self) -> str:
-        """Return a fresh id of 40 hexadecimal digits."""
-        name = self._digits.take(_NUM_RANDOM_DIGITS)
-        return name + self._signature(name)
+        """Return a new id of 40 hexadecimal digits."""
+        name = secrets.token_hex(_NUM_RANDOM_DIGITS // 2)
+        return name + self._sign(name)
 
-    def keep(self, prediction_id: str, emotion: str) -> None:
-        """Keep the label of a prediction.
+    def save(self, feedback: Feedback) -> None:
+        """Store the label of a prediction.
 
         Raises:
-            RequestError: the id is none of ours (404), it has a label already (409), or the disk rejects (503).
+            RequestError: the id is unknown (404), has a label (409), or the disk cannot be written to (503).
         """
+        prediction_id = feedback.prediction_id
         name, signature = prediction_id[:_NUM_RANDOM_DIGITS], prediction_id[_NUM_RANDOM_DIGITS:]
-        if not prediction_id.isascii() or not hmac.compare_digest(signature, self._signature(name)):
-            raise RequestError(
-                404, "unknown_prediction", "There is no prediction with this id. Use one from an answer."
-            )
+        if not prediction_id.isascii() or not hmac.compare_digest(signature, self._sign(name)):
+            raise RequestError(404, "unknown_prediction", "No prediction has this id. Use the id of a prediction.")
         path = self._dir / prediction_id[:2] / f"{prediction_id}.json"
-        record = {
-            "prediction_id": prediction_id,
-            "emotion": emotion,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
         temporary = path.with_name(f".{prediction_id}.{secrets.token_hex(4)}.tmp")
         try:
-            write_json(temporary, record)
-            # A link fails where the name is taken: exactly one label wins, also between workers.
-            os.link(temporary, path)
+            write_json(
+                temporary, feedback.model_dump() | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+            )
+            os.link(temporary, path)  # unlike a rename, it fails if the file exists
             with contextlib.suppress(OSError):
-                sync_folder(path.parent)  # it is kept; whether a power cut can still take it back is another matter
+                sync_folder(path.parent)
         except FileExistsError as error:
-            raise RequestError(409, "label_exists", "This prediction has a label already.") from error
+            raise RequestError(409, "label_exists", "This prediction already has a label.") from error
         except OSError as error:
-            raise RequestError(
-                503, "not_kept", "The label cannot be kept now. Try again later.", {"Retry-After": "60"}
-            ) from error
+            message = "The label cannot be stored now. Try again later."
+            raise RequestError(503, "storage_unavailable", message, {"Retry-After": "60"}) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
 
-    def _signature(self, name: str) -> str:
-        return hmac.digest(self._secret, name.encode("utf-8", "replace"), "sha256").hex()[:_NUM_SIGNED_DIGITS]
+    def _sign(self, name: str) -> str:
+        return hmac.digest(self._key, name.encode("utf-8", "replace"), "sha256").hex()[:_NUM_SIGNATURE_DIGITS]
 
 
 def _load_or_create_key(feedback_dir: Path) -> bytes:
-    """Return the key that all workers share; where none can be kept, a key that lasts as long as the process."""
+    """Return the key that all workers share; if it cannot be stored, one that lasts as long as the process."""
     path = feedback_dir / _KEY_NAME
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            return path.read_bytes()
-        except PermissionError:
-            message = "%s belongs to somebody else, so labels for other workers' answers are rejected; let me read it"
-            _logger.error(message, path)  # noqa: TRY400 -- where it happened says nothing
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        message = "%s cannot be read (%s), so labels for other workers' predictions are rejected. Make it readable."
+        _logger.error(message, path, error)  # noqa: TRY400 -- the traceback adds nothing
     with contextlib.suppress(OSError):
         feedback_dir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{_KEY_NAME}.{secrets.token_hex(4)}.tmp")
@@ -104,21 +100,17 @@ def _load_or_create_key(feedback_dir: Path) -> bytes:
     return secrets.token_bytes(32)
 
 
-def read_feedback(content: bytes, emotions: tuple[str, ...]) -> tuple[str, str]:
-    """Return prediction id and emotion of a request's body.
+def parse_feedback(content: bytes) -> Feedback:
+    """Parse the body of a request.
 
     Raises:
-        RequestError: the body is no such JSON (400), or names no emotion that we know (422).
+        RequestError: the body is not such JSON (400), or the emotion is not a class of the model (422).
     """
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "malformed_json", "The body is not a JSON. Send prediction_id and emotion.") from error
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(key), str) for key in ("prediction_id", "emotion")
-    ):
-        raise RequestError(400, "malformed_json", 'Send {"prediction_id": "…", "emotion": "…"}.')
-    emotion = record["emotion"].strip().casefold()
-    if emotion not in emotions:
-        raise RequestError(422, "unknown_emotion", f"The emotion must be one of {', '.join(emotions)}.")
-    return record["prediction_id"], emotion
+        return Feedback.model_validate_json(content)
+    except ValidationError as error:
+        if all(problem["type"] == UNKNOWN_EMOTION for problem in error.errors()):
+            message = f"The emotion must be one of {', '.join(EMOTIONS)}."
+            raise RequestError(422, "unknown_emotion", message) from error
+        message = 'The body is not valid JSON for a label. Send {"prediction_id": "…", "emotion": "…"}.'
+        raise RequestError(400, "malformed_json", message) from error

@@ -1,7 +1,7 @@
-"""Keep the images of answered predictions for labelling, for a stated number of days, when asked to.
+"""Store the images of predictions for labelling, for a limited number of days, if configured.
 
-They have a queue and a thread of their own: an image takes far longer to write than its record, and records
-must not wait for it, because a killed worker loses what waits.
+Images have a queue and a thread of their own: one takes far longer to write than a record of the prediction log, and
+records must not wait, because a killed worker loses what is queued.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from emotion_assets.core.layout import DAY_PATTERN, IMAGE_LOG
+from emotion_assets.core.layout import DAY_PATTERN
 
-_MAX_WAITING_BYTES: Final = 100 * 2**20
-_SECONDS_BETWEEN_LOOKS: Final = 3600.0
-_LEAST_FREE_BYTES: Final = 2**30
-_LEAST_FREE_FRACTION: Final = 0.05
+_MAX_QUEUED_BYTES: Final = 100 * 2**20
+_CLEANUP_SECONDS: Final = 3600.0
+_MIN_FREE_BYTES: Final = 2**30
+_MIN_FREE_FRACTION: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +34,30 @@ class _Image:
 
 
 class ImageLog:
-    """Writes `predictions/images/<date>/<prediction id>.<format>`.
+    """Writes `<images_dir>/<date>/<prediction id>.<format>`; on a nearly full disk, images are dropped."""
 
-    A disk that is nearly full costs images, nothing else: the log continues, and needs the room that is left.
-    """
-
-    def __init__(self, predictions_dir: Path, keep_days: int, count: Callable[[str, int], None]) -> None:
+    def __init__(self, images_dir: Path, retention_days: int, count: Callable[[str, int], None]) -> None:
         """Start the writer.
 
         Args:
-            predictions_dir: gets the folder of images when the first one comes.
-            keep_days: after so many days an image is removed, also one of an earlier service.
-            count: is told `image_written` or `image_lost`, and how many.
+            images_dir: created with the first image.
+            retention_days: an image is deleted after so many days, also one of an earlier service.
+            count: called with `image_written` or `image_lost`, and how many.
         """
-        self._dir, self._keep_days, self._count = predictions_dir / IMAGE_LOG, keep_days, count
+        self._dir, self._retention_days, self._count = images_dir, retention_days, count
         self._queue: queue.SimpleQueue[_Image | None] = queue.SimpleQueue()
-        self._waiting_bytes = 0
+        self._queued_bytes = 0
         self._lock = threading.Lock()
-        self._day = ""
-        self._looked_on: date | None = None
-        self._thread = threading.Thread(target=self._write_all, name="kept-images", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="image-log", daemon=True)
         self._thread.start()
 
     def append(self, prediction_id: str, form: str, content: bytes) -> None:
-        """Queue an image and return at once; over 100 MiB of waiting ones, it is left out and counted."""
+        """Queue an image and return at once; drop and count it if 100 MiB are queued."""
         with self._lock:
-            has_room = self._waiting_bytes + len(content) <= _MAX_WAITING_BYTES
-            if has_room:
-                self._waiting_bytes += len(content)
-        if has_room:
+            is_queued = self._queued_bytes + len(content) <= _MAX_QUEUED_BYTES
+            if is_queued:
+                self._queued_bytes += len(content)
+        if is_queued:
             self._queue.put(_Image(prediction_id, form, content))
         else:
             self._count("image_lost", 1)
@@ -72,43 +67,40 @@ class ImageLog:
         self._queue.put(None)
         self._thread.join(timeout=10)
 
-    def _write_all(self) -> None:
+    def _run(self) -> None:
+        cleaned_on = None
         while True:
             today = datetime.now(UTC).date()
-            if today != self._looked_on:
-                self._looked_on = today
-                remove_old_images(self._dir, today, self._keep_days)
+            if today != cleaned_on:
+                cleaned_on = today
+                remove_old_images(self._dir, today, self._retention_days)
             try:
-                image = self._queue.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                image = self._queue.get(timeout=_CLEANUP_SECONDS)
             except queue.Empty:
                 continue
             if image is None:
                 return
             try:
-                self._check_room()
+                self._check_free_space()
                 self._write(image)
             except OSError:
-                # Whatever went wrong, also that somebody removed the folder: the next one begins with its folder.
-                self._day = ""
                 self._count("image_lost", 1)
             else:
                 self._count("image_written", 1)
             with self._lock:
-                self._waiting_bytes -= len(image.content)
+                self._queued_bytes -= len(image.content)
 
-    def _check_room(self) -> None:
-        usage = shutil.disk_usage(next(place for place in (self._dir, *self._dir.parents) if place.exists()))
-        if usage.free < min(_LEAST_FREE_BYTES, _LEAST_FREE_FRACTION * usage.total):
+    def _check_free_space(self) -> None:
+        usage = shutil.disk_usage(next(path for path in (self._dir, *self._dir.parents) if path.exists()))
+        if usage.free < min(_MIN_FREE_BYTES, _MIN_FREE_FRACTION * usage.total):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _write(self, image: _Image) -> None:
-        day = datetime.now(UTC).date().isoformat()
-        if day != self._day:
-            (self._dir / day).mkdir(parents=True, exist_ok=True)
-            self._day = day  # only now: a disk that is well again later must get its folder
-        path = self._dir / day / f"{image.prediction_id}.{image.format.lower()}"
+        folder = self._dir / datetime.now(UTC).date().isoformat()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{image.prediction_id}.{image.format.lower()}"
         temporary = path.with_name(f".{path.name}.tmp")
-        # Whole or not at all, but not synced: after a power cut a missing image is one label less.
+        # Atomic but not synced: after a power cut one image may be missing.
         try:
             temporary.write_bytes(image.content)
             temporary.replace(path)
@@ -118,9 +110,9 @@ class ImageLog:
             raise
 
 
-def remove_old_images(images_dir: Path, today: date, keep_days: int) -> None:
-    """Remove the images of days that are more than `keep_days` days before `today`."""
+def remove_old_images(images_dir: Path, today: date, retention_days: int) -> None:
+    """Remove the images of days that are more than `retention_days` days before `today`."""
     for folder in images_dir.glob(DAY_PATTERN):
         with contextlib.suppress(ValueError):
-            if date.fromisoformat(folder.name) < today - timedelta(days=keep_days):
+            if date.fromisoformat(folder.name) < today - timedelta(days=retention_days):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,7 @@
-"""From the bytes of images to the bodies of answers: decode, run the model, shape the result."""
+"""From the bytes of images to predictions: decode, run the model, describe the result."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import time
@@ -19,140 +18,142 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.features import image_features
 from emotion_assets.core.images import Pixels, decode_gray, decode_image, face_pixels
-from emotion_service.face_detection import WHOLE, WORKING_SIDE_PX, FaceDetector, Region, crop_region
-
-_LOGGED = ("prediction_id", "model_version", "emotion", "probabilities", "features")
+from emotion_service.face_detection import WHOLE, WORKING_SIDE_PX, FaceDetector, crop_region
+from emotion_service.schemas import FaceRegion, Prediction
 
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """What a client asked for beside the emotion."""
+    """What a client requests beside the emotion."""
 
     with_heatmap: bool = False
     detect_face: bool = False
-    """Whether the image may be an image, in which the face has to be found first."""
+    """Whether to find and crop the largest face first."""
 
 
 class DeadlineExceededError(Exception):
-    """Nobody waits for these answers any more."""
+    """The time limit of a request has passed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
-    """What the network is shown of an image, and a file of just that, for people who label it."""
-
+class _FaceImage:
     pixels: Pixels
-    region: Region
+    region: FaceRegion
     content: bytes
+    """A file of just the region, for labelling."""
     format: str
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionResult:
-    """An image's answer, and what the log needs beside it."""
+    """The prediction for an image, and what the logs need beside it."""
 
-    body: dict[str, Any]
+    prediction: Prediction
     content: bytes
-    """A file of what the network was shown."""
+    """A file of what the network was given."""
     format: str
     image_sha256: str
-    """Of what was sent."""
+    """Of the uploaded bytes."""
 
     def record(self) -> dict[str, Any]:
         """Return the record for the prediction log."""
         return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            **{name: self.body[name] for name in _LOGGED},
+            "prediction_id": self.prediction.prediction_id,
+            "model_version": self.prediction.model_version,
+            "emotion": self.prediction.emotion,
+            "probabilities": self.prediction.probabilities,
+            "features": self.prediction.features,
             "image_sha256": self.image_sha256,
         }
 
 
 class Predictor:
-    """Answers for images; one for each worker, used from several threads."""
+    """Predicts emotions of images. Safe to use from several threads."""
 
     def __init__(self, new_id: Callable[[], str]) -> None:
-        """Name predictions by `new_id`."""
+        """Take the ids of predictions from `new_id`."""
         self._new_id = new_id
         self._detector = FaceDetector()
 
     def predict(
-        self,
-        model: Classifier,
-        contents: list[bytes],
-        options: PredictOptions,
-        deadline: float,
-        *,
-        fast_path_only: bool = False,
+        self, model: Classifier, contents: list[bytes], options: PredictOptions, deadline: float
     ) -> list[PredictionResult | ImageError]:
-        """Answer for some images in one run of the model; a rejected one has its error in its place.
+        """Predict the emotions of images, given as the bytes of files, in one run of the model.
 
         Args:
-            model: the model to ask.
+            model: the model to run.
             contents: the bytes of each image.
-            wishes: what is asked for.
-            deadline: on the clock of `time.monotonic`; after it no further image is begun.
-            fast_path_only: whether to give up on whole images that take more than a millisecond or so to decode.
+            options: what the client requested.
+            deadline: on the clock of `time.monotonic`; no image is decoded after it.
+
+        Returns:
+            For each image its prediction, or why it was rejected.
 
         Raises:
-            NeedsWorkerThreadError: there is such an image, and `fast_path_only`.
             DeadlineExceededError: the deadline has passed.
         """
-        decoded = []
+        decoded: list[_FaceImage | ImageError] = []
         for content in contents:
             if time.monotonic() > deadline:
                 raise DeadlineExceededError
-            decoded.append(self._decoded(content, options, fast_path_only=fast_path_only))
-        images = [image for image in decoded if isinstance(image, _Decoded)]
-        if not images:
-            return [image for image in decoded if isinstance(image, ImageError)]
-        predictions = model.predict(np.stack([image.pixels for image in images]), with_maps=options.with_heatmap)
+            decoded.append(self._decode(content, options))
+        faces = [face for face in decoded if isinstance(face, _FaceImage)]
+        if not faces:
+            return [error for error in decoded if isinstance(error, ImageError)]
+        outputs = model.predict(np.stack([face.pixels for face in faces]), with_maps=options.with_heatmap)
         results: list[PredictionResult | ImageError] = []
-        number = 0
-        for content, image in zip(contents, decoded, strict=True):
-            if isinstance(image, ImageError):
-                results.append(image)
+        row = 0
+        for content, face in zip(contents, decoded, strict=True):
+            if isinstance(face, ImageError):
+                results.append(face)
                 continue
-            body = _body(model.version, self._new_id(), predictions.probabilities[number], image.pixels)
-            if options.detect_face:
-                body["face"] = dataclasses.asdict(image.region)
-            if predictions.activation_maps is not None:
-                best = EMOTIONS.index(body["emotion"])
-                body["heatmap"] = _heatmap(predictions.activation_maps[number, best])
+            maps = outputs.activation_maps[row] if outputs.activation_maps is not None else None
+            prediction = self._describe(model.version, outputs.probabilities[row], maps, face, options)
             digest = hashlib.sha256(content).hexdigest()
-            results.append(PredictionResult(body, image.content, image.format, digest))
-            number += 1
+            results.append(PredictionResult(prediction, face.content, face.format, digest))
+            row += 1
         return results
 
-    def _decoded(self, content: bytes, options: PredictOptions, *, fast_path_only: bool) -> _Decoded | ImageError:
+    def _decode(self, content: bytes, options: PredictOptions) -> _FaceImage | ImageError:
         try:
             if not options.detect_face:
-                image = decode_image(content, fast_path_only=fast_path_only)
-                return _Decoded(image.pixels, WHOLE, content, image.format)
-            decoded = decode_gray(content, WORKING_SIDE_PX)
-            region = self._detector.region(decoded.image)
+                image = decode_image(content)
+                return _FaceImage(image.pixels, WHOLE, content, image.format)
+            gray = decode_gray(content, WORKING_SIDE_PX)
+            region = self._detector.find_region(gray.image)
         except ImageError as error:
             return error
-        face = crop_region(decoded.image, region)
         if region == WHOLE:
-            return _Decoded(face_pixels(face), region, content, decoded.format)
+            return _FaceImage(face_pixels(gray.image), region, content, gray.format)
+        face = crop_region(gray.image, region)
         file = io.BytesIO()
         face.save(file, "PNG", compress_level=1)
-        return _Decoded(face_pixels(face), region, file.getvalue(), "PNG")
+        return _FaceImage(face_pixels(face), region, file.getvalue(), "PNG")
+
+    def _describe(
+        self,
+        version: str,
+        outputs: npt.NDArray[np.float32],
+        maps: npt.NDArray[np.float32] | None,
+        face: _FaceImage,
+        options: PredictOptions,
+    ) -> Prediction:
+        probabilities = outputs.astype(np.float64)
+        best = int(probabilities.argmax())
+        return Prediction(
+            prediction_id=self._new_id(),
+            emotion=EMOTIONS[best],
+            probabilities=dict(zip(EMOTIONS, (probabilities / probabilities.sum()).tolist(), strict=True)),
+            model_version=version,
+            features=image_features(face.pixels),
+            face=face.region if options.detect_face else None,
+            heatmap=None if maps is None else _scale_heatmap(maps[best]),
+        )
 
 
-def _body(version: str, name: str, raw: npt.NDArray[np.float32], pixels: Pixels) -> dict[str, Any]:
-    probabilities = raw.astype(np.float64)
-    return {
-        "prediction_id": name,
-        "emotion": EMOTIONS[int(probabilities.argmax())],
-        "probabilities": dict(zip(EMOTIONS, (probabilities / probabilities.sum()).tolist(), strict=True)),
-        "model_version": version,
-        "features": image_features(pixels),
-    }
-
-
-def _heatmap(activation_map: npt.NDArray[np.float32]) -> list[list[float]]:
-    """Scale a class activation map (row, column) to 0..1; a place that speaks against the emotion is 0."""
+def _scale_heatmap(activation_map: npt.NDArray[np.float32]) -> list[list[float]]:
+    """Scale a class activation map (row, column) to 0..1; negative evidence becomes 0."""
     positive = np.maximum(activation_map.astype(np.float64), 0)
     scaled: list[list[float]] = np.round(positive / max(float(positive.max()), 1e-9), 4).tolist()
     return scaled

@@ -1,7 +1,7 @@
-"""Follow the champion: take a newly accepted model while requests are answered, or keep the old one.
+"""Follow the champion: load a newly accepted model while requests are served, or keep the current one.
 
-The pipeline's `models/champion.json` is replaced in one step, so it is either the old or the new one. A
-container has no such file and serves the version that it was built with.
+The pipeline replaces `models/champion.json` atomically. A container without a data root has no such file and serves the
+model that was packed into the bento.
 """
 
 from __future__ import annotations
@@ -20,58 +20,58 @@ from emotion_assets.core.layout import CHAMPION_NAME
 POLL_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 60.0
 
-_logger = logging.getLogger("emotion_service.model_watcher")
+_logger = logging.getLogger(__name__)
 
 
 class ModelWatcher:
-    """Looks every two seconds which version is accepted, and hands a new one to `load`."""
+    """Polls every two seconds which version is accepted, and hands a new one to `load`."""
 
     def __init__(self, models_dir: Path, served: Callable[[], str], load: Callable[[Path], None]) -> None:
         """Watch `models_dir`.
 
         Args:
             models_dir: holds `champion.json` and a folder for each version.
-            served: tells the version that answers now.
+            served: returns the version that is served now.
             load: loads a bundle and serves it from then on; raises if it must not be served.
         """
         self._models_dir, self._served, self._load = models_dir, served, load
-        self._rejected, self._next_try = "", 0.0
+        self._failed, self._next_try = "", 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="champion-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="model-watcher", daemon=True)
 
     def start(self) -> None:
-        """Look once now, then in the background."""
+        """Poll once now, then in the background."""
         self.poll()
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop polling."""
         self._stop.set()
 
     def poll(self) -> None:
-        """Serve the accepted version if it is another one than now; one that fails is tried again every minute."""
+        """Load the accepted version if it is not served yet; one that fails is retried every minute."""
         version = champion_version(self._models_dir)
         if version is None or version == self._served():
             return
-        if version == self._rejected and time.monotonic() < self._next_try:
+        if version == self._failed and time.monotonic() < self._next_try:
             return
         try:
             self._load(self._models_dir / version)
-        except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, what is served must continue
-            if version != self._rejected:
-                _logger.error("Model %s is not served, %s stays: %s", version, self._served(), error)  # noqa: TRY400
-            # It may only be late: its folder may still be on its way.
-            self._rejected, self._next_try = version, time.monotonic() + RETRY_SECONDS
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the served model must stay
+            if version != self._failed:
+                _logger.error("Model %s cannot be served, %s stays: %s", version, self._served(), error)  # noqa: TRY400
+            # Its bundle may still be being copied.
+            self._failed, self._next_try = version, time.monotonic() + RETRY_SECONDS
         else:
-            self._rejected = ""
-            _logger.info("Model %s answers from now on", version)
+            self._failed = ""
+            _logger.info("Serving model %s, the champion of %s", version, self._models_dir)
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             try:
                 self.poll()
             except Exception:
-                _logger.exception("Looking for the accepted model failed; the next look comes in %s s", POLL_SECONDS)
+                _logger.exception("Polling for the champion failed; the next poll follows in %s s", POLL_SECONDS)
 
 
 def champion_version(models_dir: Path) -> str | None:
@@ -81,5 +81,5 @@ def champion_version(models_dir: Path) -> str | None:
     except (OSError, ValueError):
         return None
     version = record.get("version") if isinstance(record, dict) else None
-    # The name becomes part of a path, so only a version will do.
+    # The name becomes part of a path, so only a version is accepted.
     return version if isinstance(version, str) and is_version(version) else None

@@ -1,8 +1,8 @@
-"""One record for every answered prediction, written off the request path.
+"""The prediction log: one record for each prediction, written outside the request path.
 
-Each worker appends JSON lines to its own segment, a new one every hour, so writers never meet. A record
-that finds the queue full or the disk unwritable is counted as lost; the answer is never held up. A worker
-that is killed loses what waits: about the last hundredth of a second's, more while the disk is slow.
+Each worker appends JSON lines to a segment of its own and starts a new one every hour. A record that finds the queue
+full or the disk unwritable is dropped and counted; no request waits for it. A killed worker loses what is queued:
+about ten milliseconds of records, more while the disk is slow.
 """
 
 from __future__ import annotations
@@ -19,52 +19,50 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-_QUEUE_RECORDS: Final = 10_000
-_GATHER_SECONDS: Final = 0.01
-"""The writer writes so often at most, and at once after a pause. Waking up for each record of many costs more than
-writing it."""
+MAX_QUEUED: Final = 10_000
+BATCH_SECONDS: Final = 0.01
+"""Minimum time between two writes: waking up for each record costs more than writing it."""
+_BATCH_RECORDS: Final = 256
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _STOP: Final = object()
 
 
 class PredictionLog:
-    """A queue, a thread that empties it into `predictions/<date>/<start>-<host>-<pid>.jsonl`, and two counters."""
+    """A queue, and a thread that writes it to `<predictions_dir>/<date>/<start>-<host>-<pid>.jsonl`."""
 
-    def __init__(self, predictions_dir: Path, count: Callable[[str, int], None] = lambda _, __: None) -> None:
-        """Start the writer; folders are made when the first record comes.
+    def __init__(self, predictions_dir: Path, count: Callable[[str, int], None]) -> None:
+        """Start the writer.
 
         Args:
-            predictions_dir: gets a folder for each day.
-            count: is told `written` or `lost`, and how many records.
+            predictions_dir: created with the first record; gets a folder for each day.
+            count: called with `written` or `lost`, and how many records.
         """
         self._dir, self._count = predictions_dir, count
-        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_RECORDS)
+        self._queue: queue.Queue[Any] = queue.Queue(MAX_QUEUED)
         self._hour = ""
         self._file: BinaryIO | None = None
-        self.num_written = 0
-        self.num_lost = 0
-        self._thread = threading.Thread(target=self._write_all, name="prediction-log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Queue a JSON-ready record; return at once."""
+        """Queue a record that can be encoded as JSON; return at once."""
         try:
             self._queue.put_nowait(record)
         except queue.Full:
-            self._note_lost(1)
+            self._count("lost", 1)
 
     def close(self) -> None:
         """Write what is queued and stop."""
         self._queue.put(_STOP)
         self._thread.join(timeout=10)
 
-    def _write_all(self) -> None:
-        not_before = 0.0
+    def _run(self) -> None:
+        next_write = 0.0
         while True:
             batch = [self._queue.get()]
-            time.sleep(max(0.0, not_before - time.monotonic()))
-            not_before = time.monotonic() + _GATHER_SECONDS
-            while len(batch) < 256 and not self._queue.empty():
+            time.sleep(max(0.0, next_write - time.monotonic()))
+            next_write = time.monotonic() + BATCH_SECONDS
+            while len(batch) < _BATCH_RECORDS and not self._queue.empty():
                 batch.append(self._queue.get())
             records = [record for record in batch if record is not _STOP]
             if records:
@@ -77,41 +75,31 @@ class PredictionLog:
     def _write(self, records: list[dict[str, Any]]) -> None:
         lines = "".join(_ENCODER.encode(record) + "\n" for record in records).encode()
         try:
-            is_readable = self._segment().write(lines) == len(lines)
+            is_written = self._segment().write(lines) == len(lines)
         except OSError:
-            is_readable = False
-        if is_readable:
-            self.num_written += len(records)
-            self._count("written", len(records))
-        else:
-            # Disk full or read-only: these records are lost, and the next ones get a fresh segment.
-            self._note_lost(len(records))
-            self._give_up_segment()
-
-    def _give_up_segment(self) -> None:
-        if self._file:
-            # A full disk still takes names: an empty file for each attempt would soon be thousands.
-            with contextlib.suppress(OSError):
-                if not os.fstat(self._file.fileno()).st_size:
-                    Path(self._file.name).unlink(missing_ok=True)
-            self._file.close()
-        self._file, self._hour = None, ""
-
-    def _note_lost(self, number: int) -> None:
-        self.num_lost += number
-        self._count("lost", number)
+            is_written = False
+        if not is_written:
+            self._drop_segment()  # the next records get a new one
+        self._count("written" if is_written else "lost", len(records))
 
     def _segment(self) -> BinaryIO:
         now = datetime.now(UTC)
         hour = now.strftime("%Y%m%dT%H")
-        if self._file and not os.fstat(self._file.fileno()).st_nlink:
-            self._give_up_segment()  # somebody removed it; what is written to it now would be nowhere
-        if self._file is None or hour != self._hour:
-            if self._file:
-                self._file.close()
+        if self._file and (hour != self._hour or not os.fstat(self._file.fileno()).st_nlink):
+            self._drop_segment()  # its hour is over, or somebody deleted it
+        if self._file is None:
             name = f"{now:%Y%m%dT%H%M%S%f}-{socket.gethostname()}-{os.getpid()}.jsonl"
             path = self._dir / f"{now:%Y-%m-%d}" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: a line is with the operating system as soon as it is written.
+            # Unbuffered, so that the operating system has a line as soon as it is written.
             self._file, self._hour = path.open("ab", buffering=0), hour
         return self._file
+
+    def _drop_segment(self) -> None:
+        if self._file:
+            # A full disk still creates files: without this, each attempt would leave an empty one.
+            with contextlib.suppress(OSError):
+                if not os.fstat(self._file.fileno()).st_size:
+                    Path(self._file.name).unlink(missing_ok=True)
+            self._file.close()
+        self._file = None

@@ -1,19 +1,36 @@
-"""The shapes of what goes over HTTP; `/docs.json` is made from them."""
+"""The bodies of requests and responses."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 
+UNKNOWN_EMOTION: Final = "unknown_emotion"
+
+
+def _normalize(value: Any) -> Any:
+    return value.strip().casefold() if isinstance(value, str) else value
+
+
+def _check_emotion(emotion: str) -> str:
+    if emotion not in EMOTIONS:
+        raise PydanticCustomError(UNKNOWN_EMOTION, "The emotion is not one of the model's classes")
+    return emotion
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
+Emotion = Annotated[
+    str, BeforeValidator(_normalize), AfterValidator(_check_emotion), Field(json_schema_extra={"enum": list(EMOTIONS)})
+]
 
 
 class FaceRegion(BaseModel):
-    """A square of an image, in fractions of its width and height; it may reach over the edges."""
+    """A square of an image, in fractions of its width and height; it may extend beyond the edges."""
 
     left: float
     top: float
@@ -22,11 +39,9 @@ class FaceRegion(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The answer for one image."""
+    """The prediction for one image."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
-    prediction_id: str = Field(description="Names this answer in the log and in feedback.")
+    prediction_id: str = Field(description="Identifies the prediction in the log and in feedback.")
     emotion: str = Field(description="The most probable emotion.", json_schema_extra={"enum": list(EMOTIONS)})
     probabilities: dict[str, Probability] = Field(
         description=f"Calibrated probability of each of {', '.join(EMOTIONS)}; they sum to 1."
@@ -34,31 +49,29 @@ class Prediction(BaseModel):
     model_version: str
     features: dict[str, float] = Field(description=f"Statistics of the image: {', '.join(STATISTICS)}.")
     face: FaceRegion | None = Field(
-        default=None, description="With `?face=find`: the square that the network was shown."
+        default=None, description="With `?face=find`: the square that the network was given."
     )
     heatmap: list[list[Probability]] | None = Field(
         default=None,
-        description="With `?heatmap=1`: how much each place speaks for the emotion, rows from the top, 0 to 1.",
+        description="With `?heatmap=1`: class activation map of the emotion, 0 to 1, rows from the top.",
     )
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, for programs and for people."""
+    """An error, for programs (`code`) and for people (`message`)."""
 
     code: str
     message: str
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is not a success."""
+    """The body of every response that is not a success."""
 
     error: ErrorDetail
 
 
 class ModelInfo(BaseModel):
-    """What is known of the model that answers."""
-
-    model_config = ConfigDict(protected_namespaces=())
+    """The deployed model."""
 
     model_version: str
     created_at: str
@@ -68,29 +81,31 @@ class ModelInfo(BaseModel):
     data_fingerprint: str
     metrics: dict[str, float]
     num_parameters: int
-    runtime_precision: Literal["int8", "float32"] = Field(description="What the convolutions compute in.")
-    stores_images: bool = Field(description="Whether answered images are kept for labelling.")
-    keep_days: int = Field(description="After so many days a kept image is removed.")
+    runtime_precision: str = Field(
+        description="Numeric type of the convolutions.", json_schema_extra={"enum": ["int8", "float32"]}
+    )
+    stores_images: bool = Field(description="Whether the service stores images for labelling.")
+    image_retention_days: int = Field(description="Days after which a stored image is deleted.")
 
 
 class Feedback(BaseModel):
-    """What a person says the face really shows."""
+    """A person's label for a prediction."""
 
-    prediction_id: str = Field(description="From the answer.")
-    emotion: str = Field(json_schema_extra={"enum": list(EMOTIONS)})
+    prediction_id: str = Field(description="From the prediction.")
+    emotion: Emotion
 
 
 class FeedbackResponse(Feedback):
-    """The label was accepted; a second one for the same prediction is not."""
+    """An accepted label; later ones for the same prediction are rejected."""
 
-    state: str = Field(json_schema_extra={"enum": ["accepted"]})
+    state: Literal["accepted"] = "accepted"
 
 
 class LabelRequest(BaseModel):
-    """A prediction that wants a label."""
+    """A prediction that needs a label."""
 
     prediction_id: str
-    emotion: str = Field(description="What the network said.")
+    emotion: str = Field(description="The predicted emotion.")
     confidence: Probability
-    reason: str = Field(json_schema_extra={"enum": ["random", "odd", "uncertain"]})
+    reason: Literal["random", "outlier", "uncertain"]
     has_image: bool

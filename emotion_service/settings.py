@@ -1,98 +1,67 @@
-"""What the service reads from the environment, in one place; the README's table lists the same names."""
+"""The service's settings: environment variables that start with `EMOTION_`."""
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any
 
-from emotion_assets.core.errors import InvalidSettingError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
+from pydantic_settings import NoDecode
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The service's settings, checked when they are read."""
-
-    data_dir: Path
-    """Root of the pipeline's data; predictions are logged below it."""
-    num_workers: int
-    """Processes that answer; each uses one core."""
-    max_concurrency: int
-    """Requests that one worker handles at a time; more are answered 429."""
-    timeout_seconds: float
-    """A request that takes longer is answered 504."""
-    follow_champion: bool = True
-    """Whether to take the model that the pipeline on the same data root accepts, while running."""
-    keep_images: bool = False
-    """Whether the bytes of answered images are kept, for labelling."""
-    keep_days: int = 30
-    """After so many days a kept image is removed."""
-    token: str = ""
-    """What clients must send as a bearer token; empty lets everybody in."""
-    rate_per_minute: float = 0
-    """Requests a minute and client; 0 sets no limit."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may ask."""
-    has_access_log: bool = False
-    """Whether each request leaves a line of JSON."""
-    traces_url: str = ""
-    """Where an OpenTelemetry collector takes traces over HTTP (OTLP); empty sends none."""
-
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read the settings.
-
-        Raises:
-            InvalidSettingError: a value is not a number or out of range; the message names the key and the value.
-        """
-        return cls(
-            data_dir=Path(os.environ.get("EMOTION_DATA_DIR", "data")).absolute(),
-            num_workers=_whole_number("EMOTION_WORKERS", os.cpu_count() or 1),
-            max_concurrency=_whole_number("EMOTION_MAX_CONCURRENCY", 64),
-            timeout_seconds=_number("EMOTION_TIMEOUT_SECONDS", 10, low=0.1),
-            follow_champion=_is_on("EMOTION_FOLLOW_CHAMPION", default=True),
-            keep_images=_is_on("EMOTION_KEEP_IMAGES", default=False),
-            keep_days=_whole_number("EMOTION_KEEP_DAYS", 30, high=36_500),
-            token=_token("EMOTION_TOKEN"),
-            rate_per_minute=_number("EMOTION_RATE_PER_MINUTE", 0, low=0),
-            cors_origins=tuple(filter(None, map(str.strip, os.environ.get("EMOTION_CORS_ORIGINS", "").split(",")))),
-            has_access_log=_is_on("EMOTION_ACCESS_LOG", default=False),
-            traces_url=os.environ.get("EMOTION_TRACES_URL", ""),
-        )
+from emotion_assets.core.settings import AbsolutePath, EmotionSettings
 
 
-def _number(key: str, default: float, *, low: float) -> float:
-    text = os.environ.get(key)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise InvalidSettingError(f"{key} is {text!r}, which is not a number. Set a number or unset it.") from error
-    if not (value >= low and math.isfinite(value)):
-        raise InvalidSettingError(f"{key} is {text!r}, but must be finite and at least {low:g}.")
-    return value
+def _split(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
-def _whole_number(key: str, default: int, high: int = 1_000_000) -> int:
-    value = _number(key, default, low=1)
-    if value != int(value) or value > high:
-        raise InvalidSettingError(f"{key} is {value!r}, but must be a whole number up to {high:,}.")
-    return int(value)
+def _check_token(token: SecretStr) -> SecretStr:
+    if not all("!" <= character <= "~" for character in token.get_secret_value()):
+        raise PydanticCustomError("token", "The token should consist of printable ASCII characters without spaces")
+    return token
 
 
-def _token(key: str) -> str:
-    text = os.environ.get(key, "")
-    if not all("!" <= letter <= "~" for letter in text):
-        # The value itself is a secret.
-        raise InvalidSettingError(f"{key} has a space, a line's end or a letter beyond ASCII. Use letters and digits.")
-    return text
+class Settings(EmotionSettings):
+    """Settings of the service, the same for all workers."""
 
-
-def _is_on(key: str, *, default: bool) -> bool:
-    text = os.environ.get(key, "1" if default else "0")
-    if text not in ("0", "1"):
-        raise InvalidSettingError(f"{key} is {text!r}, but must be 0 or 1.")
-    return text == "1"
+    data_dir: AbsolutePath = Field(
+        default=Path("data"),
+        description="Root of the pipeline's data. The service logs predictions and labels below it.",
+    )
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1_000,
+        description="Number of worker processes; each uses one core. The default is the number of cores.",
+    )
+    max_concurrency: int = Field(
+        default=64, ge=1, le=100_000, description="Requests that one worker handles at once; more get status 429."
+    )
+    timeout_seconds: float = Field(
+        default=10, ge=0.1, le=86_400, description="Time limit for a request; after it the client gets status 504."
+    )
+    follow_champion: bool = Field(
+        default=True, description="Whether a running service loads each newly accepted model of the data root."
+    )
+    store_images: bool = Field(default=False, description="Whether to store images for labelling.")
+    image_retention_days: int = Field(
+        default=30, ge=1, le=36_500, description="Days after which a stored image is deleted."
+    )
+    token: Annotated[SecretStr, AfterValidator(_check_token)] = Field(
+        default=SecretStr(""), description="Bearer token that clients must send to predict and to label; none if empty."
+    )
+    rate_per_minute: float = Field(
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Requests per minute and client, with bursts of a tenth of that; 0 sets no limit.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(), description="Origins, separated by commas, whose pages may call the service from a browser."
+    )
+    access_log: bool = Field(default=False, description="Whether to log one line of JSON for each request.")
+    traces_url: str = Field(
+        default="", description="OTLP endpoint of an OpenTelemetry collector (HTTP); none if empty."
+    )

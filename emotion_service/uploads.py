@@ -1,4 +1,4 @@
-"""Take images out of a request, with the size limit kept while the body streams in."""
+"""Read images and JSON from requests, with limits that are enforced while a body arrives."""
 
 from __future__ import annotations
 
@@ -15,100 +15,118 @@ from emotion_assets.core.errors import EmptyImageError, ImageTooLargeError
 from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_service.errors import RequestError
 
-FIELD_NAME = "image"
-BATCH_FIELD_NAME = "images"
-MAX_BATCH_IMAGES = 64
-MAX_BATCH_BYTES = 32 * 1024 * 1024
-MAX_JSON_BYTES = 4096
-MAX_HELD_BYTES = 256 * 1024 * 1024
+FIELD_NAME: Final = "image"
+BATCH_FIELD_NAME: Final = "images"
+MAX_BATCH_IMAGES: Final = 64
+MAX_BATCH_BYTES: Final = 32 * 1024 * 1024
+MAX_JSON_BYTES: Final = 4096
+MAX_BUFFERED_BYTES: Final = 256 * 1024 * 1024
 
 _BOUNDARY: Final = re.compile(
     r'multipart/form-data; ?boundary=(?:"([A-Za-z0-9_-]{1,70})"|([A-Za-z0-9_-]{1,70}))', re.IGNORECASE
 )
-_PLAIN_FILE: Final = re.compile(
+_FILE_HEADERS: Final = re.compile(
     rb'(?i:content-disposition): form-data; name="%b"; filename="[^"\\%%;\r\n]*"'
     rb"(\r\n(?i:content-type): [a-zA-Z0-9/.+-]+)?" % FIELD_NAME.encode()
 )
-# Boundaries, part headers and a few small fields around the image.
-_MULTIPART_OVERHEAD_BYTES = 64 * 1024
-_MAX_PART_HEAD_BYTES = 1024
-# What is too large is thrown away as it comes, up to here: a client that is cut off while it sends
-# often sees a broken connection instead of the answer.
-_MAX_DRAINED_BYTES = 8 * MAX_IMAGE_BYTES
+# Boundaries, headers of parts and a few small fields beside the image.
+_MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
+_MAX_PART_HEADER_BYTES: Final = 1024
+# A body that is too large is discarded as it arrives, up to this size: a client that is cut off while it sends often
+# sees a broken connection instead of the error.
+_MAX_DRAINED_BYTES: Final = 8 * MAX_IMAGE_BYTES
 
 
 class BodyBudget:
-    """What one worker holds of bodies that are not answered yet: they must neither fill memory nor keep others out."""
+    """Limits the bodies that a worker buffers, so that slow senders neither fill memory nor block others."""
 
     def __init__(self, max_bodies: int) -> None:
-        """Allow `max_bodies` at a time, and 256 MiB of them together."""
+        """Allow `max_bodies` at once, and 256 MiB in all."""
         self._max_bodies = max_bodies
         self._num_bodies = self._num_bytes = 0
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Callable[[int], None]]:
-        """Count one body while it is held; what is yielded is told of every chunk's size.
+        """Count one body while it is buffered; call the yielded function with the size of each chunk.
 
         Raises:
-            RequestError: too many bodies, or too many bytes of them, are held already (429).
+            RequestError: too many bodies or bytes are buffered (429).
         """
-        held = 0
+        buffered = 0
 
-        def take(num_bytes: int) -> None:
-            nonlocal held
-            if self._num_bytes + num_bytes > MAX_HELD_BYTES:
-                raise _too_busy()
-            held += num_bytes
+        def add(num_bytes: int) -> None:
+            nonlocal buffered
+            if self._num_bytes + num_bytes > MAX_BUFFERED_BYTES:
+                raise _too_many_uploads()
+            buffered += num_bytes
             self._num_bytes += num_bytes
 
         if self._num_bodies >= self._max_bodies:
-            raise _too_busy()
+            raise _too_many_uploads()
         self._num_bodies += 1
         try:
-            yield take
+            yield add
         finally:
             self._num_bodies -= 1
-            self._num_bytes -= held
+            self._num_bytes -= buffered
 
 
-def _too_busy() -> RequestError:
-    message = "Too many uploads at once. Try again in a second."
-    return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})
+async def read_image(request: Request, budget: BodyBudget) -> bytes:
+    """Return the bytes of the image in a request: a raw `image/*` body, or the form field `image`.
+
+    The client's file name and media type are ignored; the content decides later.
+
+    Raises:
+        ImageTooLargeError: the body exceeds the limit, as announced or as it arrives.
+        EmptyImageError: there is no image, or it is empty.
+        RequestError: the body is compressed or of another type (415) or malformed (400), or the worker buffers too
+            many bodies (429).
+    """
+    media_type = _media_type(request)
+    if media_type.startswith("image/"):
+        image = await _read_body(request, MAX_IMAGE_BYTES, budget)
+    elif media_type == "multipart/form-data":
+        body = await _read_body(request, MAX_IMAGE_BYTES + _MULTIPART_OVERHEAD_BYTES, budget)
+        image = await image_of_form(request.headers, body)
+    elif not media_type and request.headers.get("content-length", "0") == "0":
+        image = b""
+    else:
+        message = f"Send the image as form field {FIELD_NAME!r} (multipart/form-data) or as a raw body of type image/*."
+        raise RequestError(415, "unsupported_media_type", message)
+    if not image:
+        message = f"There is no image. Send one in the form field {FIELD_NAME!r} or as a raw image/* body."
+        raise EmptyImageError(message)
+    return image
 
 
 async def read_images(request: Request, budget: BodyBudget) -> list[bytes]:
-    """Return the bytes of the images in the fields `images`, in their order; an empty part is empty bytes.
+    """Return the bytes of the images in the form fields `images`, in order; an empty field is empty bytes.
 
     Raises:
-        ImageTooLargeError: the body is over 32 MiB.
+        ImageTooLargeError: the body exceeds 32 MiB.
         EmptyImageError: there is no such field.
-        RequestError: the body is no form (415 or 400), has more than 64 images (400), or the worker holds too many
-            bodies already (429).
+        RequestError: the body is not a form (415 or 400) or has more than 64 images (400), or the worker buffers too
+            many bodies (429).
     """
-    _reject_encoding(request)
     if _media_type(request) != "multipart/form-data":
-        raise RequestError(
-            415,
-            "unsupported_media_type",
-            f"Send up to {MAX_BATCH_IMAGES} images as multipart/form-data in fields named {BATCH_FIELD_NAME!r}.",
-        )
+        message = f"Send up to {MAX_BATCH_IMAGES} images as form fields {BATCH_FIELD_NAME!r} (multipart/form-data)."
+        raise RequestError(415, "unsupported_media_type", message)
     body = await _read_body(request, MAX_BATCH_BYTES, budget)
-    # A few more than the limit, so that the answer can say what is wrong.
-    parts = await _parts_of_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_IMAGES + 8) if body else []
-    if not parts:
-        raise EmptyImageError(f"There is not an image. Send some in fields named {BATCH_FIELD_NAME!r}.")
-    if len(parts) > MAX_BATCH_IMAGES:
+    # Some more than the limit, so that the message can name it.
+    images = await _parse_form(request.headers, body, BATCH_FIELD_NAME, MAX_BATCH_IMAGES + 8) if body else []
+    if not images:
+        raise EmptyImageError(f"There is no image. Send some in form fields {BATCH_FIELD_NAME!r}.")
+    if len(images) > MAX_BATCH_IMAGES:
         raise RequestError(400, "too_many_images", f"There are more than {MAX_BATCH_IMAGES} images. Send fewer.")
-    return parts
+    return images
 
 
 async def read_json_body(request: Request) -> bytes:
     """Return a small JSON body.
 
     Raises:
-        RequestError: the body is over 4 KiB (413), or of another kind (415).
+        RequestError: the body exceeds 4 KiB (413), or has another type (415).
     """
-    _reject_encoding(request)
     if _media_type(request) != "application/json":
         raise RequestError(415, "unsupported_media_type", "Send JSON with Content-Type: application/json.")
     body = bytearray()
@@ -120,132 +138,99 @@ async def read_json_body(request: Request) -> bytes:
 
 
 def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _reject_encoding(request: Request) -> None:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError(415, "unsupported_encoding", "The body is compressed. Send it without Content-Encoding.")
-
-
-async def read_image(request: Request, budget: BodyBudget) -> bytes:
-    """Return the bytes of the image that a request carries: a raw `image/*` body or the field `image`.
-
-    The sender's file name and type are not looked at; the content decides later.
-
-    Raises:
-        ImageTooLargeError: the body is over the limit, as announced or while it arrives.
-        EmptyImageError: there is not an image, or an empty one.
-        RequestError: the body is compressed or of another kind (415), no proper form (400), or the worker holds too
-            many bodies already (429).
-    """
-    _reject_encoding(request)
-    media_type = _media_type(request)
-    if media_type.startswith("image/"):
-        body = await _read_body(request, MAX_IMAGE_BYTES, budget)
-        if not body:
-            raise _no_image()
-        return body
-    if media_type == "multipart/form-data":
-        body = await _read_body(request, MAX_IMAGE_BYTES + _MULTIPART_OVERHEAD_BYTES, budget)
-        return await _image_of_form(request.headers, body)
-    if not media_type and request.headers.get("content-length", "0") == "0":
-        raise _no_image()
-    raise RequestError(
-        415,
-        "unsupported_media_type",
-        f"Send the image as multipart/form-data in the field {FIELD_NAME!r}, or as a raw body of type image/*.",
-    )
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read_body(request: Request, limit_bytes: int, budget: BodyBudget) -> bytes:
     announced = request.headers.get("content-length", "")
-    announced_bytes = int(announced) if announced.isascii() and announced.isdecimal() else 0
-    if announced_bytes > _MAX_DRAINED_BYTES:
-        raise _too_large(limit_bytes)
+    num_bytes = int(announced) if announced.isascii() and announced.isdecimal() else 0
+    is_too_large = num_bytes > limit_bytes
     body = bytearray()
-    num_received = 0
-    with budget.body() as take:
-        async for chunk in request.stream():
-            num_received += len(chunk)
-            if max(num_received, announced_bytes) <= limit_bytes:
-                take(len(chunk))
-                body += chunk
-            elif num_received > _MAX_DRAINED_BYTES:
-                break
-    if max(num_received, announced_bytes) > limit_bytes:
+    if num_bytes <= _MAX_DRAINED_BYTES:
+        num_received = 0
+        with budget.body() as add:
+            async for chunk in request.stream():
+                num_received += len(chunk)
+                is_too_large |= num_received > limit_bytes
+                if num_received > _MAX_DRAINED_BYTES:
+                    break
+                if not is_too_large:
+                    add(len(chunk))
+                    body += chunk
+    if is_too_large:
         raise _too_large(limit_bytes)
     return bytes(body)
 
 
-async def _image_of_form(headers: Headers, body: bytes) -> bytes:
-    if not body:
-        raise _no_image()
-    image = _only_file(headers.get("content-type", ""), body)
-    parts = [image] if image is not None else await _parts_of_form(headers, body, FIELD_NAME, 4)
-    if len(parts) > 1:
-        raise RequestError(400, "several_images", f"The field {FIELD_NAME!r} came {len(parts)} times. Send one.")
-    if not parts or not parts[0]:
-        raise _no_image()
-    if len(parts[0]) > MAX_IMAGE_BYTES:
+async def image_of_form(headers: Headers, body: bytes) -> bytes:
+    """Return the bytes in the form field `image`; none if there is no such field.
+
+    Raises:
+        ImageTooLargeError: it exceeds 10 MiB.
+        RequestError: the form is malformed or has several images (400).
+    """
+    image = parse_single_file(headers.get("content-type", ""), body)
+    images = [image] if image is not None else await _parse_form(headers, body, FIELD_NAME, 4) if body else []
+    if len(images) > 1:
+        raise RequestError(400, "several_images", f"There are {len(images)} fields {FIELD_NAME!r}. Send one.")
+    if images and len(images[0]) > MAX_IMAGE_BYTES:
         raise _too_large(MAX_IMAGE_BYTES)
-    return parts[0]
+    return images[0] if images else b""
 
 
-def _only_file(content_type: str, body: bytes) -> bytes | None:
-    """Return the image of the form that nearly every client sends, or None if it may be any other.
+def parse_single_file(content_type: str, body: bytes) -> bytes | None:
+    """Return the image of the form that nearly every client sends: one part, a file. None for any other form.
 
-    One part, the file in its field, written without escapes: reading that takes a tenth of a parser's time.
+    Without it, with Starlette's parser alone, a worker handles 6 % fewer requests.
     """
     boundary = _BOUNDARY.fullmatch(content_type)
     if not boundary:
         return None
     line = b"--" + (boundary[1] or boundary[2]).encode()
     end = len(body) - len(line) - (6 if body.endswith(b"--\r\n") else 4)
-    start = body.find(b"\r\n\r\n", 0, _MAX_PART_HEAD_BYTES)
-    if start < 0 or not body.startswith(line + b"\r\n") or not _PLAIN_FILE.fullmatch(body, len(line) + 2, start):
+    start = body.find(b"\r\n\r\n", 0, _MAX_PART_HEADER_BYTES)
+    if start < 0 or not body.startswith(line + b"\r\n") or not _FILE_HEADERS.fullmatch(body, len(line) + 2, start):
         return None
     if body.find(b"\r\n" + line, start + 4) != end or not body.startswith(b"--", end + 2 + len(line)):
         return None
     return body[start + 4 : end]
 
 
-async def _parts_of_form(headers: Headers, body: bytes, name: str, max_files: int) -> list[bytes]:
+async def _parse_form(headers: Headers, body: bytes, name: str, max_files: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""
 
     parser = _FormParser(headers, stream(), max_files=max_files, max_fields=max_files + 16)
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise RequestError(
-            400, "malformed_form", f"The form cannot be read ({error.message}). Send it again."
-        ) from error
-    except (KeyError, ValueError) as error:  # a missing boundary, undecodable part headers
-        raise RequestError(400, "malformed_form", "The form cannot be read (no boundary or bad headers).") from error
-    else:
+        fields = (await parser.parse()).getlist(name)
         return [
-            await part.read() if isinstance(part, UploadFile) else part.encode("utf-8", "surrogatepass")
-            for part in form.getlist(name)
+            await field.read() if isinstance(field, UploadFile) else field.encode("utf-8", "surrogatepass")
+            for field in fields
         ]
+    except (MultiPartException, KeyError, ValueError) as error:  # also a missing boundary or undecodable headers
+        reason = error.message if isinstance(error, MultiPartException) else "no boundary or invalid headers"
+        raise RequestError(400, "malformed_form", f"The form cannot be parsed: {reason}.") from error
     finally:
         parser.close()
 
 
 class _FormParser(MultiPartParser):
-    """Keeps the files of a form in memory, where the body is already, and can close all of them."""
+    """Keeps files in memory, where the body is already, and can close them."""
 
     spool_max_size = MAX_BATCH_BYTES
 
     def close(self) -> None:
-        """Close every file; that of a part without an end is in no form."""
+        """Close every file, also one whose part is incomplete."""
         for file in self._files_to_close_on_error:
             file.close()
 
 
-def _no_image() -> EmptyImageError:
-    return EmptyImageError(f"There is not an image. Send one in the field {FIELD_NAME!r} or as a raw image/* body.")
+def _too_many_uploads() -> RequestError:
+    message = "There are too many uploads at once. Try again in a second."
+    return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})
 
 
 def _too_large(limit_bytes: int) -> ImageTooLargeError:
