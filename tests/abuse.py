@@ -1,4 +1,4 @@
-"""Abusive and odd requests, as raw bytes, each with the answers that are right."""
+"""Abusive and malformed requests, as raw bytes, each with its acceptable statuses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ HOSTILE_NAMES = (
 
 @dataclass(frozen=True)
 class Case:
-    """One request; `is_answered` says whether 200 means that a prediction was made."""
+    """One request and its acceptable statuses."""
 
     name: str
     raw: bytes
@@ -64,7 +64,7 @@ class Case:
 def http(
     method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, version: str = "HTTP/1.1"
 ) -> bytes:
-    """Return a request that closes its connection; a header given as empty is left out."""
+    """Return a request that closes its connection; a header with an empty value is omitted."""
     lines = {"Host": "127.0.0.1", "Connection": "close", "Content-Length": str(len(body))} | (headers or {})
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
     return f"{method} {path} {version}\r\n{head}\r\n".encode() + body
@@ -90,13 +90,13 @@ def raw(body: bytes, kind: str = "image/jpeg", path: str = "/predict", **headers
 
 
 def chunked(*chunks: bytes, kind: str = "image/jpeg", path: str = "/predict") -> bytes:
-    """Return a POST in chunks, as given: the caller may break the form."""
+    """Return a chunked POST; the chunks are sent as given, so they may be malformed."""
     head = http("POST", path, b"", {"Content-Type": kind, "Content-Length": "", "Transfer-Encoding": "chunked"})
     return head + b"".join(chunks)
 
 
 def chunk(content: bytes) -> bytes:
-    """Return one proper chunk."""
+    """Return one well-formed chunk."""
     return f"{len(content):x}\r\n".encode() + content + b"\r\n"
 
 
@@ -272,15 +272,15 @@ def _queries(face: bytes) -> Iterator[Case]:
 
 
 def send(address: str, request: bytes, seconds: float = 30) -> tuple[int, bytes]:
-    """Send raw bytes; return status and body. Status 0: the connection was closed without an answer."""
+    """Send raw bytes; return status and body. Status 0: the connection was closed without a response."""
     host = urlsplit(address)
-    answer = b""
+    response = b""
     with socket.create_connection((host.hostname or "", host.port or 80), timeout=seconds) as connection:
-        # Rejected and closed while we were sending, the answer may be there all the same.
+        # If the server rejects the request and closes the connection meanwhile, the response may still have arrived.
         with contextlib.suppress(OSError):
             connection.sendall(request)
         with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(65_536):
-                answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
+                response += piece
+    head, _, body = response.partition(b"\r\n\r\n")
     return (int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/") else 0), body

@@ -1,4 +1,4 @@
-"""What the tests share: drawn faces, a small data root, a bundle of an untrained network."""
+"""What the tests share: drawn faces, a small data root, the bundle of a barely trained network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Tiny networks gain nothing from a second thread, which spins while it waits.
+# Tiny networks gain nothing from a second thread, which would spin.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -19,16 +19,17 @@ _bentoml_home = tempfile.TemporaryDirectory(prefix="bentoml-")
 os.environ["BENTOML_HOME"] = _bentoml_home.name
 
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.splits.splits import make_splits
 
-NUM_PER_EMOTION = 40
+NUM_PER_CLASS = 40
 
 
 @pytest.fixture(scope="session")
 def faces() -> list[tuple[str, bytes]]:
-    """Three drawn faces of each emotion, as (emotion, JPEG bytes)."""
+    """Three drawn faces of each class, as (emotion, JPEG bytes)."""
     rng = np.random.default_rng(7)
     return [(emotion, draw_face(emotion, rng)) for emotion in EMOTIONS for _ in range(3)]
 
@@ -43,25 +44,21 @@ def face(faces: list[tuple[str, bytes]]) -> bytes:
 def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with 200 drawn faces, catalogue and splits. Do not write to it."""
     root = tmp_path_factory.mktemp("drawn")
-    draw_dataset(root, num_per_emotion=NUM_PER_EMOTION, seed=1)
-    ingest_images(root / "raw", root / "catalogue")
-    make_splits(root / "catalogue", root / "splits")
+    paths = DataPaths(root)
+    draw_dataset(paths, num_per_class=NUM_PER_CLASS, seed=1)
+    ingest_images(paths)
+    make_splits(paths)
     return root
 
 
 @pytest.fixture(scope="session")
 def bundle_dir(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a small network that learnt for one epoch. Do not write to it."""
+    """The bundle of a small network that was trained for one epoch. Do not write to it."""
+    from emotion_assets.steps.training.config import training_config
     from emotion_assets.steps.training.run import train_bundle
 
-    models = tmp_path_factory.mktemp("models")
-    # In float32, so that the answers can be compared with torch to the last digits.
-    overrides = {"epochs": 1, "width": 8, "batch_size": 32, "quantize_int8": False}
-    return train_bundle(
-        drawn_root / "splits",
-        models,
-        models / ".training",
-        preset="quick",
-        overrides=overrides,
-        code_version="test",
-    )
+    paths = DataPaths(tmp_path_factory.mktemp("models"))
+    paths.splits.symlink_to(drawn_root / "splits")
+    # In float32, so that predictions equal torch's to the last digits.
+    config = training_config("quick", epochs=1, width=8, batch_size=32, quantize_int8=False)
+    return train_bundle(paths, config, code_version="test")

@@ -1,4 +1,4 @@
-"""A generator of odd, hostile and merely unusual image files, each with what must become of it."""
+"""A generator of malformed, hostile and merely unusual image files, each with the expected outcome."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _UNDO_ORIENTATION = {
 
 @dataclass(frozen=True)
 class MalformedImage:
-    """The bytes of a file; the mean gray difference that is allowed, or the code of the rejection."""
+    """The bytes of a file; the allowed mean gray difference, or the code of the rejection."""
 
     name: str
     content: bytes
     tolerance: float | None = None
     code: str | None = None
     reference: np.ndarray | None = None
-    """uint8 (64, 64), what a valid image must look like; the common gradient if None."""
+    """uint8 (64, 64), the expected pixels of a valid image; the common gradient if None."""
 
 
 def gradient(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """An image without symmetry: brighter to the right, and more so to the bottom."""
+    """An image without symmetry: brighter to the right and to the bottom."""
     across, down = np.meshgrid(np.linspace(0, 180, width), np.linspace(0, 60, height))
     return Image.fromarray((across + down).astype(np.uint8))
 
 
 def square(image: Image.Image) -> np.ndarray:
-    """The plain way to the 64×64 gray of an upright 8-bit image."""
+    """The 64×64 gray of an upright 8-bit image by the simplest means."""
     return np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BILINEAR))
 
 
@@ -54,15 +54,45 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def turned(form: str, orientation: int) -> bytes:
-    """The gradient stored as a camera held otherwise would store it, with the EXIF tag that says so."""
+def rotated(form: str, orientation: int) -> bytes:
+    """The gradient as a rotated camera stores it, with the matching EXIF tag."""
     undo = _UNDO_ORIENTATION.get(orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(gradient() if undo is None else gradient().transpose(undo), form, exif=exif)
 
 
-def outliers() -> Iterator[MalformedImage]:
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def encode_png(width: int, height: int, rows: bytes, form: bytes = b"\x08\0\0\0\0", extra: bytes = b"") -> bytes:
+    """A PNG of these rows; `form` has bits, color type, compression, filter and interlacing."""
+    header, data = struct.pack(">II", width, height) + form, zlib.compress(rows)
+    chunks = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def encode_tiff(tags: dict[int, int], data: bytes, num_strips: int = 1) -> bytes:
+    """A TIFF of 64×64 gray pixels with these tags, in which `data` is every strip or tile."""
+    offsets, counts = (324, 325) if 322 in tags else (273, 279)
+    start = 8 + 2 + 12 * (len(tags) + 7) + 4
+    tags = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1} | tags | {offsets: start, counts: len(data)}
+    entries = []
+    for tag, value in sorted(tags.items()):
+        number = num_strips if tag in (offsets, counts) else 1
+        entries.append(struct.pack("<HHII", tag, 4, number, start + len(data) if number > 1 else value))
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    return header.ljust(start, b"\0") + data + struct.pack("<I", start) * num_strips * (num_strips > 1)
+
+
+def add_jpeg_segments(segments: bytes) -> bytes:
+    """The gradient as a JPEG with these segments at the start of its header."""
+    content = encode(gradient(), "JPEG")
+    return content[:2] + b"\xff\xfe\x00\x02" + segments + content[2:]
+
+
+def malformed_images() -> Iterator[MalformedImage]:
     """Yield every kind, valid ones first."""
     yield from _modes()
     yield from _orientations()
@@ -102,9 +132,9 @@ def _modes() -> Iterator[MalformedImage]:
 def _orientations() -> Iterator[MalformedImage]:
     for form in ("JPEG", "PNG", "WEBP", "TIFF"):
         for orientation in range(1, 9):
-            yield MalformedImage(f"{form} orientation {orientation}", turned(form, orientation), 3)
+            yield MalformedImage(f"{form} orientation {orientation}", rotated(form, orientation), 3)
     for orientation in (0, 9, 255):
-        yield MalformedImage(f"JPEG orientation {orientation}", turned("JPEG", orientation), 3)
+        yield MalformedImage(f"JPEG orientation {orientation}", rotated("JPEG", orientation), 3)
 
 
 def _deep() -> Iterator[MalformedImage]:
@@ -121,23 +151,8 @@ def _deep() -> Iterator[MalformedImage]:
     yield MalformedImage("TIFF float NaN", encode(Image.fromarray(unit), "TIFF"), code="unreadable_image")
     negative = Image.fromarray(np.full((20, 20), -5, dtype=np.int32))
     yield MalformedImage("TIFF negative", encode(negative, "TIFF"), code="unreadable_image")
-    deep_rgb = struct.pack(">II", WIDTH, HEIGHT) + bytes([16, 2, 0, 0, 0])
     rows = b"".join(b"\0" + np.repeat(row[:, None], 3, axis=1).astype(">u2").tobytes() for row in values)
-    yield MalformedImage("PNG 16 bit RGB", _png(deep_rgb, rows), 1.5)
-
-
-def _png(header: bytes, rows: bytes, extra: bytes = b"") -> bytes:
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", header)
-        + extra
-        + _chunk(b"IDAT", zlib.compress(rows))
-        + _chunk(b"IEND", b"")
-    )
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    yield MalformedImage("PNG 16 bit RGB", encode_png(WIDTH, HEIGHT, rows, b"\x10\x02\0\0\0"), 1.5)
 
 
 def _variants() -> Iterator[MalformedImage]:
@@ -197,11 +212,11 @@ def _interlaced(image: Image.Image) -> bytes:
     ):  # fmt: skip
         for row in values[top::down, left::across]:
             rows += b"\0" + row.tobytes()
-    return _png(struct.pack(">II", image.width, image.height) + bytes([8, 0, 0, 0, 1]), rows)
+    return encode_png(image.width, image.height, rows, b"\x08\0\0\0\x01")
 
 
 def _top_down(content: bytes) -> bytes:
-    """The same BMP with a negative height and its rows the other way round."""
+    """The same BMP with a negative height and its rows in reverse order."""
     start = struct.unpack_from("<I", content, 10)[0]
     stride = (len(content) - start) // HEIGHT
     rows = [content[start + i * stride : start + (i + 1) * stride] for i in range(HEIGHT)]
@@ -243,15 +258,15 @@ def _damages() -> Iterator[MalformedImage]:
     yield MalformedImage("PNG 7x500", encode(gradient(7, 500), "PNG"), code="unreadable_image")
     yield MalformedImage(
         "PNG of zero width",
-        _png(struct.pack(">II", 0, 9) + bytes([8, 0, 0, 0, 0]), b""),
+        encode_png(0, 9, b""),
         code="unreadable_image",
     )
 
 
 def _bombs() -> Iterator[MalformedImage]:
     for width, height in ((6401, 6400), (13_000, 13_000), (20_001, 8), (8, 65_000), (100_000, 100_000)):
-        header = struct.pack(">II", width, height) + bytes([8, 0, 0, 0, 0])
-        yield MalformedImage(f"PNG of {width}x{height}", _png(header, bytes(10_000)), code="image_too_large")
+        content = encode_png(width, height, bytes(10_000))
+        yield MalformedImage(f"PNG of {width}x{height}", content, code="image_too_large")
     jpeg = bytearray(encode(gradient(), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 9000, 9000)
@@ -273,10 +288,10 @@ def _bombs() -> Iterator[MalformedImage]:
     last = progressive.rindex(b"\xff\xda")
     many = progressive[:last] + progressive[last:-2] * 1500 + progressive[-2:]
     yield MalformedImage("JPEG of 1500 scans", many, code="unreadable_image")
-    text = _chunk(b"zTXt", b"c\0\0" + zlib.compress(bytes(64 * 2**20)))
-    header = struct.pack(">II", WIDTH, HEIGHT) + bytes([8, 0, 0, 0, 0])
+    text = png_chunk(b"zTXt", b"c\0\0" + zlib.compress(bytes(64 * 2**20)))
     rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(gradient()))
-    yield MalformedImage("PNG with 64 MiB of text", _png(header, rows, text), code="unreadable_image")
+    content = encode_png(WIDTH, HEIGHT, rows, extra=text)
+    yield MalformedImage("PNG with 64 MiB of text", content, code="unreadable_image")
     yield MalformedImage("11 MB", b"\xff\xd8\xff" + bytes(11 * 2**20), code="image_too_large")
 
 

@@ -1,4 +1,4 @@
-"""The loop as a whole: Dagster's daemon and the service for real, from bad images to better answers."""
+"""The loop as a whole: Dagster's daemon and the service for real, from degraded images to better predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 @pytest.fixture
 def demo_loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, which is no package's part."""
+    """The script, which is not part of a package."""
     monkeypatch.syspath_prepend(CHECKOUT / "scripts")
     import demo_loop
 
@@ -21,7 +21,7 @@ def demo_loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_a_rejected_model_ends_the_wait(demo_loop: ModuleType, tmp_path: Path) -> None:
-    """The loop continues waiting while nothing is decided, and says why when the gate rejected what it waits for."""
+    """It waits while nothing is decided, and gives the reasons of a rejection."""
     stage = demo_loop.Stage(tmp_path, tmp_path / "run.yaml")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "champion.json").write_text(json.dumps({"version": "20260101-000000-aaaaaaaa"}))
@@ -36,19 +36,19 @@ def test_a_rejected_model_ends_the_wait(demo_loop: ModuleType, tmp_path: Path) -
         stage.accepted_after("20260101-000000-aaaaaaaa")
 
 
-def test_the_circle_closes(demo_loop: ModuleType, tmp_path: Path) -> None:
+def test_the_loop_closes(demo_loop: ModuleType, tmp_path: Path) -> None:
     """Drift is named, labels are asked for and given, the sensor retrains, the gate accepts, the service follows."""
-    told: list[str] = []
+    lines: list[str] = []
 
-    circle = demo_loop.run_loop(tmp_path, num_per_emotion=120, num_images=150, tell=told.append)
+    result = demo_loop.run_loop(tmp_path, num_per_class=120, num_images=150, tell=lines.append)
 
-    log = "\n".join(told)
-    assert circle.state_on_good in {"ok", "input_drift", "outliers"}, log
-    assert "blurrier" in circle.cause, log
-    assert "darker" in circle.cause or "contrast" in circle.cause, log
-    assert circle.num_requested == 100
-    assert circle.num_labels >= 150
-    assert circle.trigger == "drift"
-    assert circle.second_model > circle.first_model
-    assert circle.num_failed_requests == 0
-    assert circle.accuracy_on_bad_after > circle.accuracy_on_bad_before + 0.1, log
+    log = "\n".join(lines)
+    assert result.state_before_drift in {"ok", "input_drift", "outliers"}, log
+    assert "blurrier" in result.cause, log
+    assert "darker" in result.cause or "contrast" in result.cause, log
+    assert result.num_requested == 100
+    assert result.num_labels >= 150
+    assert result.trigger == "drift"
+    assert result.second_model > result.first_model
+    assert result.num_failed_requests == 0
+    assert result.accuracy_after_retraining > result.accuracy_in_drift + 0.1, log

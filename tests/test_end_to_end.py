@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.registry.decision import Decision
 from emotion_assets.steps.registry.registry import Registry
@@ -83,10 +84,10 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A site whose first retrain was killed twice and then ran to its end."""
+    """A site whose first retrain was killed twice and then succeeded."""
     site = Site(tmp_path_factory.mktemp("site"))
-    draw_dataset(site.data, num_per_emotion=80, seed=11)
-    for moment in ("greyscale_splits - STEP_START", "Epoch 3 of 12"):
+    draw_dataset(DataPaths(site.data), num_per_class=80, seed=11)
+    for moment in ("raw_images - Comparing new images", "Epoch 3 of 12"):
         kill_at(site.retrain(), moment)
     run = site.retrain()
     output, _ = run.communicate(timeout=300)
@@ -109,12 +110,12 @@ def kill_at(run: subprocess.Popen[str], text: str) -> None:
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes traces as an OpenTelemetry collector does."""
+    """Receives traces as an OpenTelemetry collector does."""
 
-    taken: ClassVar[list[bytes]] = []
+    received: ClassVar[list[bytes]] = []
 
     def do_POST(self) -> None:
-        self.taken.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.received.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -167,42 +168,42 @@ def is_ready(address: str) -> bool:
         return False
 
 
-def ask(address: str, content: bytes) -> httpx.Response:
+def predict(address: str, content: bytes) -> httpx.Response:
     return httpx.post(f"{address}/predict", content=content, headers={"Content-Type": "image/jpeg"}, timeout=20)
 
 
-def test_a_killed_run_is_made_good_by_the_next(site: Site) -> None:
-    """After two kills, one run without any repair materializes all six assets, and training continues where it was."""
+def test_a_killed_run_is_repaired_by_the_next(site: Site) -> None:
+    """After two kills, one run materializes all six assets without repair, and training resumes."""
     log = (site.home / "retrain.log").read_text()
 
     assert all(site.states().values())
-    assert "of an interrupted run" in log
+    assert "Resuming" in log
     assert not list(site.data.rglob("*.tmp"))
     assert Registry(site.data / "models").champion() is not None
 
 
-def test_the_service_answers_with_the_accepted_model(site: Site, service: str) -> None:
-    """New faces are answered by the champion's version, mostly rightly."""
+def test_the_service_predicts_with_the_accepted_model(site: Site, service: str) -> None:
+    """New faces are predicted by the champion, mostly correctly."""
     champion = Registry(site.data / "models").champion()
     rng = np.random.default_rng(99)
-    num_right = 0
+    num_correct = 0
     for number in range(25):
         emotion = EMOTIONS[number % 5]
-        answer = ask(service, draw_face(emotion, rng)).json()
-        assert answer["model_version"] == champion
-        num_right += answer["emotion"] == emotion
+        prediction = predict(service, draw_face(emotion, rng)).json()
+        assert prediction["model_version"] == champion
+        num_correct += prediction["emotion"] == emotion
 
-    assert num_right >= 12
+    assert num_correct >= 12
 
 
-def test_operations_routes_answer(service: str) -> None:
-    """Health, metrics, documentation and facts answer beside the page."""
+def test_operations_routes(service: str) -> None:
+    """Health, metrics, documentation and model info."""
     assert httpx.get(f"{service}/livez").status_code == 200
     assert "emotion_requests_total" in httpx.get(f"{service}/metrics").text
     assert httpx.get(f"{service}/docs.json").json()["paths"]["/predict"]
-    facts = httpx.get(f"{service}/model").json()
-    assert facts["num_parameters"] > 0
-    assert facts["arithmetic"] == "int8"
+    info = httpx.get(f"{service}/model").json()
+    assert info["num_parameters"] > 0
+    assert info["runtime_precision"] == "int8"
 
 
 def test_bad_uploads_are_rejected_by_the_real_server(service: str) -> None:
@@ -226,14 +227,14 @@ def test_bad_uploads_are_rejected_by_the_real_server(service: str) -> None:
 
 def test_traces_reach_the_collector(service: str) -> None:
     """Where a collector is named, spans of requests arrive there."""
-    ask(service, draw_face("happy", np.random.default_rng(1)))
+    predict(service, draw_face("happy", np.random.default_rng(1)))
 
-    wait_for(lambda: any(b"emotion_service" in body and b"/predict" in body for body in Collector.taken), 30)
+    wait_for(lambda: any(b"emotion_service" in body and b"/predict" in body for body in Collector.received), 30)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
-def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path) -> None:
-    """A person chooses a face, sees bars and version, and corrects it; a broken file and the camera's image without a face get a sentence."""
+def test_the_page_predicts_in_a_browser(site: Site, service: str, tmp_path: Path) -> None:
+    """A person chooses a face, sees bars and version, and corrects it; damage and a missing face are explained."""
     from playwright.sync_api import expect, sync_playwright
 
     (tmp_path / "face.jpg").write_bytes(draw_face("surprise", np.random.default_rng(5)))
@@ -254,11 +255,11 @@ def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path)
         page.goto(service)
 
         page.set_input_files("#file", tmp_path / "face.jpg")
-        expect(page.locator("#answer")).to_contain_text("This face looks", timeout=20_000)
-        expect(page.locator("#facts")).to_contain_text(Registry(site.data / "models").champion() or "no champion")
+        expect(page.locator("#prediction")).to_contain_text("This face looks", timeout=20_000)
+        expect(page.locator("#info")).to_contain_text(Registry(site.data / "models").champion() or "no champion")
         shown = [page.locator(f"#row-{emotion} .number").inner_text() for emotion in EMOTIONS]
         page.get_by_role("button", name="sad").click()
-        expect(page.locator("#thanks")).to_contain_text("sad is noted", timeout=20_000)
+        expect(page.locator("#thanks")).to_contain_text("Your label is saved: sad", timeout=20_000)
         page.set_input_files("#file", tmp_path / "broken.jpg")
         expect(page.locator("#problem")).to_contain_text("damaged or incomplete", timeout=20_000)
         expect(page.locator("#correction")).to_be_hidden()
@@ -266,17 +267,15 @@ def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path)
             "() => { const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);"
             " window.opened = 0; devices.getUserMedia = (wish) => { window.opened += 1; return ask(wish); } }"
         )
-        # Whoever clicks twice while the browser asks for permission gets one camera, which they can close.
+        # Two clicks while the browser asks for permission open one camera.
         page.evaluate("async () => { await Promise.all([openCamera(), openCamera()]); }")
         assert page.evaluate("window.opened") == 1
-        page.get_by_role("button", name="Live").click()
-        # What the fake camera shows is not a face, and the page says so instead of guessing.
+        page.get_by_role("button", name="Take a photo").click()
+        # The fake camera shows no face, and the page says so instead of guessing.
         expect(page.locator("#problem")).to_contain_text("No face was found", timeout=20_000)
-        page.get_by_role("button", name="Stop").click()
-        page.get_by_role("button", name="Take an image").click()
         expect(page.locator("#video")).to_be_hidden()
         page.get_by_role("button", name="It is a face").click()
-        expect(page.locator("#facts")).to_contain_text("answered in", timeout=20_000)
+        expect(page.locator("#info")).to_contain_text(" ms", timeout=20_000)
         browser.close()
 
     assert len(list((site.data / "feedback").glob("??/*.json"))) == 1
@@ -284,11 +283,11 @@ def test_the_page_answers_in_a_browser(site: Site, service: str, tmp_path: Path)
     assert problems == []
 
 
-def test_every_answer_is_in_the_log(site: Site, service: str) -> None:
-    """What the service answered stands in the prediction log, one record each, whichever worker answered."""
+def test_every_prediction_is_in_the_log(site: Site, service: str) -> None:
+    """One record for each prediction, whichever worker made it."""
     before = count_records(site)
     for number in range(40):
-        assert ask(service, draw_face("happy", np.random.default_rng(number))).status_code == 200
+        assert predict(service, draw_face("happy", np.random.default_rng(number))).status_code == 200
     for _ in range(100):
         if count_records(site) >= before + 40:
             break
@@ -298,27 +297,27 @@ def test_every_answer_is_in_the_log(site: Site, service: str) -> None:
 
 
 def test_promotion_and_rollback_lose_no_request(site: Site, service: str) -> None:
-    """While clients ask, a model is accepted and rolled back: every request is answered, by one of the two versions."""
+    """While clients send requests, a model is accepted and rolled back: every response comes from one of the two."""
     registry = Registry(site.data / "models")
     first = registry.champion()
     assert first
     second = add_twin(site.data / "models", first)
-    answers: list[tuple[int, str]] = []
+    responses: list[tuple[int, str]] = []
     stop = threading.Event()
 
     def client(number: int) -> None:
         face = draw_face("sad", np.random.default_rng(number))
         while not stop.is_set():
-            response = ask(service, face)
-            answers.append((response.status_code, response.json().get("model_version")))
+            response = predict(service, face)
+            responses.append((response.status_code, response.json().get("model_version")))
 
     clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
     for thread in clients:
         thread.start()
     try:
         time.sleep(1)
-        registry.record(Decision(second, first, True, ["a twin"], 0.0, 1.0, 0, 0))
-        wait_for(lambda: all(version == second for _, version in answers[-40:]) and len(answers) > 80)
+        registry.record(Decision(candidate=second, champion=first, is_accepted=True, reasons=["a twin"]))
+        wait_for(lambda: all(version == second for _, version in responses[-40:]) and len(responses) > 80)
         subprocess.run(
             [sys.executable, "-m", "emotion_assets.steps.packing.models", site.data, "rollback"],
             cwd=CHECKOUT,
@@ -326,14 +325,14 @@ def test_promotion_and_rollback_lose_no_request(site: Site, service: str) -> Non
             check=True,
             capture_output=True,
         )
-        wait_for(lambda: all(version == first for _, version in answers[-40:]))
+        wait_for(lambda: all(version == first for _, version in responses[-40:]))
     finally:
         stop.set()
         for thread in clients:
             thread.join()
 
-    assert {status for status, _ in answers} == {200}
-    assert {version for _, version in answers} == {first, second}
+    assert {status for status, _ in responses} == {200}
+    assert {version for _, version in responses} == {first, second}
     assert registry.champion() == first
     assert httpx.get(f"{service}/model").json()["model_version"] == first
 

@@ -1,4 +1,4 @@
-"""The promise against train/serve skew: the same bytes give the same pixels and probabilities everywhere."""
+"""No training-serving skew: the same bytes give the same pixels and probabilities everywhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from emotion_assets.core.bundle import WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import decode_image
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import STORE_NAME, ingest_images
 from emotion_assets.steps.ingest.store import Store
 from emotion_assets.steps.reference.reference import feature_table
@@ -25,7 +26,7 @@ from emotion_service.settings import Settings
 
 @pytest.fixture(scope="module")
 def images(faces: list[tuple[str, bytes]]) -> dict[str, bytes]:
-    """Images of many kinds, by their hash: as drawn, in color, turned by EXIF, large, in other formats."""
+    """Images of many kinds by content hash: as drawn, in color, rotated by EXIF, large, in other formats."""
     contents = [content for _, content in faces]
     image = Image.open(io.BytesIO(faces[0][1]))
     exif = Image.Exif()
@@ -50,7 +51,7 @@ def images(faces: list[tuple[str, bytes]]) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def service(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     """The service's own routes, in this process."""
-    app = EmotionApp(Settings(tmp_path_factory.mktemp("data"), 1, 8, 30))
+    app = EmotionApp(Settings(data_dir=tmp_path_factory.mktemp("data"), workers=1, timeout_seconds=30))
     app.load(bundle_dir)
     return TestClient(app.routes())
 
@@ -59,30 +60,31 @@ def test_ingest_training_and_service_agree(
     images: dict[str, bytes], bundle_dir: Path, service: TestClient, tmp_path: Path
 ) -> None:
     """Ingested pixels equal decoded ones; torch, the reference table and HTTP give the same numbers."""
+    paths = DataPaths(tmp_path)
+    folder = paths.raw / "happy"
+    folder.mkdir(parents=True)
     for number, content in enumerate(images.values()):
-        path = tmp_path / "raw" / "happy" / f"{number}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    ingest_images(tmp_path / "raw", tmp_path / "catalogue")
-    with Store(tmp_path / "catalogue" / STORE_NAME) as store:
+        (folder / f"{number}.bin").write_bytes(content)
+    ingest_images(paths)
+    with Store(paths.catalogue / STORE_NAME) as store:
         ingested = store.read_pixels(images)
     manifest = read_manifest(bundle_dir)
     network = EmotionNet(manifest.configuration["width"])
     network.load_state_dict(load_file(bundle_dir / WEIGHTS_NAME))
     with torch.inference_mode():
-        served = InferenceModel(network.eval(), manifest.temperature).eval()
-        trained = served(torch.from_numpy(ingested)).probabilities.numpy()
-    reference = feature_table(ingested, trained)
+        model = InferenceModel(network.eval(), manifest.temperature).eval()
+        expected = model(torch.from_numpy(ingested)).probabilities.numpy()
+    reference = feature_table(ingested, expected)
 
     for index, content in enumerate(images.values()):
         assert (decode_image(content).pixels == ingested[index]).all()
         raw = service.post("/predict", content=content, headers={"Content-Type": "image/x-anything"})
         form = service.post("/predict", files={"image": ("../../x.exe", content, "text/plain")})
         assert raw.status_code == form.status_code == 200, raw.text
-        for answer in (raw.json(), form.json()):
-            assert [answer["probabilities"][emotion] for emotion in EMOTIONS] == pytest.approx(
-                trained[index].tolist(), abs=1e-5
+        for prediction in (raw.json(), form.json()):
+            assert [prediction["probabilities"][emotion] for emotion in EMOTIONS] == pytest.approx(
+                expected[index].tolist(), abs=1e-5
             )
-            assert answer["emotion"] == reference["emotion"][index]
-            for name, value in answer["features"].items():
+            assert prediction["emotion"] == reference["emotion"][index]
+            for name, value in prediction["features"].items():
                 assert value == pytest.approx(reference[name][index], abs=1e-5)

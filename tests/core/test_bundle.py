@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from emotion_assets.core.bundle import MANIFEST_NAME, MODEL_NAME, check_files, read_manifest
+from emotion_assets.core.bundle import (
+    INT8_MODEL_NAME,
+    MANIFEST_NAME,
+    MODEL_NAME,
+    check_files,
+    complete_versions,
+    is_version,
+    read_manifest,
+    runtime_model,
+    runtime_precision,
+)
 from emotion_assets.core.errors import BundleMismatchError
 
 
@@ -35,12 +45,12 @@ def test_read_manifest_of_a_whole_bundle(bundle_dir: Path) -> None:
         ({"schema_version": 99}, "schema version 99"),
         ({"emotions": ["happy", "sad"]}, "is for"),
         ({"image_size_px": 32}, "32 px"),
-        ({"surplus": 1}, "lacks or adds"),
+        ({"surplus": 1}, "missing or unknown"),
         ({"version": "../../etc"}, "malformed version"),
     ],
 )
 def test_read_manifest_rejects_other_schemas(own_bundle: Path, fields: dict[str, object], message: str) -> None:
-    """A manifest of another schema, for other emotions or with odd fields is rejected."""
+    """A manifest of another schema, for other emotions or with unknown fields is rejected."""
     rewrite(own_bundle, **fields)
 
     with pytest.raises(BundleMismatchError, match=message):
@@ -49,7 +59,7 @@ def test_read_manifest_rejects_other_schemas(own_bundle: Path, fields: dict[str,
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_read_manifest_rejects_damage(own_bundle: Path, content: bytes) -> None:
-    """A torn or foreign manifest is rejected with a sentence, not a traceback of the parser."""
+    """A torn or foreign manifest is rejected with a message, not with the parser's error."""
     (own_bundle / MANIFEST_NAME).write_bytes(content)
 
     with pytest.raises(BundleMismatchError):
@@ -69,7 +79,7 @@ def test_check_files_rejects_altered_and_missing_files(own_bundle: Path) -> None
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BundleMismatchError, match=r"model\.onnx is not the file"):
+    with pytest.raises(BundleMismatchError, match=r"model\.onnx was altered"):
         check_files(own_bundle, manifest)
 
     path.unlink()
@@ -83,3 +93,25 @@ def test_check_files_rejects_names_that_leave_the_folder(own_bundle: Path) -> No
 
     with pytest.raises(BundleMismatchError):
         check_files(own_bundle, read_manifest(own_bundle))
+
+
+def test_complete_versions_are_sorted_and_complete(tmp_path: Path) -> None:
+    """A folder without a manifest or with another name is not a version."""
+    names = ("20260102-000000-00000000", "20260101-000000-ffffffff", "notes", "20260103-000000-00000000")
+    for name in names:
+        (tmp_path / name).mkdir()
+    for name in names[:3]:
+        (tmp_path / name / MANIFEST_NAME).touch()
+
+    assert complete_versions(tmp_path) == ["20260101-000000-ffffffff", "20260102-000000-00000000"]
+    assert is_version(names[0])
+    assert not is_version("../20260102-000000-00000000")
+
+
+def test_runtime_model_prefers_the_8_bit_one(bundle_dir: Path) -> None:
+    """If there is one, evaluation and service run it."""
+    manifest = read_manifest(bundle_dir)
+    assert (runtime_model(manifest), runtime_precision(manifest)) == (MODEL_NAME, "float32")
+
+    manifest.files[INT8_MODEL_NAME] = "0" * 64
+    assert (runtime_model(manifest), runtime_precision(manifest)) == (INT8_MODEL_NAME, "int8")

@@ -25,6 +25,6 @@ def test_emotions_order() -> None:
         ("happy2", None),
     ],
 )
-def test_emotion_of_folder_accepts_known_spellings(name: str, emotion: str | None) -> None:
-    """Case and the spellings of public data sets do not matter; any other folder stands for nothing."""
+def test_emotion_from_folder_accepts_known_spellings(name: str, emotion: str | None) -> None:
+    """Case and the spellings of public data sets do not matter; any other folder has no emotion."""
     assert emotion_from_folder(name) == emotion

@@ -13,7 +13,7 @@ from emotion_assets.core.errors import BundleMismatchError
 
 
 def test_predict_gives_calibrated_probabilities_of_any_batch(bundle_dir: Path) -> None:
-    """Rows sum to 1, and an image's answer does not depend on its company."""
+    """Rows sum to 1, and an image's prediction does not depend on its batch."""
     pixels = np.random.default_rng(0).integers(0, 256, (300, 64, 64)).astype(np.uint8)
     classifier = Classifier(bundle_dir)
 
@@ -31,21 +31,21 @@ def test_predict_gives_calibrated_probabilities_of_any_batch(bundle_dir: Path) -
 
 
 def test_self_test_passes_for_the_model_as_made(bundle_dir: Path) -> None:
-    """A fresh model gives its recorded answer."""
+    """A new model gives its recorded prediction."""
     Classifier(bundle_dir).self_test()
 
 
-def test_self_test_rejects_another_answer(bundle_dir: Path, tmp_path: Path) -> None:
-    """A model whose answer differs from the recorded one must not serve."""
+def test_self_test_rejects_another_prediction(bundle_dir: Path, tmp_path: Path) -> None:
+    """A model whose prediction differs from the recorded one must not serve."""
     own = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
     path = own / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"golden_prediction": [0.9, 0.025, 0.025, 0.025, 0.025]}))
 
-    with pytest.raises(BundleMismatchError, match="test pattern"):
+    with pytest.raises(BundleMismatchError, match="golden input"):
         Classifier(own).self_test()
 
 
-def test_known_pattern_is_one_image() -> None:
-    """The test pattern has the form of the network's input."""
+def test_golden_input_is_one_image() -> None:
+    """It has the shape and type of the network's input."""
     assert golden_input().shape == (1, 64, 64)
     assert golden_input().dtype == np.uint8

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from emotion_assets.core.files import file_sha256, files_below, source_version, write_atomically, write_json
+from emotion_assets.core.files import (
+    file_sha256,
+    files_below,
+    list_files,
+    locked,
+    remove_temporary_files,
+    source_version,
+    write_atomically,
+    write_json,
+)
 
 
 def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
@@ -41,7 +51,7 @@ def test_write_json_rejects_nan(tmp_path: Path) -> None:
         write_json(tmp_path / "x.json", {"value": float("nan")})
 
 
-def test_sha256_of_is_that_of_the_bytes(tmp_path: Path) -> None:
+def test_file_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     """The hash of an empty file is the well-known one."""
     (tmp_path / "empty").touch()
 
@@ -61,8 +71,8 @@ def test_source_version_follows_the_sources(tmp_path: Path) -> None:
     assert source_version(tmp_path) != before
 
 
-def test_files_below_passes_over_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links, pipes and folders without permission, as `chmod -R 644` leaves them."""
+def test_files_below_skips_what_is_not_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links, pipes and folders without permission, as after `chmod -R 644`, are skipped."""
     for name in ("a/1.jpg", "b/2.jpg", "closed/3.jpg"):
         write_atomically(tmp_path / name, b"x")
     (tmp_path / "a" / "link.jpg").symlink_to(tmp_path / "b" / "2.jpg")
@@ -78,3 +88,37 @@ def test_files_below_passes_over_what_is_none(tmp_path: Path, monkeypatch: pytes
 
     assert [path.name for path in files_below(tmp_path)] == ["1.jpg", "2.jpg"]
     assert files_below(tmp_path / "none") == []
+
+
+def test_remove_temporary_files_leaves_the_others(tmp_path: Path) -> None:
+    """Only hidden `.tmp` files go, at any depth."""
+    for name in ("a/.x.npy.0a1b.tmp", "a/x.npy", "y.tmp"):
+        write_atomically(tmp_path / name, b"x")
+
+    remove_temporary_files(tmp_path)
+
+    assert [path.name for path in files_below(tmp_path)] == ["x.npy", "y.tmp"]
+
+
+def test_listed_matches_folders_and_files(tmp_path: Path) -> None:
+    """Both patterns must match; a missing root has no files."""
+    for name in ("2026-11-01/a.jsonl", "2026-11-01/b.txt", "images/a.jsonl", "c.jsonl"):
+        write_atomically(tmp_path / name, b"x")
+
+    assert list_files(tmp_path, "????-??-??", "*.jsonl") == [tmp_path / "2026-11-01" / "a.jsonl"]
+    assert list_files(tmp_path / "none", "*", "*") == []
+
+
+def test_locked_waits_for_the_other_holder(tmp_path: Path) -> None:
+    """A second holder gets the lock once the first has released it."""
+
+    def lock() -> bool:
+        with locked(tmp_path / ".lock"):
+            return True
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / ".lock"):
+            waiting = pool.submit(lock)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        assert waiting.result(10)

@@ -14,7 +14,7 @@ def smooth() -> np.ndarray:
     return np.tile(np.linspace(40, 200, 64), (1, 64, 1)).astype(np.uint8)
 
 
-def test_statistics_have_all_names_and_one_value_a_image() -> None:
+def test_statistics_have_all_names_and_one_value_an_image() -> None:
     """Every statistic is a finite float32 for each image."""
     values = image_statistics(noise(count=3))
 
@@ -27,7 +27,7 @@ def test_statistics_have_all_names_and_one_value_a_image() -> None:
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_statistics_of_blank_images_are_finite(value: int) -> None:
-    """An image without structure breaks nothing."""
+    """An image without structure has finite statistics."""
     values = image_statistics(np.full((1, 64, 64), value, dtype=np.uint8))
 
     assert all(np.isfinite(array).all() for array in values.values())
@@ -35,7 +35,7 @@ def test_statistics_of_blank_images_are_finite(value: int) -> None:
     assert values["contrast"][0] == pytest.approx(0, abs=1e-6)
 
 
-def test_statistics_of_one_image_do_not_depend_on_its_company() -> None:
+def test_statistics_of_one_image_do_not_depend_on_its_batch() -> None:
     """Batched or alone, an image has the same numbers: training and serving agree."""
     images = noise(count=5)
     together = image_statistics(images)
@@ -61,7 +61,7 @@ def test_statistics_of_one_image_do_not_depend_on_its_company() -> None:
     ],
 )
 def test_statistics_move_with_what_they_measure(name: str, change: object, direction: int) -> None:
-    """Each statistic rises or falls when an image is changed in its sense."""
+    """Each statistic moves in the right direction when the image is changed."""
     before = smooth()
     after = np.clip(change(before.astype(float)), 0, 255).astype(np.uint8)  # type: ignore[operator]
 
@@ -71,7 +71,7 @@ def test_statistics_move_with_what_they_measure(name: str, change: object, direc
 
 
 def test_statistics_follow_their_formulas() -> None:
-    """Written out plainly for one image, with edges of every kind."""
+    """They equal plain formulas for an image with edges of every kind."""
     rng = np.random.default_rng(4)
     image = np.clip(rng.normal(128, 90, (64, 64)), 0, 255).astype(np.uint8)
     gray = image / 255
@@ -92,7 +92,7 @@ def test_statistics_follow_their_formulas() -> None:
         "clipped_fraction": np.isin(image, (0, 255)).mean(),
         "top_minus_bottom": gray[:32].mean() - gray[32:].mean(),
         "mirror_symmetry": np.corrcoef(gray.ravel(), gray[:, ::-1].ravel())[0, 1],
-        "centre_minus_border": center - (gray.mean() - center / 4) / 0.75,
+        "center_minus_border": center - (gray.mean() - center / 4) / 0.75,
         "horizontal_gradient_fraction": (across**2).sum() / (across**2 + down**2).sum(),
         "eyes_minus_cheeks": (gray[18:30, 10:54].mean() - gray[32:42, 10:54].mean()) / gray.std(),
     }

@@ -1,4 +1,4 @@
-"""Strangers' requests over real connections: each gets a right answer, and the service is well after each."""
+"""Abusive requests over real connections: each gets an appropriate response, and the service stays healthy."""
 
 from __future__ import annotations
 
@@ -6,80 +6,53 @@ import io
 import json
 import random
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.features import image_features
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import decode_image
-from emotion_service.app import EmotionApp
-from emotion_service.settings import Settings
 from tests import abuse
-from tests.malformed_images import outliers
+from tests.malformed_images import malformed_images
+from tests.service.conftest import RunningServer, make_app, records_below
 
 STATUS_OF_CODE = {"empty_image": 400, "image_too_large": 413, "unsupported_format": 415, "unreadable_image": 422}
 
 
-class InferenceOutput:
-    """The application behind a real server on a real port."""
-
-    def __init__(self, app: EmotionApp) -> None:
-        self.app = app
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.server = uvicorn.Server(uvicorn.Config(app.routes(), log_level="critical", ws="none", lifespan="off"))
-        self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join()
-        self.listener.close()
-
-    def num_records(self) -> int:
-        """How many answers the log has, once it has caught up."""
-        assert self.app.worker
-        while not self.app.worker.log._queue.empty():
-            time.sleep(0.01)
-        time.sleep(0.05)
-        return self.app.worker.log.num_written
-
-
 @pytest.fixture(scope="module")
-def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceOutput]:
-    app = EmotionApp(Settings(tmp_path_factory.mktemp("data"), num_workers=1, max_concurrency=16, timeout_seconds=20))
-    app.load(bundle_dir)
-    with InferenceOutput(app) as server:
-        yield server
+def server(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    app = make_app(tmp_path_factory.mktemp("data"), bundle_dir, max_concurrency=16)
+    with RunningServer(app) as running:
+        yield running
     app.close()
 
 
-def test_every_abuse_gets_its_answer(served: InferenceOutput, face: bytes) -> None:
-    """The status is among the right ones, the body tells nothing of the inside, and a good request works after it."""
+def num_records(server: RunningServer) -> int:
+    """The number of logged predictions, once the log has caught up."""
+    number = -1
+    while number != (number := len(records_below(server.app.settings.data_dir))):
+        time.sleep(0.2)
+    return number
+
+
+def test_every_abuse_gets_its_response(server: RunningServer, face: bytes) -> None:
+    """The status is an expected one, the body shows no internals, and the next good request succeeds."""
     all_cases = list(abuse.cases(face))
     wrong = []
     for case in all_cases:
-        status, body = abuse.send(served.address, case.raw)
+        status, body = abuse.send(server.address, case.raw)
         if status not in case.statuses:
             wrong.append((case.name, status, body[:200]))
         if b"Traceback" in body or b"site-packages" in body:
-            wrong.append((case.name, "shows its inside", body[:200]))
-        healthy, _ = abuse.send(served.address, abuse.raw(face))
+            wrong.append((case.name, "shows internals", body[:200]))
+        healthy, _ = abuse.send(server.address, abuse.raw(face))
         if healthy != 200:
             wrong.append((case.name, "then a good request", healthy))
 
@@ -87,54 +60,56 @@ def test_every_abuse_gets_its_answer(served: InferenceOutput, face: bytes) -> No
     assert wrong == []
 
 
-def test_the_log_has_one_record_for_each_answered_image(served: InferenceOutput, face: bytes) -> None:
-    """Images inside a batch count one by one; whatever was rejected leaves nothing."""
-    before = served.num_records()
-    num_answered = 0
+def test_the_log_has_one_record_for_each_prediction(server: RunningServer, face: bytes) -> None:
+    """Each image of a batch has its own record; a rejected one has none."""
+    before = num_records(server)
+    num_predictions = 0
     for case in abuse.cases(face):
-        status, body = abuse.send(served.address, case.raw)
+        status, body = abuse.send(server.address, case.raw)
         if status == 200:
-            answer = json.loads(body)
-            items = answer if isinstance(answer, list) else [answer]
-            num_answered += sum("prediction_id" in item and "features" in item for item in items)
+            response = json.loads(body)
+            items = response if isinstance(response, list) else [response]
+            num_predictions += sum("prediction_id" in item and "features" in item for item in items)
 
-    assert num_answered > 50
-    assert served.num_records() - before == num_answered
+    assert num_predictions > 50
+    assert num_records(server) - before == num_predictions
 
 
-def test_ingest_and_service_agree_on_odd_images(served: InferenceOutput) -> None:
-    """Accepted or rejected, with the same reason and the same pixels, whichever way an image comes in."""
+def test_ingest_and_service_agree_on_malformed_images(server: RunningServer) -> None:
+    """Both accept an image, with the same pixels, or reject it for the same reason."""
     num_accepted = 0
-    for odd in outliers():
-        status, body = abuse.send(served.address, abuse.raw(odd.content))
-        answer = json.loads(body)
+    for malformed in malformed_images():
+        status, body = abuse.send(server.address, abuse.raw(malformed.content))
+        response = json.loads(body)
         try:
-            pixels = decode_image(odd.content).pixels
+            pixels = decode_image(malformed.content).pixels
         except ImageError as error:
-            assert (status, answer["error"]["code"]) == (STATUS_OF_CODE[error.code], error.code), odd.name
+            assert (status, response["error"]["code"]) == (STATUS_OF_CODE[error.code], error.code), malformed.name
             continue
         num_accepted += 1
-        assert status == 200, (odd.name, answer)
+        assert status == 200, (malformed.name, response)
         # A dozen statistics of all pixels: other pixels would have other values.
         expected = image_features(pixels)
-        assert [answer["features"][name] for name in STATISTICS] == [expected[name] for name in STATISTICS], odd.name
+        assert [response["features"][name] for name in STATISTICS] == [expected[name] for name in STATISTICS], (
+            malformed.name
+        )
 
     assert num_accepted > 50
 
 
-def test_mutated_images_get_an_answer(served: InferenceOutput, faces: list[tuple[str, bytes]]) -> None:
-    """Random damage, with a fresh seed each time: 200 or a rejection, never a failure or a hang."""
+def test_mutated_images_get_a_response(server: RunningServer, faces: list[tuple[str, bytes]]) -> None:
+    """Random damage, with a new seed each time: 200 or a rejection, never a failure or a hang."""
     seed = secrets.randbits(32)
-    chance = random.Random(seed)
-    originals = list(originals_of(faces[0][1]))
+    rng = random.Random(seed)
+    originals = list(encode_as_every_format(faces[0][1]))
     for number in range(300):
-        content = mutated(chance.choice(originals), chance)
-        status, body = abuse.send(served.address, abuse.raw(content), seconds=20)
+        content = mutate(rng.choice(originals), rng)
+        status, body = abuse.send(server.address, abuse.raw(content), seconds=20)
         assert status in {200, 400, 413, 415, 422}, (seed, number, status, body[:200])
 
 
-def originals_of(face: bytes) -> Iterator[bytes]:
-    """The same face in every format that is read."""
+def encode_as_every_format(face: bytes) -> Iterator[bytes]:
+    """Yield the same face in every supported format."""
     yield face
     image = Image.open(io.BytesIO(face))
     for name, options in (
@@ -150,26 +125,26 @@ def originals_of(face: bytes) -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def mutated(content: bytes, chance: random.Random) -> bytes:
-    """Flip, cut, repeat or move some bytes, most often near the start, where the headers are."""
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """Flip, delete or repeat some bytes, most often near the start, where the headers are."""
     damaged = bytearray(content)
-    for _ in range(chance.randint(1, 12)):
-        limit = chance.choice((64, 512, len(damaged)))
-        place = chance.randrange(max(1, min(limit, len(damaged))))
-        kind = chance.randrange(4)
+    for _ in range(rng.randint(1, 12)):
+        limit = rng.choice((64, 512, len(damaged)))
+        start = rng.randrange(max(1, min(limit, len(damaged))))
+        kind = rng.randrange(4)
         if kind == 0:
-            damaged[place : place + 1] = bytes([chance.randrange(256)])
+            damaged[start : start + 1] = bytes([rng.randrange(256)])
         elif kind == 1:
-            damaged[place : place + 4] = chance.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"))
+            damaged[start : start + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"))
         elif kind == 2:
-            del damaged[place : place + chance.randint(1, 64)]
+            del damaged[start : start + rng.randint(1, 64)]
         else:
-            damaged[place:place] = damaged[place : place + chance.randint(1, 64)]
+            damaged[start:start] = damaged[start : start + rng.randint(1, 64)]
     return bytes(damaged)
 
 
-def test_the_dearest_image_holds_nobody_up(served: InferenceOutput, face: bytes) -> None:
-    """While the largest allowed image is decoded, others are answered."""
+def test_the_largest_image_blocks_no_other_request(server: RunningServer, face: bytes) -> None:
+    """While the largest allowed image is decoded, other requests succeed."""
     rows = np.random.default_rng(0).integers(0, 256, (6000, 6500), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(rows[:1200, :1200]).resize((6500, 6000)).convert("RGB").save(file, "JPEG", quality=40)
@@ -180,15 +155,15 @@ def test_the_dearest_image_holds_nobody_up(served: InferenceOutput, face: bytes)
     statuses: list[int] = []
 
     def send_large() -> None:
-        statuses.append(abuse.send(served.address, abuse.raw(large))[0])
+        statuses.append(abuse.send(server.address, abuse.raw(large))[0])
         done.set()
 
     thread = threading.Thread(target=send_large)
     thread.start()
-    num_meanwhile = 0
+    num_others = 0
     while not done.is_set():
-        num_meanwhile += abuse.send(served.address, abuse.raw(face))[0] == 200
+        num_others += abuse.send(server.address, abuse.raw(face))[0] == 200
     thread.join()
 
     assert statuses == [200]
-    assert num_meanwhile >= 2
+    assert num_others >= 2

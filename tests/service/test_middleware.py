@@ -8,20 +8,17 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from emotion_service.app import EmotionApp
 from emotion_service.middleware import RateLimit
-from emotion_service.settings import Settings
+from tests.service.conftest import make_app
 
 
-def client_of(bundle_dir: Path, tmp_path: Path, **settings: Any) -> TestClient:
-    app = EmotionApp(Settings(tmp_path, 1, max_concurrency=4, timeout_seconds=20, **settings))
-    app.load(bundle_dir)
-    return TestClient(app.routes(), raise_server_exceptions=False)
+def make_client(bundle_dir: Path, tmp_path: Path, **settings: Any) -> TestClient:
+    return TestClient(make_app(tmp_path, bundle_dir, **settings).routes(), raise_server_exceptions=False)
 
 
-def test_without_the_token_nobody_is_answered(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
-    """The three guarded routes answer 401 in our shape; page, facts and health stay open."""
-    client = client_of(bundle_dir, tmp_path, token="s3cret")
+def test_without_the_token_requests_are_rejected(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """The protected routes have status 401 and the error body; page and model stay open."""
+    client = make_client(bundle_dir, tmp_path, token="s3cret")
 
     for path in ("/predict", "/predict_batch", "/feedback"):
         response = client.post(path)
@@ -34,9 +31,9 @@ def test_without_the_token_nobody_is_answered(bundle_dir: Path, tmp_path: Path, 
     assert client.get("/").status_code == client.get("/model").status_code == 200
 
 
-def test_nothing_behind_a_guard_is_reached_by_a_spelling(bundle_dir: Path, tmp_path: Path) -> None:
-    """A route's pattern also ends before a last newline; without the token there must be no way round."""
-    client = client_of(bundle_dir, tmp_path, token="s3cret", keep_images=True)
+def test_no_spelling_of_a_path_bypasses_the_token(bundle_dir: Path, tmp_path: Path) -> None:
+    """A route's pattern also matches a path with a final newline."""
+    client = make_client(bundle_dir, tmp_path, token="s3cret", store_images=True)
 
     for method, path in (
         ("POST", "/predict"),
@@ -51,9 +48,9 @@ def test_nothing_behind_a_guard_is_reached_by_a_spelling(bundle_dir: Path, tmp_p
             assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found"), spelling
 
 
-def test_a_client_above_its_rate_waits(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
-    """After a burst the answer is 429 with the seconds to wait; other routes do not count."""
-    client = client_of(bundle_dir, tmp_path, rate_per_minute=30)
+def test_a_client_above_its_rate_must_wait(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """After a burst the status is 429 with the seconds to wait; other routes do not count."""
+    client = make_client(bundle_dir, tmp_path, rate_per_minute=30)
 
     statuses = [client.post("/predict", files={"image": face}).status_code for _ in range(5)]
     rejected = client.post("/predict", files={"image": face})
@@ -64,20 +61,20 @@ def test_a_client_above_its_rate_waits(bundle_dir: Path, tmp_path: Path, face: b
     assert all(client.get("/model").status_code == 200 for _ in range(20))
 
 
-def test_tokens_cannot_be_tried_without_end(bundle_dir: Path, tmp_path: Path) -> None:
-    """A wrong one counts like any request. The scheme's name is the same in small letters."""
-    client = client_of(bundle_dir, tmp_path, token="s3cret", rate_per_minute=30)
+def test_guessing_tokens_is_rate_limited(bundle_dir: Path, tmp_path: Path) -> None:
+    """A wrong token counts like any request. The name of the scheme is case-insensitive."""
+    client = make_client(bundle_dir, tmp_path, token="s3cret", rate_per_minute=30)
 
     statuses = [client.post("/predict", headers={"Authorization": f"bearer {i}"}).status_code for i in range(4)]
 
     assert statuses == [401, 401, 401, 429]
-    other = client_of(bundle_dir, tmp_path, token="s3cret")
+    other = make_client(bundle_dir, tmp_path, token="s3cret")
     assert other.post("/predict", headers={"Authorization": "bearer s3cret"}).status_code != 401
     assert other.post("/predict", headers={"Authorization": "Basic s3cret"}).status_code == 401
 
 
-def test_a_bucket_refills_and_forgets_clients() -> None:
-    """Sixty a minute are one a second; the number of remembered clients is bounded."""
+def test_a_bucket_refills_and_idle_clients_are_dropped() -> None:
+    """Sixty per minute are one per second; the number of clients is bounded."""
     now = 0.0
     limit = RateLimit(60, lambda: now)
 
@@ -87,12 +84,12 @@ def test_a_bucket_refills_and_forgets_clients() -> None:
     assert limit.seconds_to_wait("a") == 0
     for number in range(10_050):
         limit.seconds_to_wait(f"client {number}")
-    assert len(limit._buckets) <= 10_000
+    assert limit.num_clients <= 10_000
 
 
-def test_every_answer_carries_a_request_id(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
-    """A sensible id of the client's is kept, any other is replaced; rejections have one too."""
-    client = client_of(bundle_dir, tmp_path)
+def test_every_response_has_a_request_id(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """A valid id of the client is returned, any other is replaced; errors have one, too."""
+    client = make_client(bundle_dir, tmp_path)
 
     kept = client.post("/predict", files={"image": face}, headers={"X-Request-Id": "abc-1"})
     replaced = client.post("/predict", content=b"x", headers={"X-Request-Id": "a b\tc"})
@@ -108,11 +105,11 @@ def test_every_answer_carries_a_request_id(bundle_dir: Path, tmp_path: Path, fac
     assert 'emotion_requests_total{method="POST",route="/predict",status="500"} 1.0' in client.get("/metrics").text
 
 
-def test_requests_leave_a_line_of_json_when_asked(
+def test_the_access_log_has_a_line_of_json_per_request(
     bundle_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Route, status, time and id; never what the client wrote into the path."""
-    client = client_of(bundle_dir, tmp_path, has_access_log=True)
+    """It has route, status, time and id, never an unknown path."""
+    client = make_client(bundle_dir, tmp_path, access_log=True)
     with caplog.at_level(logging.INFO, "emotion_service.access"):
         client.get("/model", headers={"X-Request-Id": "abc"})
         client.get("/secret-path")
@@ -130,8 +127,8 @@ def test_requests_leave_a_line_of_json_when_asked(
 
 
 def test_metrics_count_and_their_labels_are_bounded(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
-    """Answers, rejections, records and version are counted; a scanner's paths and methods make no new label."""
-    client = client_of(bundle_dir, tmp_path)
+    """Predictions, errors, records and versions are counted; a scanner's paths and methods create no label."""
+    client = make_client(bundle_dir, tmp_path)
     emotion = client.post("/predict", files={"image": face}).json()["emotion"]
     client.post("/predict", content=b"bad", headers={"Content-Type": "image/png"})
     client.post("/feedback", json={"prediction_id": "00", "emotion": "sad"})
@@ -142,8 +139,8 @@ def test_metrics_count_and_their_labels_are_bounded(bundle_dir: Path, tmp_path: 
     text = client.get("/metrics").text
 
     assert f'emotion_predictions_total{{emotion="{emotion}",model_version="{bundle_dir.name}"}} 1.0' in text
-    assert 'emotion_rejections_total{code="unsupported_format"} 1.0' in text
-    assert 'emotion_rejections_total{code="unknown_prediction"} 1.0' in text
+    assert 'emotion_errors_total{code="unsupported_format"} 1.0' in text
+    assert 'emotion_errors_total{code="unknown_prediction"} 1.0' in text
     assert 'emotion_requests_total{method="POST",route="/predict",status="200"} 1.0' in text
     assert f'emotion_model_workers{{model_version="{bundle_dir.name}"}} 1.0' in text
     assert 'emotion_log_records_total{result="lost"} 0.0' in text
@@ -151,11 +148,11 @@ def test_metrics_count_and_their_labels_are_bounded(bundle_dir: Path, tmp_path: 
     assert "ODD" not in text
 
 
-def test_other_origins_are_closed_by_default(bundle_dir: Path, tmp_path: Path) -> None:
-    """Only the origins that are named may ask from a browser."""
+def test_other_origins_are_rejected_by_default(bundle_dir: Path, tmp_path: Path) -> None:
+    """Only configured origins may send requests from a browser."""
     origin = {"Origin": "https://example.org"}
-    closed = client_of(bundle_dir, tmp_path).get("/model", headers=origin)
-    opened = client_of(bundle_dir, tmp_path, cors_origins=("https://example.org",)).get("/model", headers=origin)
+    closed = make_client(bundle_dir, tmp_path).get("/model", headers=origin)
+    opened = make_client(bundle_dir, tmp_path, cors_origins=("https://example.org",)).get("/model", headers=origin)
 
     assert "access-control-allow-origin" not in closed.headers
     assert opened.headers["access-control-allow-origin"] == "https://example.org"

@@ -11,7 +11,7 @@ import pytest
 from emotion_service import model_watcher
 from emotion_service.app import EmotionApp
 from emotion_service.model_watcher import RETRY_SECONDS, ModelWatcher, champion_version
-from emotion_service.settings import Settings
+from tests.service.conftest import make_app
 
 
 def name_champion(models_dir: Path, version: str | None) -> None:
@@ -32,10 +32,8 @@ NEWER = "20991231-000000-aaaaaaaa"
 
 @pytest.fixture
 def app(bundle_dir: Path, tmp_path: Path) -> EmotionApp:
-    """A service that answers with its packed model."""
-    emotion_app = EmotionApp(Settings(tmp_path, num_workers=1, max_concurrency=4, timeout_seconds=20))
-    emotion_app.load(bundle_dir)
-    return emotion_app
+    """A service with its packed model."""
+    return make_app(tmp_path, bundle_dir)
 
 
 def watch(app: EmotionApp) -> ModelWatcher:
@@ -43,15 +41,15 @@ def watch(app: EmotionApp) -> ModelWatcher:
 
 
 def test_a_newly_accepted_model_is_taken(app: EmotionApp, bundle_dir: Path) -> None:
-    """After the pointer moved, one look is enough; without a pointer nothing changes."""
+    """After the pointer moved, one poll is enough; without a pointer nothing changes."""
     models_dir = app.settings.data_dir / "models"
     watching = watch(app)
-    watching.look()
+    watching.poll()
     assert app.version == bundle_dir.name
 
     add_bundle(models_dir, bundle_dir, NEWER)
     name_champion(models_dir, NEWER)
-    watching.look()
+    watching.poll()
 
     assert app.version == NEWER
 
@@ -59,7 +57,7 @@ def test_a_newly_accepted_model_is_taken(app: EmotionApp, bundle_dir: Path) -> N
 def test_a_model_that_fails_its_test_is_not_taken(
     app: EmotionApp, bundle_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong known answer keeps the old model, is logged once, and a later good one is taken."""
+    """A wrong golden prediction keeps the old model, is logged once, and a later good one is taken."""
     models_dir = app.settings.data_dir / "models"
     bad = add_bundle(models_dir, bundle_dir, NEWER)
     manifest = json.loads((bad / "manifest.json").read_text())
@@ -67,14 +65,14 @@ def test_a_model_that_fails_its_test_is_not_taken(
     name_champion(models_dir, NEWER)
     watching = watch(app)
 
-    watching.look()
-    watching.look()
+    watching.poll()
+    watching.poll()
     assert app.version == bundle_dir.name
-    assert sum("is not served" in record.message for record in caplog.records) == 1
+    assert sum("cannot be served" in record.message for record in caplog.records) == 1
     better = NEWER.replace("aaaaaaaa", "bbbbbbbb")
     add_bundle(models_dir, bundle_dir, better)
     name_champion(models_dir, better)
-    watching.look()
+    watching.poll()
 
     assert app.version == better
 
@@ -89,12 +87,11 @@ def test_a_senseless_pointer_names_nothing(tmp_path: Path, content: str) -> None
 
 
 def test_following_can_be_switched_off(bundle_dir: Path, tmp_path: Path) -> None:
-    """With the setting off, the packed model answers whatever the pointer says."""
+    """With the setting off, the packed model stays, whatever the pointer says."""
     add_bundle(tmp_path / "models", bundle_dir, NEWER)
     name_champion(tmp_path / "models", NEWER)
     for follows, expected in ((False, bundle_dir.name), (True, NEWER)):
-        app = EmotionApp(Settings(tmp_path, 1, 4, 20, follow_champion=follows))
-        app.load(bundle_dir)
+        app = make_app(tmp_path, bundle_dir, follow_champion=follows)
         app.follow_champion()
         app.close()
 
@@ -109,7 +106,7 @@ def test_a_manifest_of_other_types_stops_nothing(app: EmotionApp, bundle_dir: Pa
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
     name_champion(models_dir, NEWER)
 
-    watch(app).look()
+    watch(app).poll()
 
     assert app.version == bundle_dir.name
 
@@ -122,12 +119,12 @@ def test_a_model_that_is_late_is_taken_when_it_is_there(
     monkeypatch.setattr(model_watcher, "time", SimpleNamespace(monotonic=lambda: now))
     watching = watch(app)
     name_champion(models_dir, NEWER)
-    watching.look()
+    watching.poll()
     add_bundle(models_dir, bundle_dir, NEWER)
-    watching.look()
+    watching.poll()
     assert app.version == bundle_dir.name
 
     now += RETRY_SECONDS
-    watching.look()
+    watching.poll()
 
     assert app.version == NEWER

@@ -1,4 +1,4 @@
-"""The short way through an upload form must take the same bytes as the long one, or step aside."""
+"""The fast path for upload forms returns the same bytes as the parser, or None."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emotion_service.errors import RequestError
 
 PLAIN = b'Content-Disposition: form-data; name="image"; filename="face.jpg"\r\nContent-Type: image/jpeg'
 
-# Much of what a form is made of, so that pieces of it turn up in the wrong places, too.
+# Most elements of a form, so that they also occur in the wrong places.
 _PIECES = some.sampled_from(
     [b"--b", b"\r\n", b"--", b"--b--", b"\r\n--b\r\n", b"\r\n--b--\r\n", b"\r\n\r\n", PLAIN, b"\xff\xd8", b"x", b"-"]
 )
@@ -27,21 +27,21 @@ def form(content: bytes, head: bytes = PLAIN, end: bytes = b"\r\n--b--\r\n") -> 
     return b"--b\r\n" + head + b"\r\n\r\n" + content + end
 
 
-def taken(body: bytes, content_type: str) -> bytes | str:
-    """Return the image that is found in a form, or why there is none."""
+def read_form(body: bytes, content_type: str) -> bytes | str:
+    """Return the image in a form, or the code of the error."""
     try:
-        return asyncio.run(uploads._image_of_form(Headers({"content-type": content_type}), body))
+        return asyncio.run(uploads.image_of_form(Headers({"content-type": content_type}), body))
     except (RequestError, EmptyImageError) as error:
         return error.code
 
 
-def test_the_form_that_clients_send_goes_the_short_way() -> None:
-    """Without a parser, in the spelling of browsers, curl and Python's clients."""
+def test_the_usual_form_takes_the_fast_path() -> None:
+    """In the spelling of browsers, curl and Python's clients."""
     bare = b'content-disposition: form-data; name="image"; filename=""'
     for head in (PLAIN, PLAIN.lower(), bare, PLAIN.replace(b"face.jpg", "Überraschung 1.jpg".encode())):
         for end in (b"\r\n--b--\r\n", b"\r\n--b--"):
             for content_type in ("multipart/form-data; boundary=b", 'multipart/form-data;boundary="b"'):
-                assert uploads._only_file(content_type, form(b"\xff\xd8\r\n--", head, end)) == b"\xff\xd8\r\n--"
+                assert uploads.parse_single_file(content_type, form(b"\xff\xd8\r\n--", head, end)) == b"\xff\xd8\r\n--"
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_the_form_that_clients_send_goes_the_short_way() -> None:
         form(b"x") + b"\r\n",
     ],
 )
-def test_any_other_form_takes_the_long_way(body: bytes) -> None:
-    """It is not for the short way to say what is wrong with a form."""
-    assert uploads._only_file("multipart/form-data; boundary=b", body) is None
+def test_any_other_form_takes_the_parser(body: bytes) -> None:
+    """The fast path reports no errors."""
+    assert uploads.parse_single_file("multipart/form-data; boundary=b", body) is None
 
 
 @given(
@@ -80,9 +80,9 @@ def test_any_other_form_takes_the_long_way(body: bytes) -> None:
         ]
     ),
 )
-def test_both_ways_find_the_same(content: bytes, head: bytes, end: bytes, content_type: str) -> None:
-    """Whatever is in the image, and wherever the form is broken."""
+def test_both_paths_read_the_same(content: bytes, head: bytes, end: bytes, content_type: str) -> None:
+    """Whatever the image contains, and wherever the form is malformed."""
     body = form(content, head, end)
-    found = taken(body, content_type)
-    with patch.object(uploads, "_only_file", lambda *_: None):
-        assert found == taken(body, content_type)
+    found = read_form(body, content_type)
+    with patch.object(uploads, "parse_single_file", lambda *_: None):
+        assert found == read_form(body, content_type)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import dagster as dg
+
+from emotion_assets.assets.metadata import as_metadata, image, latest_metadata, table
+from emotion_assets.core.summary import Summary
+from emotion_assets.resources import PipelineSettings
+
+
+def test_a_summary_becomes_metadata(settings: PipelineSettings) -> None:
+    """Numbers stay flat, pages are linked and named as files."""
+    page = settings.paths.drift_reports / "x" / "report.html"
+    summary = Summary(
+        values={"accuracy": 0.5}, tables={"rows": [{"a": 1}]}, images={"faces": b"\x89PNG"}, pages={"report": page}
+    )
+
+    metadata = as_metadata(summary, settings)
+
+    assert metadata["accuracy"] == 0.5
+    assert metadata["report"] == dg.MetadataValue.url("http://localhost:3002/drift/x/report.html")
+    assert metadata["report_file"] == dg.MetadataValue.path(page)
+    assert "data:image/png;base64," in str(metadata["faces"].value)
+
+
+def test_tables_escape_bars_and_shorten_numbers() -> None:
+    assert table([]).value == "none"
+    assert table([{"a": "x|y", "b": 1 / 3}]).value.splitlines()[2] == "| x\\|y | 0.3333 |"
+
+
+def test_images_name_their_type() -> None:
+    assert "image/webp" in str(image(b"RIFF1234WEBP", "faces").value)
+
+
+def test_a_materialization_reported_by_hand_has_no_metadata() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert latest_metadata(instance, dg.AssetKey("drift_report")) == {}
+        instance.report_runless_asset_event(dg.AssetMaterialization("drift_report"))
+        assert latest_metadata(instance, dg.AssetKey("drift_report")) == {}

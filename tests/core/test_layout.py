@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from emotion_assets.core.layout import DataPaths
+
+
+def test_every_folder_lies_below_the_root() -> None:
+    paths = DataPaths(Path("/root"))
+    names = [name for name in dir(DataPaths) if isinstance(getattr(DataPaths, name), property)]
+
+    assert len(names) >= 10
+    assert all(getattr(paths, name).is_relative_to("/root") for name in names)
+    assert paths.evaluation_report("v") == Path("/root/reports/evaluation/v")

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field, SecretStr
+
+from emotion_assets.core.errors import InvalidSettingError
+from emotion_assets.core.settings import EmotionSettings
+
+
+class Example(EmotionSettings):
+    size: int = Field(3, ge=1)
+    secret: SecretStr = Field(SecretStr(""), max_length=4)
+
+
+def test_all_errors_at_once_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTION_SIZE", "0")
+    monkeypatch.setenv("EMOTION_SECRET", "too long a secret")
+
+    with pytest.raises(InvalidSettingError) as caught:
+        Example.load()
+
+    assert "EMOTION_SIZE is '0'" in str(caught.value)
+    assert "EMOTION_SECRET:" in str(caught.value)
+    assert "too long" not in str(caught.value)
+
+
+def test_data_dir_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMOTION_DATA_DIR", "somewhere")
+
+    assert Example.load().paths.raw == tmp_path / "somewhere" / "raw"

@@ -1,0 +1,68 @@
+"""Which model a service loads when it starts; everything behind the routes is tested with the app."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.steps.packing.bento import build_bento
+
+SCRIPT = """
+import bentoml
+service = bentoml.load("emotion_service:latest")
+instance = service.inner()
+print(instance.model_version, instance.__is_ready__())
+instance.close()
+"""
+
+
+def start(data_dir: Path, **settings: str) -> str:
+    """Start the latest bento's service in a process of its own; return the version that it serves and its readiness."""
+    environment = os.environ | {"EMOTION_DATA_DIR": str(data_dir), **settings}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def packed_version(bundle_dir: Path) -> str:
+    return build_bento(bundle_dir, {}).version
+
+
+def accept(data_dir: Path, bundle_dir: Path, version: str) -> None:
+    """Make a copy of the bundle the champion of a data root."""
+    target = data_dir / "models" / version
+    target.mkdir(parents=True)
+    for path in bundle_dir.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((target / "manifest.json").read_text()) | {"version": version}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    (data_dir / "models" / "champion.json").write_text(json.dumps({"version": version}))
+
+
+def test_without_a_champion_the_packed_model_is_served(packed_version: str, tmp_path: Path) -> None:
+    assert start(tmp_path) == f"{packed_version} True"
+
+
+@pytest.mark.parametrize(("follow", "is_champion_served"), [("1", True), ("0", False)])
+def test_the_champion_is_served_if_it_is_followed(
+    packed_version: str, bundle_dir: Path, tmp_path: Path, follow: str, is_champion_served: bool
+) -> None:
+    """A container that pins its version does not follow the data root."""
+    champion = "20990101-000000-00000000"
+    accept(tmp_path, bundle_dir, champion)
+
+    served = champion if is_champion_served else packed_version
+    assert start(tmp_path, EMOTION_FOLLOW_CHAMPION=follow) == f"{served} True"
+
+
+def test_a_damaged_champion_leaves_the_packed_model(packed_version: str, bundle_dir: Path, tmp_path: Path) -> None:
+    champion = "20990101-000000-00000000"
+    accept(tmp_path, bundle_dir, champion)
+    (tmp_path / "models" / champion / "model.onnx").write_bytes(b"damaged")
+
+    assert start(tmp_path) == f"{packed_version} True"

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFilter
+
+from emotion_assets.core.images import Pixels
+from emotion_assets.steps.drift.attribution import CorruptionProfile
+from emotion_assets.steps.reference.corruptions import CORRUPTION_COLUMN, UNCHANGED
+from emotion_assets.steps.reference.reference import build_reference, feature_table
+from emotion_assets.steps.splits.splits import Split
+from tests.steps.drift.helpers import inverted_profile, mixed_window, normal_window, predict_by_bands
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "name"),
+    [
+        (lambda face: face.point(lambda gray: round(0.6 * gray)), "darker"),
+        (lambda face: face.filter(ImageFilter.GaussianBlur(1.6)), "blurrier"),
+        (lambda face: face.transpose(Image.Transpose.ROTATE_90), "rotated by 90°"),
+        (lambda face: face.point(lambda gray: 255 - gray), "inverted"),
+    ],
+    ids=["darker", "blurrier", "rotated", "inverted"],
+)
+def test_the_corruption_is_named(
+    halves: tuple[Split, Pixels], profile: pd.DataFrame, corrupt: Callable[[Image.Image], Image.Image], name: str
+) -> None:
+    """Other faces, corrupted by other code than the profile's, resemble the right corruption."""
+    val, others = halves
+    pixels = np.stack([np.asarray(corrupt(Image.fromarray(face))) for face in others])
+    current = feature_table(pixels, predict_by_bands(pixels))
+
+    found = CorruptionProfile(build_reference(val, predict_by_bands(val.pixels)), profile).attribute(current)
+
+    assert found.corruptions[0] == name
+    assert found.is_corruption
+    assert set(found.corrupted[CORRUPTION_COLUMN]) == {name}
+
+
+def test_the_cost_follows_from_the_probabilities() -> None:
+    """Four predictions in five change from a probability of 0.7 to one of 0.075."""
+    profile = CorruptionProfile(*inverted_profile(600, 2000))
+
+    corrupted, clean = (profile.attribute(normal_window(200, 5, shift)) for shift in (1.0, 0.0))
+
+    assert (corrupted.corruptions, clean.corruptions) == (("inverted",), (UNCHANGED,))
+    assert corrupted.loss == pytest.approx(0.8 * 0.625, abs=0.05)
+    assert clean.loss == pytest.approx(0, abs=1e-6)
+    assert corrupted.is_harmful
+    assert not clean.is_corruption
+    assert not clean.is_harmful
+
+
+def test_what_resembles_no_corruption_has_none() -> None:
+    """A change in the opposite direction, and farther than any, is near nothing."""
+    found = CorruptionProfile(*inverted_profile(600, 2000)).attribute(normal_window(200, 5, shift=-6.0))
+
+    assert found.corruptions == ()
+    assert not found.is_corruption
+
+
+@pytest.mark.parametrize(("num_images", "num_reference"), [(600, 2000), (100, 100)], ids=["many", "few"])
+def test_clean_windows_have_no_subpopulation(num_images: int, num_reference: int) -> None:
+    """Images that a detector was fitted to score lower than others; that must raise no alarm."""
+    profile = CorruptionProfile(*inverted_profile(num_images, num_reference))
+    found = [profile.detect_subpopulation(mixed_window(200, 0.0, seed)) for seed in range(100)]
+
+    assert sum(each is not None and each.p_value < 0.01 for each in found) <= 4
+
+
+def test_a_subpopulation_is_found_under_other_class_priors() -> None:
+    """Weights of the reference's rows apply to the held-out ones among them."""
+    reference, table = inverted_profile(600, 2000)
+    profile = CorruptionProfile(reference, table)
+    weights = np.where(reference["emotion"] == "happy", 3.0, 0.5)
+
+    found = profile.detect_subpopulation(mixed_window(200, 0.3, seed=5), weights)
+    clean = [profile.detect_subpopulation(mixed_window(200, 0.0, seed), weights) for seed in range(50)]
+
+    assert found is not None
+    assert found.p_value < 1e-6
+    assert sum(each is not None and each.p_value < 0.01 for each in clean) <= 3

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.evaluation.candidate import evaluate_candidate
+from emotion_assets.steps.registry.decision import Decision, read_decision
+from emotion_assets.steps.registry.registry import ModelState, Registry
+from emotion_assets.steps.splits.splits import read_split
+from tests.steps.evaluation.helpers import LENIENT, STRICT, add_bundle, change_manifest, version
+
+ACCEPTED = Decision(candidate=version(1), is_accepted=True, reasons=["because"])
+
+
+def test_a_first_model_is_accepted_with_a_report(paths: DataPaths) -> None:
+    """Page, JSON and table are written; the accuracy follows from the stored predictions."""
+    result = evaluate_candidate(paths, LENIENT)
+
+    predictions = pd.read_parquet(result.report_dir / "predictions.parquet")
+    predicted = predictions[[f"p_{emotion}" for emotion in EMOTIONS]].to_numpy().argmax(axis=1)
+    is_correct = np.array(EMOTIONS)[predicted] == predictions["true_emotion"]
+    record = json.loads((result.report_dir / "scores.json").read_text())
+
+    assert list(predictions["content_hash"]) == list(read_split(paths.splits, "test").content_hashes)
+    assert is_correct.mean() == pytest.approx(record["test"]["accuracy"])
+    assert Registry(paths.models).champion() == version(1)
+    assert read_decision(result.report_dir) == result.decision
+    assert result.decision.latency_ms
+    assert 0 < result.decision.latency_ms < 1000
+    assert f"{result.scores.accuracy:.4f}" in (result.report_dir / "report.html").read_text()
+
+
+def test_the_champion_keeps_its_decision_when_it_is_evaluated_again(paths: DataPaths) -> None:
+    """It is not compared with itself, records nothing, and keeps its force reason and its first test images."""
+    strict = replace(LENIENT, min_accuracy=1.1)
+
+    first = evaluate_candidate(paths, strict, force_reason="the only one there is")
+    predictions = first.report_dir / "predictions.parquet"
+    pd.read_parquet(predictions).head(3).to_parquet(predictions)
+    again = [evaluate_candidate(paths, gate) for gate in (strict, LENIENT)]
+
+    assert [result.decision for result in again] == [first.decision] * 2
+    assert len(Registry(paths.models).history()) == 1
+    assert "the only one there is" in (paths.models / version(1) / "model_card.md").read_text()
+    assert len(pd.read_parquet(predictions)) == 3
+    assert again[1].evaluation.champion_scores is None
+    assert "<td>champion" not in (first.report_dir / "report.html").read_text()
+
+
+def test_a_damaged_champion_can_only_be_replaced_by_force(paths: DataPaths) -> None:
+    """Nothing can be compared with it, and it must not block every later model permanently."""
+    registry = Registry(paths.models)
+    registry.record(ACCEPTED)
+    add_bundle(paths.models, paths.models / version(1), 2)
+    (paths.models / version(1) / "model.onnx").write_bytes(b"x")
+
+    with pytest.raises(BundleMismatchError, match="force_reason"):
+        evaluate_candidate(paths, LENIENT)
+    assert registry.champion() == version(1)
+    decision = evaluate_candidate(paths, LENIENT, force_reason="the disk failed").decision
+
+    assert registry.champion() == version(2)
+    assert decision.force_reason == "the disk failed"
+    assert decision.champion == version(1)
+    assert "damaged" in decision.reasons[0]
+
+
+def test_a_candidate_that_fails_its_self_test_is_rejected(paths: DataPaths) -> None:
+    """Such as one whose manifest records the golden prediction of another model."""
+    change_manifest(paths.models / version(1), golden_prediction=[1.0, 0.0, 0.0, 0.0, 0.0])
+
+    decision = evaluate_candidate(paths, LENIENT).decision
+
+    assert not decision.is_accepted
+    assert decision.reasons[0].startswith("The self-test failed: ")
+    assert Registry(paths.models).champion() is None
+
+
+def test_a_rolled_back_model_is_only_accepted_by_force(paths: DataPaths) -> None:
+    """Evaluating it again rejects it; a person may force it with a reason, which is recorded."""
+    registry = Registry(paths.models)
+    registry.record(ACCEPTED)
+    registry.record(replace(ACCEPTED, candidate=add_bundle(paths.models, paths.models / version(1), 2)))
+    registry.roll_back(version(1))
+
+    rejected = evaluate_candidate(paths, LENIENT).decision
+    assert not rejected.is_accepted
+    assert "rolled back" in rejected.reasons[0]
+    assert registry.state(version(2)) == ModelState.ROLLED_BACK
+    forced = evaluate_candidate(paths, LENIENT, force_reason="complaints were about the camera").decision
+
+    assert forced.is_accepted
+    assert registry.champion() == version(2)
+    assert registry.history()[-1]["force_reason"] == "complaints were about the camera"
+
+
+def test_force_keeps_the_reasons_of_the_gate(paths: DataPaths) -> None:
+    """A forced model is accepted, the gate's reasons stay beside the force reason, and a blank one is rejected."""
+    assert not evaluate_candidate(paths, STRICT).decision.is_accepted
+    assert Registry(paths.models).champion() is None
+    with pytest.raises(UnusableDataError, match="blank"):
+        evaluate_candidate(paths, STRICT, force_reason="  ")
+    result = evaluate_candidate(paths, STRICT, force_reason="a demonstration")
+
+    assert Registry(paths.models).champion() == version(1)
+    assert any("below the minimum" in reason for reason in result.decision.reasons)
+    page = (result.report_dir / "report.html").read_text()
+    assert "Forced" in page
+    assert "a demonstration" in page
+
+
+def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None:
+    """Scores, decision, intervals, slices, charts, report and model card; every file exists."""
+    summary = evaluate_candidate(paths, STRICT, force_reason="a demonstration").summary()
+
+    values = asdict(summary)["values"]
+    assert values["champion"] == values["version"] == version(1)
+    assert values["force_reason"] == "a demonstration"
+    assert "test/recall_fear" in values
+    assert "below the minimum" in summary.texts["reasons"]
+    assert {"intervals", "by_emotion", "slices"} == set(summary.tables)
+    assert all(rows for rows in summary.tables.values())
+    assert {"confusion", "reliability", "mistakes", "learning_curves"} <= set(summary.images)
+    assert all(path.is_file() for path in [*summary.pages.values(), *summary.files.values()])

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.steps.evaluation.gate import decide
+from tests.steps.evaluation.helpers import simulate
+
+
+def test_a_first_model_must_meet_the_minimums() -> None:
+    """Without a champion the minimums decide."""
+    assert decide(simulate(0.8, confidence=0.8)).is_accepted
+    rejected = decide(simulate(0.3, confidence=0.3))
+    assert not rejected.is_accepted
+    assert "minimum of 0.4" in rejected.reasons[0]
+
+
+def test_better_and_equal_candidates_are_accepted() -> None:
+    """A better candidate passes, and so does one with the same predictions."""
+    champion = simulate(0.7, version="old", confidence=0.7)
+
+    better = decide(simulate(0.85, seed=1, confidence=0.8), champion)
+    equal = decide(replace(champion, version="new"), champion)
+
+    assert better.is_accepted
+    assert better.accuracy_difference is not None
+    assert better.accuracy_difference > 0.1
+    assert equal.is_accepted
+    assert equal.p_value == 1.0
+
+
+def test_a_worse_candidate_is_rejected_by_the_mcnemar_test() -> None:
+    """Eight points worse is significant, and the reason counts the images."""
+    decision = decide(simulate(0.72, seed=1, confidence=0.7), simulate(0.8, version="old", confidence=0.8))
+
+    assert not decision.is_accepted
+    assert decision.p_value is not None
+    assert decision.p_value < 0.05
+    assert f"only the champion is correct on {decision.num_only_champion_correct} images" in decision.reasons[0]
+    assert "McNemar" in decision.reasons[0]
+    assert decision.champion == "old"
+
+
+def test_a_candidate_that_lost_an_emotion_is_rejected() -> None:
+    """Better overall, but one class is never predicted."""
+    champion = simulate(0.7, version="old", confidence=0.7)
+    candidate = simulate(0.97, seed=1, confidence=0.8)
+    candidate.probabilities[candidate.class_indices == 1] = [0.8, 0.05, 0.05, 0.05, 0.05]
+
+    decision = decide(candidate, champion)
+
+    assert not decision.is_accepted
+    assert any("fear" in reason for reason in decision.reasons)
+    assert decision.accuracy_difference is not None
+    assert decision.accuracy_difference > 0
+
+
+@pytest.mark.parametrize(("num_lost", "is_accepted"), [(2, True), (3, False)])
+def test_a_recall_loss_of_two_images_is_chance(num_lost: int, is_accepted: bool) -> None:
+    """Of twelve images two are 17 points of recall, and no reason to reject a model that is better otherwise."""
+    champion = simulate(0.6, version="old", count=60, confidence=0.7)
+    candidate = simulate(1, count=60)
+    is_fear = np.flatnonzero(champion.class_indices == 1)
+    champion.probabilities[is_fear] = [0.1, 0.6, 0.1, 0.1, 0.1]
+    candidate.probabilities[is_fear[:num_lost]] = [0.6, 0.1, 0.1, 0.1, 0.1]
+
+    decision = decide(candidate, champion)
+
+    assert decision.is_accepted == is_accepted, decision.reasons
+
+
+@pytest.mark.parametrize(
+    ("count", "accuracy", "num_lost", "is_accepted"),
+    [
+        (60, 0.8, 2, True),  # three points, but only two images
+        (60, 0.8, 3, False),
+        (300, 0.71, 3, True),  # exactly the allowed point, which as a difference of floats is slightly more
+        (300, 0.71, 4, False),
+    ],
+)
+def test_a_small_accuracy_loss_is_allowed(count: int, accuracy: float, num_lost: int, is_accepted: bool) -> None:
+    """Two images, or one point of accuracy, may be lost; more may not, even if it is not significant."""
+    champion = simulate(accuracy, version="old", count=count, confidence=0.7)
+    candidate = replace(champion, version="new", probabilities=champion.probabilities.copy())
+    wrong = (champion.class_indices + 1) % len(EMOTIONS)
+    for index in range(num_lost):  # of another emotion each
+        image = np.flatnonzero(champion.is_correct & (champion.class_indices == index))[0]
+        candidate.probabilities[image] = np.eye(len(EMOTIONS))[wrong[image]]
+
+    decision = decide(candidate, champion)
+
+    assert decision.accuracy_difference == pytest.approx(-num_lost / count)
+    assert decision.is_accepted == is_accepted, decision.reasons
+
+
+def test_bad_calibration_is_rejected() -> None:
+    """A model that is far too confident does not pass."""
+    decision = decide(simulate(0.6, confidence=0.99))
+
+    assert not decision.is_accepted
+    assert "Calibration" in decision.reasons[0]
+
+
+def test_a_slow_model_is_rejected() -> None:
+    """The reason names the latency and its maximum."""
+    decision = decide(simulate(0.8, confidence=0.8), latency_ms=80)
+
+    assert decision.reasons == ["Latency of 80.0 ms for one image exceeds the maximum of 50 ms."]
+    assert not decision.is_accepted
+    assert decision.latency_ms == 80
+
+
+def test_a_failed_self_test_is_rejected() -> None:
+    """However good the predictions are."""
+    decision = decide(simulate(0.8, confidence=0.8), self_test_error="Model x differs from its golden prediction.")
+
+    assert decision.reasons == ["The self-test failed: Model x differs from its golden prediction."]
+    assert not decision.is_accepted

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion_assets.core.classifier import Classifier
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.evaluation.scores import (
+    LabelledPredictions,
+    compute_scores,
+    predict_majority,
+    predict_split,
+    remove_temperature,
+    risk_coverage,
+)
+from emotion_assets.steps.splits.splits import Split
+from tests.steps.evaluation.helpers import simulate
+
+
+def test_scores_of_a_small_example_by_hand() -> None:
+    """Four images, three correct: every score equals a count by hand."""
+    probabilities = np.array(
+        [[0.6, 0.1, 0.1, 0.1, 0.1], [0.5, 0.2, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1, 0.1]],
+        dtype=np.float32,
+    )
+    scores = compute_scores(LabelledPredictions("x", probabilities, np.array([0, 1, 2, 2])))
+
+    assert scores.accuracy == 0.75
+    assert scores.recall == {"angry": 1, "fear": 0, "happy": 1, "sad": 0, "surprise": 0}
+    assert scores.precision["angry"] == 0.5
+    assert scores.support == {"angry": 1, "fear": 1, "happy": 2, "sad": 0, "surprise": 0}
+    assert scores.confusion[1] == [1, 0, 0, 0, 0]
+    # Sad and surprise have no images, so their recall of 0 says nothing.
+    assert replace(scores, recall=scores.recall | {"fear": 0.5}).weakest == "fear"
+    assert scores.log_loss == pytest.approx(-np.log([0.6, 0.2, 0.6, 0.6]).mean(), rel=1e-5)
+    # Three predictions with confidence 0.6 are correct; one with 0.5 is wrong.
+    assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)
+    assert scores.flatten("test")["test/recall_happy"] == 1
+
+
+def test_an_empty_split_is_rejected(bundle_dir: Path) -> None:
+    """Without images there is nothing to score."""
+    empty = Split(np.empty((0, 64, 64), dtype=np.uint8), np.empty(0, dtype=np.int64), ())
+    with pytest.raises(UnusableDataError, match="no images"):
+        predict_split(Classifier(bundle_dir), empty)
+
+
+def test_the_majority_baseline_predicts_the_class_priors() -> None:
+    """Its accuracy is the fraction of the most frequent class, and it is calibrated."""
+    scores = compute_scores(predict_majority(np.array([0, 2, 2, 2])))
+
+    assert scores.accuracy == 0.75
+    assert scores.calibration_error == pytest.approx(0, abs=1e-6)
+
+
+def test_removing_the_temperature_keeps_the_predicted_class() -> None:
+    """A temperature below 1 had sharpened the probabilities: without it they are flatter."""
+    predictions = simulate(0.7)
+    raw = remove_temperature(predictions, 0.5)
+
+    assert (raw.is_correct == predictions.is_correct).all()
+    assert (raw.confidence < predictions.confidence).all()
+
+
+def test_risk_coverage_ends_at_the_accuracy() -> None:
+    """At full coverage the selective accuracy is the accuracy."""
+    predictions = simulate(0.7)
+
+    curve = risk_coverage(predictions)
+
+    assert [point["coverage"] for point in curve] == pytest.approx(np.arange(0.1, 1.05, 0.1))
+    assert curve[-1]["accuracy"] == predictions.is_correct.mean()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.images import decode_image
+from emotion_assets.demo.faces import draw_face
+from emotion_assets.steps.ingest.near_duplicates import (
+    TooManyPairsError,
+    component_labels,
+    compute_descriptors,
+    duplicate_groups,
+    similar_pairs,
+)
+
+
+def pixels_of(image: Image.Image, quality: int = 90) -> np.ndarray:
+    buffer = io.BytesIO()
+    image.convert("L").save(buffer, "JPEG", quality=quality)
+    return decode_image(buffer.getvalue()).pixels
+
+
+ORIGINAL = Image.open(io.BytesIO(draw_face("happy", np.random.default_rng(3)))).convert("L")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image,
+        lambda image: image.resize((48, 48)).resize((200, 200)),
+        lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        lambda image: ImageEnhance.Brightness(image).enhance(0.6),
+        lambda image: ImageEnhance.Contrast(image).enhance(0.6),
+        lambda image: image.filter(ImageFilter.GaussianBlur(1.5)),
+        lambda image: image.crop((1, 1, 95, 95)),
+    ],
+    ids=["recoded", "resized", "mirrored", "darker", "flatter", "blurred", "cropped"],
+)
+def test_a_changed_copy_is_a_near_duplicate(change: object) -> None:
+    """An image is found again after common changes."""
+    copy = change(ORIGINAL)  # type: ignore[operator]
+    images = np.stack([pixels_of(ORIGINAL), pixels_of(copy, quality=50)])
+
+    assert similar_pairs(compute_descriptors(images), np.zeros(2, dtype=bool)).tolist() == [[0, 1]]
+
+
+def test_different_faces_are_not_near_duplicates() -> None:
+    """Among 200 drawn faces there are hardly any pairs."""
+    rng = np.random.default_rng(0)
+    images = np.stack([decode_image(draw_face(EMOTIONS[i % 5], rng)).pixels for i in range(200)])
+
+    assert len(similar_pairs(compute_descriptors(images), np.zeros(200, dtype=bool))) <= 2
+
+
+def test_blank_images_count_as_one_image() -> None:
+    """Images without structure are all alike, whatever their gray."""
+    images = np.stack([np.full((64, 64), value, dtype=np.uint8) for value in (0, 90, 255)])
+
+    assert len(similar_pairs(compute_descriptors(images), np.zeros(3, dtype=bool))) == 3
+
+
+def test_pairs_found_incrementally_are_those_found_at_once() -> None:
+    """Comparing only what is new misses no pair and finds no others."""
+    rng = np.random.default_rng(1)
+    base = rng.integers(0, 255, (30, 64, 64)).astype(np.uint8)
+    images = np.concatenate([base, base[::2], 255 - base[::3], base[::5, :, ::-1]])
+    descriptors = compute_descriptors(images)
+    at_once = {tuple(pair) for pair in similar_pairs(descriptors, np.zeros(len(images), dtype=bool)).tolist()}
+
+    stepwise: set[tuple[int, ...]] = set()
+    for known, total in ((0, 20), (20, 41), (41, len(images))):
+        is_compared = np.arange(total) < known
+        stepwise |= {tuple(pair) for pair in similar_pairs(descriptors[:total], is_compared).tolist()}
+
+    assert at_once == stepwise
+    assert len(at_once) >= 21
+
+
+def test_similarity_is_exact_in_any_batch() -> None:
+    """Descriptors are integers whose products are exact in float32, so no rounding decides a pair."""
+    descriptors = compute_descriptors(np.random.default_rng(2).integers(0, 255, (50, 64, 64)).astype(np.uint8))
+
+    exact = descriptors.astype(np.int64) @ descriptors.astype(np.int64).T
+    quick = descriptors.astype(np.float32) @ descriptors.astype(np.float32).T
+
+    assert (exact == quick).all()
+    assert np.abs(np.sqrt(np.diag(exact)) - 2048).max() < 8
+
+
+def test_group_names_do_not_depend_on_the_order() -> None:
+    """A chain of pairs is one group, named by its smallest content hash."""
+    hashes = {1: "aa", 2: "bb", 3: "cc", 4: "dd", 5: "ee"}
+
+    names = duplicate_groups(np.array([[1, 2], [2, 3], [4, 5]]), hashes)
+    others = duplicate_groups(np.array([[4, 5], [2, 3], [1, 2]]), hashes)
+
+    assert names == others
+    assert names[1] == names[2] == names[3] == hashlib.sha256(b"aa").hexdigest()[:12]
+    assert names[4] == names[5] != names[1]
+    assert duplicate_groups(np.empty((0, 2), dtype=np.int64), hashes) == {}
+
+
+def test_component_labels_number_every_node() -> None:
+    """Nodes without an edge are components of their own."""
+    labels = component_labels(np.array([[0, 3], [3, 1]]), 5)
+
+    assert labels[0] == labels[1] == labels[3]
+    assert len(set(labels.tolist())) == 3
+
+
+def test_too_many_pairs_are_rejected_at_once() -> None:
+    """Two hundred equal images are 19,900 pairs; each counts once."""
+    descriptors = compute_descriptors(np.zeros((200, 64, 64), dtype=np.uint8))
+
+    assert len(similar_pairs(descriptors, np.zeros(200, dtype=bool), max_pairs=19_900)) == 19_900
+    with pytest.raises(TooManyPairsError):
+        similar_pairs(descriptors, np.zeros(200, dtype=bool), max_pairs=19_899)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile, folder_state
+
+
+def test_scan_yields_labelled_files(raw: Path) -> None:
+    """A file has its path, its folder's label and its state."""
+    files = [entry for entry in FolderScan(raw) if isinstance(entry, SourceFile)]
+
+    status = (raw / "Angry" / "0.jpg").stat()
+    assert len(files) == 15
+    assert SourceFile(b"Angry/0.jpg", "angry", status.st_size, status.st_mtime_ns, status.st_ino) in files
+
+
+def test_scan_skips_with_a_reason(raw: Path, face: bytes, tmp_path: Path) -> None:
+    """Links, pipes, sockets, archives, other folders and junk are listed, and nothing outside the tree is read."""
+    happy = raw / "Happy"
+    (happy / "loop").symlink_to(raw)
+    (tmp_path / "secret.jpg").write_bytes(face)
+    (happy / "outside.jpg").symlink_to(tmp_path / "secret.jpg")
+    os.mkfifo(happy / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(happy / "s.jpg"))
+    (happy / "folder.jpg").mkdir()
+    (happy / "coming.jpg.part").write_bytes(face)
+    (happy / ".coming.jpg.Xb3k").write_bytes(face)
+    (happy / ".thumbnails").mkdir()
+    (happy / ".thumbnails" / "a.jpg").write_bytes(face)
+    (happy / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (raw / "Neutral").mkdir()
+    (raw / "Neutral" / "x.jpg").write_bytes(face)
+    (raw / "delivery.zip").write_bytes(b"PK")
+    (raw / "loose.jpg").write_bytes(face)
+
+    skipped = [entry for entry in FolderScan(raw) if isinstance(entry, SkippedFile)]
+
+    assert {entry.path: entry.code for entry in skipped} == {
+        b"Happy/loop": SkipCode.SYMBOLIC_LINK,
+        b"Happy/outside.jpg": SkipCode.SYMBOLIC_LINK,
+        b"Happy/pipe.jpg": SkipCode.NOT_A_FILE,
+        b"Happy/s.jpg": SkipCode.NOT_A_FILE,
+        b"Happy/coming.jpg.part": SkipCode.UNFINISHED_COPY,
+        b"Happy/.coming.jpg.Xb3k": SkipCode.SYSTEM_FILE,
+        b"Happy/.thumbnails": SkipCode.SYSTEM_FILE,
+        b"Happy/Thumbs.db": SkipCode.SYSTEM_FILE,
+        b"Neutral": SkipCode.UNKNOWN_FOLDER,
+        b"delivery.zip": SkipCode.PACKED_ARCHIVE,
+        b"loose.jpg": SkipCode.UNLABELLED_FILE,
+    }
+    assert min(len(entry.reason) for entry in skipped) > 20
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(PermissionError(13, "Permission denied"), "unreadable_file"), (OSError(5, "I/O error"), "failed_read")],
+)
+def test_scan_lists_folders_that_cannot_be_read(
+    raw: Path, error: OSError, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk continues in the other folders."""
+    real_scandir = os.scandir
+
+    def fail(path: bytes) -> object:
+        if path.endswith(b"/Sad"):
+            raise error
+        return real_scandir(path)
+
+    monkeypatch.setattr("os.scandir", fail)
+    entries = list(FolderScan(raw))
+
+    assert sum(isinstance(entry, SourceFile) for entry in entries) == 12
+    assert [(entry.path, entry.code) for entry in entries if isinstance(entry, SkippedFile)] == [(b"Sad", code)]
+
+
+def test_signature_changes_with_the_files(raw: Path, face: bytes) -> None:
+    """A new, touched, removed or now readable file changes it, and nothing else does."""
+    before = folder_state(raw)
+    assert folder_state(raw) == before
+    path = raw / "Happy" / "x.jpg"
+
+    path.write_bytes(face)
+    added = folder_state(raw)
+    path.chmod(0o600)
+    permitted = folder_state(raw)
+    os.utime(path, (1, 1))
+    touched = folder_state(raw)
+    path.unlink()
+
+    assert len({before[0], added[0], permitted[0], touched[0]}) == 4
+    assert added.num_files == before.num_files + 1
+    assert folder_state(raw) == before
+    assert folder_state(raw / "missing") == (f"{0:032x}", f"{0:032x}", 0)
+
+
+def test_one_signature_leaves_out_labelled_images(raw: Path, face: bytes) -> None:
+    """Files in `<Emotion>/feedback/` do not count when they are excluded."""
+    before = folder_state(raw).own_signature
+    (raw / "Happy" / "feedback").mkdir()
+    (raw / "Happy" / "feedback" / "x.jpg").write_bytes(face)
+
+    assert folder_state(raw).own_signature == before
+    assert folder_state(raw).signature != before

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from emotion_assets.steps.training.augment import augment, build_sampling_grid
+from emotion_assets.steps.training.model import INPUT_SIZE_PX, preprocess
+
+
+def draw_pixels(count: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 64, 64), generator=seeded(0), dtype=torch.uint8)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("side_px", [7, 32, 48])
+def test_grid_equals_that_of_torch(side_px: int) -> None:
+    """The cheaper grid is `affine_grid`'s, up to rounding."""
+    affine = torch.randn((5, 2, 3), generator=seeded(side_px))
+
+    expected = functional.affine_grid(affine, [5, 1, side_px, side_px], align_corners=False)
+
+    assert torch.allclose(build_sampling_grid(affine, side_px), expected, atol=1e-6)
+
+
+def test_views_depend_on_the_generator_alone() -> None:
+    """The same generator state gives the same views; the next batch differs."""
+    generator = seeded(3)
+    first, second = augment(draw_pixels(), 48, generator), augment(draw_pixels(), 48, generator)
+
+    assert first.shape == (4, 1, INPUT_SIZE_PX, INPUT_SIZE_PX)
+    assert torch.equal(first, augment(draw_pixels(), 48, seeded(3)))
+    assert not torch.equal(first, second)
+
+
+def test_views_are_made_in_32_bits() -> None:
+    """Whatever the network's precision: CUDA rejects mixed types, and a CPU would lose detail in 16 bits."""
+    pixels = draw_pixels(64)
+    plain = augment(pixels, 48, seeded(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        views = augment(pixels, 48, seeded(3))
+
+    assert views.dtype == torch.float32
+    assert torch.equal(views, plain)
+
+
+def test_views_stay_similar_to_their_images() -> None:
+    """A view differs from its image, but correlates with it or with its mirror image."""
+    down = torch.linspace(0, 255, 64)[:, None].expand(64, 64)
+    pixels = down.to(torch.uint8)[None].repeat(64, 1, 1)
+
+    views, plain = augment(pixels, 48, seeded(0)), preprocess(pixels)
+    correlation = torch.stack(
+        [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(views, plain, strict=True)]
+    )
+
+    assert correlation.median() > 0.7
+    assert (correlation > 0.3).float().mean() > 0.9
+    assert correlation.max() < 1

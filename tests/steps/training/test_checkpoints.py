@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from emotion_assets.steps.training.checkpoints import (
+    CHECKPOINT_NAME,
+    COST_NAME,
+    RunCost,
+    count_completed_epochs,
+    remove_run_files,
+    run_key,
+)
+from tests.steps.training.helpers import TINY, tiny
+
+
+def test_only_an_equal_run_has_the_same_key() -> None:
+    """Data, configuration and code each change it."""
+    keys = {run_key("a", TINY, "x"), run_key("b", TINY, "x"), run_key("a", tiny(seed=1), "x"), run_key("a", TINY, "y")}
+
+    assert len(keys) == 4
+    assert run_key("a", tiny(seed=0), "x") in keys
+
+
+def test_a_damaged_checkpoint_is_removed(tmp_path: Path) -> None:
+    """The run starts from scratch; a whole one tells its epochs."""
+    path = tmp_path / CHECKPOINT_NAME
+    assert count_completed_epochs(path) == 0
+    torch.save({"epoch": 4}, path)
+    assert count_completed_epochs(path) == 5
+    path.write_bytes(path.read_bytes()[:100])
+
+    assert count_completed_epochs(path) == 0
+    assert not path.exists()
+
+
+def test_cost_includes_interrupted_attempts(tmp_path: Path) -> None:
+    """What the file says is added; CPU time counts for each process."""
+    (tmp_path / COST_NAME).write_text("[1000, 2000]")
+    cost = RunCost(tmp_path, 2)
+    cost.record()
+    seconds, cpu_seconds = json.loads((tmp_path / COST_NAME).read_text())
+
+    assert 1000 < seconds < 1100
+    assert 2000 <= cpu_seconds < 2200
+
+
+def test_finished_runs_keep_only_their_logs(tmp_path: Path) -> None:
+    """Checkpoints, teachers, costs and temporary files are removed at every depth."""
+    removed = ("last.ckpt", "teacher_0.safetensors", "cost.json", "orientation/last.ckpt", ".last.ckpt.0123.tmp")
+    for name in (*removed, "csv/version_0/metrics.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_run_files(tmp_path)
+
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["metrics.csv"]
