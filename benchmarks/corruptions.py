@@ -1,9 +1,8 @@
-"""Forty-three ways in which the images of a real camera, or of a broken pipeline, differ from training faces.
+"""Forty-three corruptions: faults of cameras, crops and pipelines.
 
-They act on the image as it was sent, before it is reduced to 64×64: eleven kinds at three severities, and
-ten that either are or are not. Written apart from `steps.training.corruption profile` on purpose: what is measured must not be
-what was corrupted. `benchmarks.drift_power` asks whether the drift verdict sees them,
-`benchmarks.robustness` how much accuracy they cost.
+They act on the original image, before it is reduced to 64×64: eleven kinds at three severities, and ten single ones.
+Their code is independent of `steps.reference.corruptions`, so that the drift verdict is not tested on what it was
+fitted to. `benchmarks.drift_power` measures whether it detects them, `benchmarks.robustness` what they cost.
 """
 
 from __future__ import annotations
@@ -25,169 +24,166 @@ Corruption = Callable[[Image.Image, np.random.Generator], Image.Image]
 _SIDE_PX: Final = 224
 
 
-def _gray(values: npt.NDArray[np.float64]) -> Image.Image:
+def _to_image(values: npt.NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def _scaled(factor: float, offset: float = 0) -> Corruption:
+def _relight(factor: float, offset: float = 0) -> Corruption:
     return lambda face, _: face.point(lambda value: round(min(max(value * factor + offset, 0), 255)))
 
 
-def _blurred(radius_px: float) -> Corruption:
+def _blur(radius_px: float) -> Corruption:
     return lambda face, _: face.filter(ImageFilter.GaussianBlur(radius_px))
 
 
-def _noisy(deviation: float) -> Corruption:
-    return lambda face, rng: _gray(np.asarray(face) + rng.normal(0, deviation, (face.height, face.width)))
+def _add_noise(deviation: float) -> Corruption:
+    return lambda face, rng: _to_image(np.asarray(face) + rng.normal(0, deviation, (face.height, face.width)))
 
 
-def _compressed(quality: int) -> Corruption:
-    def change(face: Image.Image, _: np.random.Generator) -> Image.Image:
+def _compress(quality: int) -> Corruption:
+    def corrupt(face: Image.Image, _: np.random.Generator) -> Image.Image:
         file = io.BytesIO()
         face.save(file, "JPEG", quality=quality)
         return Image.open(file).copy()
 
-    return change
+    return corrupt
 
 
-def _widened(face: Image.Image) -> Image.Image:
-    """Return three by three copies, mirrored at the seams, so that a turn or a shift shows no empty corners."""
+def _mirror_borders(face: Image.Image) -> Image.Image:
+    """Pad by mirrored copies, so that a rotation or a shift shows no empty corners."""
     rows = np.pad(np.asarray(face), ((face.height,) * 2, (face.width,) * 2), mode="reflect")
     return Image.fromarray(rows)
 
 
-def _tilted(degrees: float) -> Corruption:
-    def change(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _tilt(degrees: float) -> Corruption:
+    def corrupt(face: Image.Image, rng: np.random.Generator) -> Image.Image:
         angle = degrees * rng.choice((-1, 1))
-        turned = _widened(face).rotate(angle, Image.Resampling.BILINEAR)
-        return turned.crop((face.width, face.height, 2 * face.width, 2 * face.height))
+        rotated = _mirror_borders(face).rotate(angle, Image.Resampling.BILINEAR)
+        return rotated.crop((face.width, face.height, 2 * face.width, 2 * face.height))
 
-    return change
+    return corrupt
 
 
-def _shifted(fraction: float) -> Corruption:
-    def change(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _shift(fraction: float) -> Corruption:
+    def corrupt(face: Image.Image, rng: np.random.Generator) -> Image.Image:
         left = face.width + round(face.width * fraction) * int(rng.choice((-1, 1)))
-        return _widened(face).crop((left, face.height, left + face.width, 2 * face.height))
+        return _mirror_borders(face).crop((left, face.height, left + face.width, 2 * face.height))
 
-    return change
+    return corrupt
 
 
-def _zoomed_in(fraction: float) -> Corruption:
-    def change(face: Image.Image, _: np.random.Generator) -> Image.Image:
+def _zoom_in(fraction: float) -> Corruption:
+    def corrupt(face: Image.Image, _: np.random.Generator) -> Image.Image:
         across, down = (round(side * (1 - fraction) / 2) for side in face.size)
         part = face.crop((across, down, face.width - across, face.height - down))
         return part.resize(face.size, Image.Resampling.BILINEAR)
 
-    return change
+    return corrupt
 
 
-def _zoomed_out(fraction: float) -> Corruption:
-    def change(face: Image.Image, _: np.random.Generator) -> Image.Image:
+def _zoom_out(fraction: float) -> Corruption:
+    def corrupt(face: Image.Image, _: np.random.Generator) -> Image.Image:
         small = face.resize((round(face.width * fraction), round(face.height * fraction)), Image.Resampling.BILINEAR)
-        changed = Image.new("L", face.size)
-        changed.paste(small, ((face.width - small.width) // 2, (face.height - small.height) // 2))
-        return changed
+        corrupted = Image.new("L", face.size)
+        corrupted.paste(small, ((face.width - small.width) // 2, (face.height - small.height) // 2))
+        return corrupted
 
-    return change
+    return corrupt
 
 
-def _covered(fraction: float) -> Corruption:
-    def change(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _occlude(fraction: float) -> Corruption:
+    def corrupt(face: Image.Image, rng: np.random.Generator) -> Image.Image:
         side = round(face.width * fraction)
         left, top = (int(rng.integers(face.width // 8, 7 * face.width // 8 - side)) for _ in range(2))
-        changed = face.copy()
-        changed.paste(0, (left, top, left + side, top + side))
-        return changed
+        corrupted = face.copy()
+        corrupted.paste(0, (left, top, left + side, top + side))
+        return corrupted
 
-    return change
-
-
-def _drawn(shape: str, box: tuple[float, float, float, float], gray: int) -> Corruption:
-    """Return what draws a shape over a part of the face, given as fractions of its width and height."""
-
-    def change(face: Image.Image, _: np.random.Generator) -> Image.Image:
-        changed = face.copy()
-        place = [fraction * side for fraction, side in zip(box, (*face.size, *face.size), strict=True)]
-        getattr(ImageDraw.Draw(changed), shape)(place, fill=gray)
-        return changed
-
-    return change
+    return corrupt
 
 
-def _with_sunglasses(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _draw(shape: str, box: tuple[float, float, float, float], gray: int) -> Corruption:
+    """Draw a shape into a box of left, top, right and bottom, in fractions of the side."""
+
+    def corrupt(face: Image.Image, _: np.random.Generator) -> Image.Image:
+        corrupted = face.copy()
+        pixels = [fraction * side for fraction, side in zip(box, (*face.size, *face.size), strict=True)]
+        getattr(ImageDraw.Draw(corrupted), shape)(pixels, fill=gray)
+        return corrupted
+
+    return corrupt
+
+
+def _add_sunglasses(face: Image.Image, rng: np.random.Generator) -> Image.Image:
     for box in ((0.12, 0.26, 0.46, 0.48), (0.54, 0.26, 0.88, 0.48), (0.4, 0.32, 0.6, 0.37)):
-        face = _drawn("ellipse", box, 15)(face, rng)
+        face = _draw("ellipse", box, 15)(face, rng)
     return face
 
 
-def _turned(how: Image.Transpose) -> Corruption:
-    return lambda face, _: face.transpose(how)
+def _transpose(method: Image.Transpose) -> Corruption:
+    return lambda face, _: face.transpose(method)
 
 
-def _texture(face: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Return clouds of a random coarseness instead of a face."""
+def _replace_by_texture(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Return clouds of a random coarseness."""
     cells = int(rng.integers(4, 40))
-    return _gray(rng.uniform(0, 255, (cells, cells))).resize(face.size, Image.Resampling.BICUBIC)
+    return _to_image(rng.uniform(0, 255, (cells, cells))).resize(face.size, Image.Resampling.BICUBIC)
 
 
-def _stripes(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _replace_by_stripes(face: Image.Image, rng: np.random.Generator) -> Image.Image:
     angle, waves = rng.uniform(0, np.pi), rng.uniform(2, 20)
     down, across = np.indices((face.height, face.width)) / face.width
-    return _gray(127 + 100 * np.sin(2 * np.pi * waves * (across * np.cos(angle) + down * np.sin(angle))))
+    return _to_image(127 + 100 * np.sin(2 * np.pi * waves * (across * np.cos(angle) + down * np.sin(angle))))
 
 
-def _shuffled(face: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Return the face as a puzzle of four by four pieces in a random order."""
+def _shuffle(face: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Shuffle four by four tiles."""
     side = face.width // 4
     corners = [(column * side, row * side) for row in range(4) for column in range(4)]
-    changed = face.copy()
-    for (left, top), place in zip((corners[i] for i in rng.permutation(16)), corners, strict=True):
-        changed.paste(face.crop((left, top, left + side, top + side)), place)
-    return changed
+    corrupted = face.copy()
+    for (left, top), corner in zip((corners[i] for i in rng.permutation(16)), corners, strict=True):
+        corrupted.paste(face.crop((left, top, left + side, top + side)), corner)
+    return corrupted
 
 
-_FAMILIES: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, float, float]]]] = {
-    "darker, times": (_scaled, (0.8, 0.6, 0.4)),
-    "brighter, plus": (lambda offset: _scaled(1, offset), (25, 50, 80)),
-    "less contrast, times": (lambda factor: _scaled(factor, 127 * (1 - factor)), (0.75, 0.5, 0.25)),
-    "blur, px": (_blurred, (2, 4, 7)),
-    "noise, deviation": (_noisy, (15, 30, 60)),
-    "JPEG quality": (lambda quality: _compressed(int(quality)), (20, 8, 3)),
-    "tilt, degrees": (_tilted, (8, 15, 30)),
-    "black square, fraction of the side": (_covered, (0.15, 0.25, 0.4)),
-    "shifted sideways, share": (_shifted, (0.08, 0.16, 0.28)),
-    "zoomed in, to share": (_zoomed_in, (0.9, 0.8, 0.65)),
-    "zoomed out, to share": (_zoomed_out, (0.9, 0.75, 0.6)),
+_GRADED: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, float, float]]]] = {
+    "darker, × {:g}": (_relight, (0.8, 0.6, 0.4)),
+    "brighter, + {:g}": (lambda offset: _relight(1, offset), (25, 50, 80)),
+    "lower contrast, × {:g}": (lambda factor: _relight(factor, 127 * (1 - factor)), (0.75, 0.5, 0.25)),
+    "blur, {:g} px": (_blur, (2, 4, 7)),
+    "noise, deviation {:g}": (_add_noise, (15, 30, 60)),
+    "JPEG quality {:g}": (lambda quality: _compress(int(quality)), (20, 8, 3)),
+    "tilt {:g}°": (_tilt, (8, 15, 30)),
+    "black square, side {:g}": (_occlude, (0.15, 0.25, 0.4)),
+    "shifted by {:g}": (_shift, (0.08, 0.16, 0.28)),
+    "zoomed in to {:g}": (_zoom_in, (0.9, 0.8, 0.65)),
+    "zoomed out to {:g}": (_zoom_out, (0.9, 0.75, 0.6)),
 }
 CORRUPTIONS: Final[dict[str, Corruption]] = {
-    f"{name} {value:g}": make(value) for name, (make, values) in _FAMILIES.items() for value in values
+    name.format(value): make(value) for name, (make, values) in _GRADED.items() for value in values
 } | {
-    "turned 90 degrees": _turned(Image.Transpose.ROTATE_90),
-    "turned 180 degrees": _turned(Image.Transpose.ROTATE_180),
-    "upside down": _turned(Image.Transpose.FLIP_TOP_BOTTOM),
-    "mirrored": _turned(Image.Transpose.FLIP_LEFT_RIGHT),
-    "sunglasses": _with_sunglasses,
-    "face mask": _drawn("rectangle", (0.1, 0.55, 0.9, 1.0), 200),
+    "rotated 90°": _transpose(Image.Transpose.ROTATE_90),
+    "rotated 180°": _transpose(Image.Transpose.ROTATE_180),
+    "upside down": _transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+    "mirrored": _transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "sunglasses": _add_sunglasses,
+    "face mask": _draw("rectangle", (0.1, 0.55, 0.9, 1.0), 200),
     "inverted": lambda face, _: ImageOps.invert(face),
-    "shuffled": _shuffled,
-    "texture": _texture,
-    "stripes": _stripes,
+    "shuffled": _shuffle,
+    "texture": _replace_by_texture,
+    "stripes": _replace_by_stripes,
 }
 WITHOUT_FACE: Final = ("texture", "stripes")
-"""Nothing of the face is left, so that no label is true."""
+"""No face is left, so these have no label."""
 
 
-def corrupted(paths: list[Path], name: str) -> Pixels:
-    """Return the images at `paths`, corrupted as `name` says: uint8 (image, 64, 64).
-
-    What is random depends on the place in `paths` alone.
-    """
-    change = CORRUPTIONS[name]
+def corrupt_images(paths: list[Path], name: str) -> Pixels:
+    """Return images under the corruption `name`, uint8 (image, 64, 64); what is random depends on the position."""
+    corrupt = CORRUPTIONS[name]
     return np.stack(
-        [face_pixels(change(_image(path), np.random.default_rng((7, position)))) for position, path in enumerate(paths)]
+        [face_pixels(corrupt(_read(path), np.random.default_rng((7, index)))) for index, path in enumerate(paths)]
     )
 
 
-def _image(path: Path) -> Image.Image:
+def _read(path: Path) -> Image.Image:
     return decode_gray(path.read_bytes(), _SIDE_PX).image.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)

@@ -1,10 +1,10 @@
-"""A thousand files arrive over five minutes while Dagster's daemon is killed twenty times: is any lost or half read?
+"""Deliver a thousand files over five minutes while Dagster's daemon is killed twenty times, and count what is lost.
 
 Usage: python -m benchmarks.daemon_kills SCRATCH_DIR [--files 1000] [--minutes 5] [--kills 20] [--seed N]
 
-Files come as a slow copy makes them: half of the bytes under the final name, the rest a moment later. The daemon is
-killed with its whole process group (-9), runs included, at random moments, and started again. In the end every file
-must be in the catalogue, accepted, and the last retrain must have taken in what lies in the folder.
+Files arrive as by a slow copy: half of the bytes under the final name, the rest a moment later. The daemon is killed
+with its whole process group (-9), runs included, at random moments, and restarted. In the end every file must be in the
+catalogue, accepted, and the last run of `retrain` must have read the folder as it is.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from emotion_assets.assets.ingest import SIGNATURE
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
-from emotion_assets.steps.ingest.scan import folder_signature
+from emotion_assets.steps.ingest.export import read_catalogue
+from emotion_assets.steps.ingest.scan import folder_state
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -36,10 +39,10 @@ QUIET_SECONDS = 10
 
 
 class Machine:
-    """Folders, environment, and the daemon."""
+    """A data root, its environment, and the daemon."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.home, self.paths = home, DataPaths(home)
         self.dagster_home = home / "dagster_home"
         self.dagster_home.mkdir(parents=True)
         settings = (CHECKOUT / "dagster_home" / "dagster.yaml").read_text()
@@ -82,12 +85,14 @@ class Machine:
         with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
             return [record.dagster_run for record in instance.get_run_records(dg.RunsFilter(job_name="retrain"))]
 
-    def ingested(self) -> str:
+    def ingested_signature(self) -> str:
+        """Return the signature of `raw/` that the last ingest saw; empty if files remained to be retried."""
         with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
             event = instance.get_latest_materialization_event(dg.AssetKey("raw_images"))
         assert event
         assert event.asset_materialization
-        return str(event.asset_materialization.metadata["folder_signature"].value)
+        value = event.asset_materialization.metadata.get(SIGNATURE)
+        return str(value.value) if value else ""
 
 
 def deliver(raw_dir: Path, num: int, seconds: float, chance: random.Random) -> None:
@@ -113,41 +118,43 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     options = parser.parse_args()
-    chance = random.Random(options.seed)
+    rng = random.Random(options.seed)
     machine = Machine(options.scratch_dir.resolve())
-    raw_dir = machine.home / "raw"
-    draw_dataset(machine.home, num_per_emotion=80, seed=11)
+    raw_dir = machine.paths.raw
+    draw_dataset(machine.paths, num_per_class=80, seed=11)
     machine.dagster("job", "execute", "-j", "retrain", "-c", str(machine.home / "run.yaml"))
     machine.start()
     time.sleep(15)
     machine.dagster("sensor", "start", "new_images_sensor")
     seconds = options.minutes * 60
-    delivery = threading.Thread(target=deliver, args=(raw_dir, options.files, seconds, chance))
+    delivery = threading.Thread(target=deliver, args=(raw_dir, options.files, seconds, rng))
     delivery.start()
     began = time.monotonic()
-    for moment in sorted(chance.uniform(0, seconds) for _ in range(options.kills)):
+    for moment in sorted(rng.uniform(0, seconds) for _ in range(options.kills)):
         time.sleep(max(0.0, began + moment - time.monotonic()))
         machine.kill()
         machine.start()
     delivery.join()
     delivered = time.monotonic()
-    while machine.ingested() != folder_signature(raw_dir)[0] or any(not run.is_finished for run in machine.retrains()):
+    while machine.ingested_signature() != folder_state(raw_dir).signature or any(
+        not run.is_finished for run in machine.retrains()
+    ):
         if time.monotonic() - delivered > 900:
             break
         time.sleep(2)
     waited = time.monotonic() - delivered
     machine.kill()
 
-    table = pd.read_parquet(machine.home / "catalogue" / "catalogue.parquet")
+    table = read_catalogue(machine.paths.catalogue)
     arrived = table[table["path"].str.contains("delivery")]
     runs = machine.retrains()[:-1]
     states = pd.Series([run.status.value for run in runs]).value_counts().to_dict() if runs else {}
-    num_whole = int(arrived["is_accepted"].sum())
-    is_complete = machine.ingested() == folder_signature(raw_dir)[0]
+    num_accepted = int(arrived["is_accepted"].sum())
+    is_complete = machine.ingested_signature() == folder_state(raw_dir).signature
     print(f"| seed | {options.seed} |\n|---|---|")
-    print(f"| files that arrived, in the catalogue, read whole | {options.files}, {len(arrived)}, {num_whole} |")
-    print(f"| retrains that the sensor asked for, by their end | {json.dumps(states)} |")
-    print(f"| the last one took everything in | {is_complete}, {waited:.0f} s after the last file |")
+    print(f"| files delivered, in the catalogue, read completely | {options.files}, {len(arrived)}, {num_accepted} |")
+    print(f"| runs that the sensor requested, by status | {json.dumps(states)} |")
+    print(f"| everything was ingested | {is_complete}, {waited:.0f} s after the last file |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ingest and epoch delivery: ours beside the obvious ways, on the same files in one run.
+"""Compare ingest and epochs with naive loops, on the same files in one run.
 
 Usage: python -m benchmarks.data_path RAW_DIR [--rounds 3]
 """
@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.splits.splits import Split, make_splits, read_split
 from emotion_assets.steps.training.augment import augment
-from emotion_assets.steps.training.config import PRESETS
-from emotion_assets.steps.training.module import ShuffledBatchSampler, SplitDataset
+from emotion_assets.steps.training.datamodule import ShuffledBatchSampler, build_dataset
 
 NUM_WORKERS = 2
-BATCH = 128
+BATCH_SIZE = 128
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its ended children."""
+    """CPU time of this process and its finished children."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -44,16 +44,16 @@ def measure(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, cpu_seconds() - cpu
 
 
-def open_like_an_image_folder(path: str) -> np.ndarray:
-    """The obvious loop: open, convert to RGB, resize, take the gray of it."""
+def decode_naively(path: str) -> np.ndarray:
+    """Open an image, convert it to RGB, resize it, and convert it to grayscale."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR).convert("L"))
 
 
 def decode_bare(path: str) -> np.ndarray:
-    """The least that turns a JPEG into 64×64: the decoder's own shrinking, gray, resize; no check, no hash."""
+    """Do the least that turns a JPEG into 64×64: decode at a reduced scale and resize, without checks or hashes."""
     image = Image.open(io.BytesIO(Path(path).read_bytes()))
-    image.temporary("L", (64, 64))
+    image.draft("L", (64, 64))
     return np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BILINEAR))
 
 
@@ -66,21 +66,25 @@ def in_this_process(function: Callable[[str], np.ndarray], paths: list[str]) -> 
     np.stack([function(path) for path in paths])
 
 
-def ingest(raw_dir: Path, catalogue_dir: Path, num_workers: int = NUM_WORKERS) -> None:
-    ingest_images(raw_dir, catalogue_dir, num_workers=num_workers)
+def ingest_new(raw_dir: Path, scratch: str, num_workers: int = NUM_WORKERS) -> DataPaths:
+    """Ingest into a new data root below `scratch`."""
+    paths = DataPaths(Path(tempfile.mkdtemp(dir=scratch)))
+    paths.raw.symlink_to(raw_dir.resolve())
+    ingest_images(paths, num_workers=num_workers)
+    return paths
 
 
 def epoch_from_store(split: Split) -> None:
-    """One epoch of augmented batches, as training takes them."""
-    batches, generator = SplitDataset(split), torch.Generator()
-    for positions in ShuffledBatchSampler(len(split.pixels), BATCH, seed=0):
+    """Take one epoch of augmented batches, as training does."""
+    batches, generator = build_dataset(split), torch.Generator()
+    for positions in ShuffledBatchSampler(len(split.pixels), BATCH_SIZE, seed=0):
         augment(batches[positions][0], 48, generator)
 
 
 def batches_from_store(split: Split) -> None:
-    """One epoch of batches, before augmentation."""
-    batches = SplitDataset(split)
-    for positions in ShuffledBatchSampler(len(split.pixels), BATCH, seed=0):
+    """Take one epoch of batches before augmentation."""
+    batches = build_dataset(split)
+    for positions in ShuffledBatchSampler(len(split.pixels), BATCH_SIZE, seed=0):
         batches[positions]
 
 
@@ -97,23 +101,22 @@ def main() -> None:
     torch.set_num_threads(1)
     paths = sorted(str(path) for path in options.raw_dir.rglob("*.jpg"))
     num = len(paths)
-    print(f"{num:,} images, {os.cpu_count()} cores, default width {PRESETS['standard'].width}, {options.rounds} rounds")
+    print(f"{num:,} images, {os.cpu_count()} cores, {options.rounds} rounds")
     with tempfile.TemporaryDirectory() as scratch:
-        kept = Path(scratch) / "kept"
-        ingest(options.raw_dir, kept / "catalogue")
-        make_splits(kept / "catalogue", kept / "splits")
-        split = read_split(kept / "splits", "train")
+        ingested = ingest_new(options.raw_dir, scratch)
+        make_splits(ingested)
+        split = read_split(ingested.splits, "train")
         sides: dict[str, tuple[int, Callable[[], object]]] = {
-            "bare decode and shrink, one process": (num, lambda: in_this_process(decode_bare, paths)),
-            "the obvious loop, one process": (num, lambda: in_this_process(open_like_an_image_folder, paths)),
-            "our ingest, one process": (num, lambda: ingest(options.raw_dir, Path(tempfile.mkdtemp(dir=scratch)), 1)),
-            "bare decode and shrink, two processes": (num, lambda: in_two_processes(decode_bare, paths)),
-            "the obvious loop, two processes": (num, lambda: in_two_processes(open_like_an_image_folder, paths)),
-            "our ingest, two processes": (num, lambda: ingest(options.raw_dir, Path(tempfile.mkdtemp(dir=scratch)))),
-            "our ingest again, nothing new": (num, lambda: ingest(options.raw_dir, kept / "catalogue")),
-            "epoch: decode every image": (num, lambda: in_this_process(open_like_an_image_folder, paths)),
-            "epoch: batches from the store": (len(split.pixels), lambda: batches_from_store(split)),
-            "epoch: the same, augmented": (len(split.pixels), lambda: epoch_from_store(split)),
+            "decode and resize, one process": (num, lambda: in_this_process(decode_bare, paths)),
+            "naive loop, one process": (num, lambda: in_this_process(decode_naively, paths)),
+            "ingest, one process": (num, lambda: ingest_new(options.raw_dir, scratch, 1)),
+            "decode and resize, two processes": (num, lambda: in_two_processes(decode_bare, paths)),
+            "naive loop, two processes": (num, lambda: in_two_processes(decode_naively, paths)),
+            "ingest, two processes": (num, lambda: ingest_new(options.raw_dir, scratch)),
+            "ingest again, no new files": (num, lambda: ingest_images(ingested, num_workers=NUM_WORKERS)),
+            "epoch, decoding every image": (num, lambda: in_this_process(decode_naively, paths)),
+            "epoch, batches from the store": (len(split.pixels), lambda: batches_from_store(split)),
+            "the same, augmented": (len(split.pixels), lambda: epoch_from_store(split)),
         }
         walls: dict[str, list[float]] = {name: [] for name in sides}
         cpus: dict[str, list[float]] = {name: [] for name in sides}
@@ -130,15 +133,14 @@ def main() -> None:
         return sides[name][0] / statistics.median(cpus[name])
 
     for processes in ("one process", "two processes"):
-        ours = rate(f"our ingest, {processes}")
-        print(f"\n{processes}: ours / obvious loop {ours / rate(f'the obvious loop, {processes}'):.2f}")
-        print(f"{processes}: ours / bare decoder {ours / rate(f'bare decode and shrink, {processes}'):.2f}")
-    again = statistics.median(walls["our ingest again, nothing new"]) / statistics.median(
-        walls["our ingest, two processes"]
-    )
-    print(f"\nsecond run / first run, wall: {again:.3f}")
-    cheaper = rate("epoch: decode every image") / rate("epoch: batches from the store")
-    print(f"batches from the store / decode every epoch, CPU an image: {cheaper:.4f}")
+        ours = rate(f"ingest, {processes}")
+        print(f"\n{processes}: ingest / naive loop {ours / rate(f'naive loop, {processes}'):.2f}")
+        print(f"{processes}: ingest / decode and resize {ours / rate(f'decode and resize, {processes}'):.2f}")
+    medians = {name: statistics.median(seconds) for name, seconds in walls.items()}
+    again = medians["ingest again, no new files"] / medians["ingest, two processes"]
+    print(f"\nsecond run / first run, wall time: {again:.3f}")
+    ratio = rate("epoch, decoding every image") / rate("epoch, batches from the store")
+    print(f"batches from the store / decoding every epoch, CPU time per image: {ratio:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How often is the gate wrong? Candidates of known quality against a champion, on simulated test faces.
+"""Simulate the error rates of the gate: candidates of known accuracy against a champion.
 
 Usage: python -m benchmarks.gate_errors [--draws 2000]
 
-Champion and candidate are right on a face independently given the face's own difficulty, so they disagree as
-two trainings of one recipe do: on about a fifth of the faces at an accuracy of 0.71.
+Champion and candidate are correct on a face independently, given the difficulty of the face. So they disagree as two
+trainings of one recipe do: on about a fifth of the faces at an accuracy of 0.71.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 
 import numpy as np
 
-from emotion_assets.steps.evaluation.gate import GateConfig, decide
-from emotion_assets.steps.evaluation.scores import LabelledPredictions, score
+from emotion_assets.steps.evaluation.gate import decide
+from emotion_assets.steps.evaluation.scores import LabelledPredictions
 
 PRIORS = np.array([0.17, 0.17, 0.32, 0.21, 0.13])
 ACCURACY = 0.71
@@ -22,8 +22,8 @@ SIZES = (1000, 3000, 6000)
 GAINS = (0.01, 0.02)
 
 
-def chance_of(difficulty: np.ndarray, accuracy: float) -> np.ndarray:
-    """Return each face's chance to be answered rightly, of mean `accuracy`; most faces are easy or hopeless."""
+def correct_probability(difficulty: np.ndarray, accuracy: float) -> np.ndarray:
+    """Return the probability of a correct prediction for each face, with mean `accuracy`."""
     low, high = -8.0, 8.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -34,27 +34,29 @@ def chance_of(difficulty: np.ndarray, accuracy: float) -> np.ndarray:
     return 1 / (1 + np.exp(-((low + high) / 2 - difficulty)))
 
 
-def answered(version: str, truth: np.ndarray, chance: np.ndarray, rng: np.random.Generator) -> LabelledPredictions:
-    """Return answers that are right with each face's `chance`, and calibrated on the whole."""
-    right = rng.random(len(truth)) < chance
-    said = np.where(right, truth, (truth + rng.integers(1, 5, len(truth))) % 5)
-    probabilities = np.full((len(truth), 5), (1 - ACCURACY) / 4, dtype=np.float32)
-    probabilities[np.arange(len(truth)), said] = ACCURACY
-    return LabelledPredictions(version, probabilities, truth)
+def simulate(
+    version: str, class_indices: np.ndarray, probability: np.ndarray, rng: np.random.Generator
+) -> LabelledPredictions:
+    """Return predictions that are correct with the given probability of each face, and calibrated overall."""
+    is_correct = rng.random(len(class_indices)) < probability
+    wrong = (class_indices + rng.integers(1, 5, len(class_indices))) % 5
+    predicted = np.where(is_correct, class_indices, wrong)
+    probabilities = np.full((len(class_indices), 5), (1 - ACCURACY) / 4, dtype=np.float32)
+    probabilities[np.arange(len(class_indices)), predicted] = ACCURACY
+    return LabelledPredictions(version, probabilities, class_indices)
 
 
 def rejection_rate(num_faces: int, loss: float, num_draws: int) -> tuple[float, float]:
-    """Return the fraction of candidates worse by `loss` that are rejected, and the mean fraction of disagreement."""
+    """Return the proportion of rejected candidates that are worse by `loss`, and the mean disagreement."""
     rng = np.random.default_rng(round(1000 * loss) + num_faces)
     difficulty = rng.logistic(0, 1.8, num_faces)
     num_rejected, disagreement = 0, 0.0
     for _ in range(num_draws):
-        truth = rng.choice(5, num_faces, p=PRIORS)
-        champion = answered("champion", truth, chance_of(difficulty, ACCURACY), rng)
-        candidate = answered("candidate", truth, chance_of(difficulty, ACCURACY - loss), rng)
-        disagreement += float((champion.is_right != candidate.is_right).mean())
-        decision = decide(candidate, score(candidate), champion, score(champion), GateConfig())
-        num_rejected += not decision.is_accepted
+        class_indices = rng.choice(5, num_faces, p=PRIORS)
+        champion = simulate("champion", class_indices, correct_probability(difficulty, ACCURACY), rng)
+        candidate = simulate("candidate", class_indices, correct_probability(difficulty, ACCURACY - loss), rng)
+        disagreement += float((champion.is_correct != candidate.is_correct).mean())
+        num_rejected += not decide(candidate, champion).is_accepted
     return num_rejected / num_draws, disagreement / num_draws
 
 
@@ -69,8 +71,8 @@ def main() -> None:
         for size in SIZES:
             rate, disagreement = rejection_rate(size, loss, options.draws)
             cells.append(f"{rate:.3f}")
-        print(f"| {-loss:+.2f} | " + " | ".join(cells) + " |", flush=True)
-    print(f"\nshare of rejected candidates; disagreement {disagreement:.3f}; {options.draws} draws a cell")
+        print(f"| {0 - loss:+.2f} | " + " | ".join(cells) + " |", flush=True)
+    print(f"\nProportion of rejected candidates; disagreement {disagreement:.3f}; {options.draws} draws a cell.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Kill a training at random moments (-9), start it again each time, and compare its end with an undisturbed one.
+"""Kill a training at random moments (-9), restart it each time, and compare the result with an undisturbed one.
 
 Usage: python -m benchmarks.kill_training SPLITS_DIR [--kills 10] [--preset quick] [--epochs 8] [--width 16]
 
-With --preset long its teachers, itself and its network of orientations are trained in turn, and a kill meets any of them.
+With --preset long, teachers, network and orientation network are trained in turn, and a kill meets any of them.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ import tempfile
 import time
 from pathlib import Path
 
-from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
+from emotion_assets.core.bundle import complete_versions, read_manifest
 from emotion_assets.core.files import file_sha256
+from emotion_assets.core.layout import DataPaths
 
 TRAINING = """
-import sys
+import logging, sys
 from pathlib import Path
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.run import train_bundle
-root = Path(sys.argv[2])
-train_bundle(
-    Path(sys.argv[1]), root / "models", root / "work", preset=sys.argv[5], code_version="killed",
-    overrides={"epochs": int(sys.argv[3]), "width": int(sys.argv[4])}, log=lambda line: print(line, flush=True),
-)
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+logging.getLogger("emotion_assets").setLevel(logging.INFO)
+config = training_config(sys.argv[2], epochs=int(sys.argv[3]), width=int(sys.argv[4]))
+train_bundle(DataPaths(Path(sys.argv[1])), config, code_version="killed")
 """
 STEPS = re.compile(
-    r"^(.*?)(?:Epoch (\d+) of (\d+)|Going on after epoch (\d+) |Starting from scratch)",
+    r"^(.*?)(?:Epoch (\d+) of (\d+)|Resuming an interrupted run after epoch (\d+)|Starting on )",
     re.MULTILINE,
 )
-"""What a training's log says of a network: its title, and an epoch that is finished, or after which one it begins."""
+"""Lines of the log: the title of a network, and an epoch that it completed or after which it starts."""
 
 
 class Training:
@@ -44,22 +46,21 @@ class Training:
 
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
         self._log = root / f"{time.time_ns()}.log"
-        command = [sys.executable, "-c", TRAINING, options.splits_dir, root, str(options.epochs)]
-        command += [str(options.width), options.preset]
+        command = [sys.executable, "-c", TRAINING, str(root), options.preset, str(options.epochs), str(options.width)]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
-    def at_work(self) -> tuple[str, int, bool]:
-        """Return which network was last at work, its last finished epoch, and whether that was all of them."""
+    def position(self) -> tuple[str, int, bool]:
+        """Return the network that was trained last, its last completed epoch, and whether that was its last one."""
         found = STEPS.findall(self._log.read_text())
-        title, epoch, of, resumed_after = found[-1] if found else ("", "", "", "")
-        return title, int(epoch or resumed_after or 0), bool(epoch) and epoch == of
+        title, epoch, num_epochs, resumed_after = found[-1] if found else ("", "", "", "")
+        return title, int(epoch or resumed_after or 0), bool(epoch) and epoch == num_epochs
 
-    def begun_after(self, title: str) -> int | None:
-        """Return after which epoch a network was begun or taken up again; None before it was."""
+    def started_after(self, title: str) -> int | None:
+        """Return the epoch after which a network was started or resumed; None if it was not yet."""
         found = [step for step in STEPS.findall(self._log.read_text()) if step[0] == title and not step[1]]
         return int(found[-1][3] or 0) if found else None
 
@@ -73,10 +74,12 @@ class Training:
             raise SystemExit(f"The training failed:\n{self._log.read_text()[-2000:]}")
 
 
-def bundle_of(root: Path) -> tuple[list[str], float]:
-    """Return the hashes of all weights and the accuracy on validation faces."""
-    # A kill while a bundle was written leaves a folder without a manifest.
-    (bundle_dir,) = (path.parent for path in (root / "models").glob(f"*/{MANIFEST_NAME}"))
+def read_result(root: Path) -> tuple[list[str], float]:
+    """Return the hashes of all weights and the validation accuracy."""
+    models_dir = DataPaths(root).models
+    # A kill during the export leaves a folder without a manifest.
+    (version,) = complete_versions(models_dir)
+    bundle_dir = models_dir / version
     hashes = [file_sha256(path) for path in sorted(bundle_dir.glob("*.safetensors"))]
     return hashes, read_manifest(bundle_dir).metrics["val/accuracy"]
 
@@ -92,35 +95,37 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        calm, disturbed = Path(folder) / "calm", Path(folder) / "disturbed"
-        calm.mkdir()
-        disturbed.mkdir()
+        undisturbed, disturbed = Path(folder) / "undisturbed", Path(folder) / "disturbed"
+        for root in (undisturbed, disturbed):
+            root.mkdir()
+            DataPaths(root).splits.symlink_to(options.splits_dir.resolve())
         started = time.monotonic()
-        Training(options, calm).finish()
+        Training(options, undisturbed).finish()
         seconds = time.monotonic() - started
-        print(f"seed {options.seed}; undisturbed: {seconds:.0f} s\n")
-        print("| kill | after s | epochs that were finished | continues after epoch |\n|---|---|---|---|")
+        print(f"seed {options.seed}; undisturbed run: {seconds:.0f} s\n")
+        print("| kill | after s | last completed epoch | resumed after epoch |\n|---|---|---|---|")
         training, worst = Training(options, disturbed), 0
         for number in range(options.kills):
-            # Long enough to get ahead; a start takes some seconds.
+            # Long enough for progress; a start takes some seconds.
             delay = rng.uniform(0, 2 * seconds / options.kills + 10)
             time.sleep(delay)
             if training.process.poll() is not None:
-                print(f"| {number + 1} | {delay:.1f} | it was over | |")
+                print(f"| {number + 1} | {delay:.1f} | it had ended | |")
                 break
             training.kill()
-            title, epoch, is_all = training.at_work()
+            title, epoch, is_last = training.position()
             training = Training(options, disturbed)
-            while not is_all and training.process.poll() is None and training.begun_after(title) is None:
+            while not is_last and training.process.poll() is None and training.started_after(title) is None:
                 time.sleep(0.1)
-            goes_on_after = epoch if is_all else training.begun_after(title) or 0
-            lost = epoch - goes_on_after
-            worst = max(worst, lost)
-            print(f"| {number + 1} | {delay:.1f} | {title or 'Network: '}{epoch} | {goes_on_after} |", flush=True)
+            resumed_after = epoch if is_last else training.started_after(title) or 0
+            worst = max(worst, epoch - resumed_after)
+            print(f"| {number + 1} | {delay:.1f} | {title or 'Network: '}{epoch} | {resumed_after} |", flush=True)
         training.finish()
-        same = bundle_of(calm) == bundle_of(disturbed)
-        print(f"\nMost finished epochs that a kill cost: {worst}. Weights and accuracy as undisturbed: {same}.")
-        print(f"Validation accuracy {bundle_of(disturbed)[1]:.4f}.")
+        is_equal = read_result(undisturbed) == read_result(disturbed)
+        print(
+            f"\nMost completed epochs lost by a kill: {worst}. Weights and accuracy equal the undisturbed: {is_equal}."
+        )
+        print(f"Validation accuracy {read_result(disturbed)[1]:.4f}.")
 
 
 if __name__ == "__main__":

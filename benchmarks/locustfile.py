@@ -1,7 +1,7 @@
-"""Load as people make it, with Locust's own page: `locust -f benchmarks/locustfile.py --host http://127.0.0.1:3001`.
+"""Generate human-like load, with Locust's own page: `locust -f benchmarks/locustfile.py --host http://127.0.0.1:3001`.
 
-Needs the extra `bench`. Most visitors send a drawn face; some look at the page, send something broken, or correct
-the answer. For figures use `python -m benchmarks.serving`, whose own cost is far smaller.
+Needs the extra `bench`. Most visitors send a drawn face; some open the page, send an invalid file, or give feedback.
+For figures use `python -m benchmarks.serving`, whose own cost is far smaller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FACES = [(emotion, draw_face(emotion, _rng)) for emotion in EMOTIONS for _ in ra
 
 
 class Visitor(HttpUser):
-    """Somebody with a face to show."""
+    """A visitor of the page."""
 
     wait_time = between(0.5, 2)
 
@@ -26,20 +26,20 @@ class Visitor(HttpUser):
         emotion, content = FACES[_rng.integers(len(FACES))]
         with self.client.post("/predict", files={"image": content}, catch_response=True) as response:
             if response.status_code == 429:
-                response.success()  # told to wait, which is what the limit is for
+                response.success()  # the rate limit works as configured
                 return
-            answer = response.json()
+            prediction = response.json()
         if _rng.random() < 0.1:
-            label = {"prediction_id": answer["prediction_id"], "emotion": emotion}
+            label = {"prediction_id": prediction["prediction_id"], "emotion": emotion}
             self.client.post("/feedback", json=label)
 
     @task(1)
-    def look_at_the_page(self) -> None:
+    def open_page(self) -> None:
         self.client.get("/")
         self.client.get("/model")
 
     @task(1)
-    def send_something_broken(self) -> None:
+    def send_invalid_file(self) -> None:
         with self.client.post("/predict", files={"image": b"no image"}, catch_response=True) as response:
             if response.status_code == 415:
                 response.success()

@@ -1,7 +1,7 @@
-"""How similar images are: pairs by similarity with how often their labels differ, and galleries to look at.
+"""Count pairs of images by similarity, with how often their labels differ, and write galleries for inspection.
 
-Usage: python -m benchmarks.near_duplicates RAW_DIR GALLERY.png      on real faces; never commit that gallery
-       python -m benchmarks.near_duplicates --drawn GALLERY.png      what a changed copy of a drawn face is worth
+Usage: python -m benchmarks.near_duplicates RAW_DIR GALLERY.png      real faces; never commit that gallery
+       python -m benchmarks.near_duplicates --drawn GALLERY.png      changed copies of drawn faces
 """
 
 from __future__ import annotations
@@ -16,88 +16,94 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
-from emotion_assets.core.images import decode_image
+from benchmarks.labelled_faces import find_labelled, read_pixels
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.images import Pixels, decode_image
 from emotion_assets.demo.faces import draw_face
-from emotion_assets.steps.ingest import near_duplicates
 from emotion_assets.steps.ingest.near_duplicates import compute_descriptors
 
 EDGES = (0.75, 0.78, 0.80, 0.82, 0.85, 0.88, 0.90, 0.94, 0.98, 1.01)
 PAIRS_SHOWN = 12
+BLOCK_ROWS = 2048
 
 
-def _with_bar(image: Image.Image) -> Image.Image:
+def _draw_bar(image: Image.Image) -> Image.Image:
     barred = image.copy()
     barred.paste(200, (0, 60, 96, 68))
     return barred
 
 
-CORRUPTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "itself": lambda image: image,
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "unchanged": lambda image: image,
     "mirrored": ImageOps.mirror,
     "half the size": lambda image: image.resize((48, 48)),
     "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.5),
-    "flatter": lambda image: ImageEnhance.Contrast(image).enhance(0.4),
+    "lower contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.4),
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
     "cropped 2 %": lambda image: image.crop((2, 2, 94, 94)),
     "cropped 5 %": lambda image: image.crop((5, 5, 91, 91)),
-    "turned 3°": lambda image: image.rotate(3, Image.Resampling.BILINEAR),
-    "turned 8°": lambda image: image.rotate(8, Image.Resampling.BILINEAR),
-    "a bar across": _with_bar,
+    "rotated 3°": lambda image: image.rotate(3, Image.Resampling.BILINEAR),
+    "rotated 8°": lambda image: image.rotate(8, Image.Resampling.BILINEAR),
+    "bar": _draw_bar,
     "another face": lambda _: Image.open(io.BytesIO(draw_face("happy", np.random.default_rng(77)))),
 }
 
 
-def similarities(pixels: np.ndarray) -> np.ndarray:
-    """All similarities, the larger of straight and mirrored, (image, image) in -1..1."""
-    descriptors = compute_descriptors(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
-    mirrored = descriptors * np.where(near_duplicates._IS_ODD, -1, 1)  # noqa: SLF001
-    return np.maximum(descriptors @ descriptors.T, mirrored @ descriptors.T)
+def unit_descriptors(pixels: Pixels) -> np.ndarray:
+    """Return descriptors of length 1, float32 (image, feature)."""
+    descriptors = compute_descriptors(pixels).astype(np.float32)
+    return descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+
+
+def similarity(first: Pixels, second: Pixels) -> float:
+    """Return the similarity of two images, -1..1: the larger of that with the second and that with its mirror image."""
+    candidates = np.stack([first, second, second[:, ::-1]])
+    descriptors = unit_descriptors(candidates)
+    return float((descriptors[1:] @ descriptors[0]).max())
 
 
 def show_drawn(path: Path) -> None:
-    """Write a gallery of a drawn face and changed copies, each with its similarity."""
+    """Write a gallery of drawn faces and changed copies, each with its similarity."""
     figure = Figure(figsize=(14, 4.2))
-    grid = figure.subplots(3, len(CORRUPTIONS))
+    grid = figure.subplots(3, len(CHANGES))
     for row, seed in enumerate((3, 4, 5)):
         emotion = EMOTIONS[seed % len(EMOTIONS)]
         original = Image.open(io.BytesIO(draw_face(emotion, np.random.default_rng(seed)))).convert("L")
-        for column, (name, change) in enumerate(CORRUPTIONS.items()):
+        for column, (name, change) in enumerate(CHANGES.items()):
             buffer = io.BytesIO()
             change(original).save(buffer, "JPEG", quality=70)
-            pair = np.stack([decode_image(_jpeg(original)).pixels, decode_image(buffer.getvalue()).pixels])
+            before, after = decode_image(_encode(original)).pixels, decode_image(buffer.getvalue()).pixels
             axes = grid[row][column]
-            axes.imshow(pair[1], cmap="gray", vmin=0, vmax=255)
-            axes.set_xlabel(f"{similarities(pair)[0, 1]:.2f}")
+            axes.imshow(after, cmap="gray", vmin=0, vmax=255)
+            axes.set_xlabel(f"{similarity(before, after):.2f}")
             axes.set(xticks=[], yticks=[])
             if row == 0:
                 axes.set_title(name, fontsize=8)
     figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
 def count_real(raw_dir: Path, path: Path) -> None:
-    """Print pairs by similarity, and write a gallery of random ones of each bin."""
-    files = [file for file in sorted(raw_dir.rglob("*.jpg")) if emotion_from_folder(file.parent.name)]
-    pixels = np.stack([decode_image(file.read_bytes()).pixels for file in files])
-    labels = np.array([emotion_from_folder(file.parent.name) for file in files])
+    """Print pairs by similarity, once straight and once mirrored, and write a gallery of random ones of each bin."""
+    files, labels = find_labelled(raw_dir)
+    pixels = read_pixels(files)
     found = []
-    descriptors = compute_descriptors(pixels).astype(np.float32) / near_duplicates._SCALE  # noqa: SLF001
-    for vectors in (descriptors, descriptors * np.where(near_duplicates._IS_ODD, -1, 1)):  # noqa: SLF001
-        for start in range(0, len(files), 2048):
-            block = vectors[start : start + 2048] @ descriptors.T
+    descriptors = unit_descriptors(pixels)
+    for vectors in (descriptors, unit_descriptors(pixels[:, :, ::-1])):
+        for start in range(0, len(files), BLOCK_ROWS):
+            block = vectors[start : start + BLOCK_ROWS] @ descriptors.T
             first, second = np.nonzero(block >= EDGES[0])
             keep = first + start < second
             found.append(np.stack([first[keep] + start, second[keep], block[first[keep], second[keep]]], axis=1))
     pairs = np.concatenate(found)
     rng = np.random.default_rng(0)
     rows = []
-    print("| similarity | pairs | other label |\n|---|---|---|")
+    print("| similarity | pairs | different labels |\n|---|---|---|")
     for low, high in pairwise(EDGES):
         chosen = pairs[(pairs[:, 2] >= low) & (pairs[:, 2] < high)]
         first, second = chosen[:, 0].astype(int), chosen[:, 1].astype(int)
@@ -106,7 +112,8 @@ def count_real(raw_dir: Path, path: Path) -> None:
         if len(chosen) >= PAIRS_SHOWN:
             sample = rng.choice(len(chosen), PAIRS_SHOWN, replace=False)
             rows.append(np.concatenate([np.concatenate([pixels[first[i]], pixels[second[i]]]) for i in sample], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path)
+    if rows:
+        Image.fromarray(np.concatenate(rows)).save(path)
 
 
 def main() -> None:

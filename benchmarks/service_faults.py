@@ -1,10 +1,10 @@
-"""Damaged images and killed workers: what a running service loses, and whether it comes back.
+"""Send damaged images to a service and kill its workers: count what it loses, and check that it recovers.
 
-Usage: python -m benchmarks.service_faults BUNDLE_DIR PICTURE [--mutants 10000] [--kills 100] [--seed N]
+Usage: python -m benchmarks.service_faults BUNDLE_DIR IMAGE [--mutants 10000] [--kills 100] [--seed N]
 
-The service runs with two workers. Mutants must be answered 200 or with a rejection; its memory is read ten
-times. For the kills (-9, at random moments) four clients ask all the time: every answered prediction must be in the
-log but for the stated loss, no line may be doubled, and the service must be ready by itself in the end.
+The service runs with two workers. Mutated images must get status 200 or a rejection; memory is read ten times. During
+the kills (-9, at random moments) four clients send requests: the predictions that are missing from the log are counted,
+no record may be duplicated, and the service must become ready again by itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.serving import megabytes_of, start_service
-from tests.service.test_abuse import mutated, originals_of
+from benchmarks.serving import start_service, used_megabytes
+from emotion_assets.core.layout import DataPaths
+from tests.service.test_abuse import encode_as_every_format, mutate
 
 SETTLING_S = 12
-"""The service gives memory back some seconds after it was used."""
+"""The service returns memory some seconds after it was used."""
 
 
 class Service:
@@ -68,8 +69,12 @@ class Service:
                     alive.append(child)
         return alive
 
-    def logged(self) -> list[str]:
-        lines = [line for path in self.data_dir.rglob("*.jsonl") for line in path.read_text().splitlines()]
+    def logged_ids(self) -> list[str]:
+        lines = [
+            line
+            for path in DataPaths(self.data_dir).predictions.rglob("*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
         ids, num_torn = [], 0
         for line in lines:
             try:
@@ -80,30 +85,30 @@ class Service:
         return ids
 
 
-def try_mutants(service: Service, image: bytes, num: int, chance: random.Random) -> None:
-    originals = list(originals_of(image))
+def try_mutants(service: Service, image: bytes, num: int, rng: random.Random) -> None:
+    originals = list(encode_as_every_format(image))
     family = psutil.Process(service.process.pid)
     statuses: Counter[int] = Counter()
     slowest = 0.0
-    megabytes = []
+    megabytes: list[float] = []
     for number in range(num):
         if number and number % max(1, num // 10) == 0:
-            megabytes.append(megabytes_of(family))
+            megabytes.append(used_megabytes(family))
         started = time.perf_counter()
-        statuses[service.request("POST", "/predict", mutated(chance.choice(originals), chance))[0]] += 1
+        statuses[service.request("POST", "/predict", mutate(rng.choice(originals), rng))[0]] += 1
         slowest = max(slowest, time.perf_counter() - started)
-    print(f"| {num} mutants, statuses | {dict(sorted(statuses.items()))} |")
-    print(f"| slowest answer | {slowest:.2f} s |")
-    megabytes.append(megabytes_of(family))
+    print(f"| {num} mutated images, statuses | {dict(sorted(statuses.items()))} |")
+    print(f"| slowest response | {slowest:.2f} s |")
+    megabytes.append(used_megabytes(family))
     time.sleep(SETTLING_S)
     tenths = ", ".join(f"{each:.0f}" for each in megabytes)
-    settled = megabytes_of(family)
+    settled = used_megabytes(family)
     print(f"| memory after each tenth, and {SETTLING_S} s later | {tenths}, {settled:.0f} MB |", flush=True)
     assert set(statuses) <= {200, 400, 413, 415, 422}, statuses
 
 
-def try_kills(service: Service, image: bytes, num: int, chance: random.Random) -> None:
-    answered: list[str] = []
+def try_kills(service: Service, image: bytes, num: int, rng: random.Random) -> None:
+    predicted: list[str] = []
     statuses: Counter[str] = Counter()
     stop = threading.Event()
 
@@ -117,30 +122,30 @@ def try_kills(service: Service, image: bytes, num: int, chance: random.Random) -
                 continue
             statuses[str(status)] += 1
             if status == 200:
-                answered.append(json.loads(body)["prediction_id"])
+                predicted.append(json.loads(body)["prediction_id"])
 
     clients = [threading.Thread(target=client) for _ in range(4)]
     for thread in clients:
         thread.start()
     num_killed = 0
     while num_killed < num:
-        time.sleep(chance.uniform(0.05, 1.5))
+        time.sleep(rng.uniform(0.05, 1.5))
         workers = service.workers()
         if workers:
             with contextlib.suppress(psutil.NoSuchProcess):
-                workers[chance.randrange(len(workers))].send_signal(signal.SIGKILL)
+                workers[rng.randrange(len(workers))].send_signal(signal.SIGKILL)
                 num_killed += 1
     seconds = service.wait_until_ready()
     stop.set()
     for thread in clients:
         thread.join()
     time.sleep(3)
-    ids = service.logged()
-    lost = len(set(answered) - set(ids))
-    print(f"| {num} kills, what the clients saw | {dict(statuses)} |")
-    print(f"| answered, of them not in the log | {len(answered)}, {lost} ({lost / num:.2f} a kill) |")
-    print(f"| records twice | {len(ids) - len(set(ids))} |")
-    print(f"| ready again by itself after the last | {seconds:.1f} s, {len(service.workers())} workers |")
+    ids = service.logged_ids()
+    lost = len(set(predicted) - set(ids))
+    print(f"| {num} kills, statuses and errors at the clients | {dict(statuses)} |")
+    print(f"| predictions, of them not in the log | {len(predicted)}, {lost} ({lost / num:.2f} a kill) |")
+    print(f"| duplicate records | {len(ids) - len(set(ids))} |")
+    print(f"| ready again after the last kill | {seconds:.1f} s, {len(service.workers())} workers |")
 
 
 def main() -> None:
@@ -151,16 +156,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     options = parser.parse_args()
-    chance = random.Random(options.seed)
+    rng = random.Random(options.seed)
     image = options.image.read_bytes()
     print(f"| seed | {options.seed} |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         service = Service(options.bundle_dir.resolve(), Path(folder))
         try:
             if options.mutants:
-                try_mutants(service, image, options.mutants, chance)
+                try_mutants(service, image, options.mutants, rng)
             if options.kills:
-                try_kills(service, image, options.kills, chance)
+                try_kills(service, image, options.kills, rng)
         finally:
             service.process.terminate()
             service.process.wait(timeout=60)

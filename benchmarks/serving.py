@@ -1,10 +1,10 @@
-"""Requests a second, latency and CPU of the service beside other ways to serve the same network.
+"""Compare requests per second, latency and CPU of the service with other ways to serve the same network.
 
-Usage: python -m benchmarks.serving BUNDLE_DIR PICTURE [--seconds 4] [--rounds 3] [--minutes-of-load 10]
+Usage: python -m benchmarks.serving BUNDLE_DIR IMAGE [--seconds 4] [--rounds 3] [--minutes-of-load 10]
 
-Every server runs one worker, all are up at once, and the rounds alternate between them. The load comes over kept
-connections, each asking again as soon as it has its answer. With --minutes-of-load our own service is then loaded
-with 8 connections, and its memory watched. Needs the extra `bench`.
+Every server has one worker; all are up at once and take turns. The load comes over persistent connections, each
+sending its next request when it has a response. With --minutes-of-load our own service is then loaded with 8
+connections, and its memory is measured. Needs the extra `bench`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ CONNECTIONS = (1, 8, 32)
 NAMES = {
     "ours": "this service",
     "a": "FastAPI + torch",
-    "b": "the same, weights loaded each time",
+    "b": "the same, weights loaded for each request",
     "c": "bare Starlette + onnxruntime, float32",
-    "c8": "the same with the 8-bit graph that the service runs",
-    "d": "bare Starlette, constant answer",
+    "c8": "the same with the graph that the service runs",
+    "d": "bare Starlette, constant response",
 }
 
 
 @dataclass
 class Measured:
-    """What a few seconds of load gave."""
+    """Latencies, statuses and cost of a few seconds of load."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -53,7 +53,7 @@ class Measured:
         return 1000 * sorted(self.seconds)[int(fraction * (len(self.seconds) - 1))]
 
 
-def request_of(image: bytes) -> bytes:
+def encode_request(image: bytes) -> bytes:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
         + image
@@ -78,12 +78,12 @@ async def client(port: int, request: bytes, until: float, measured: Measured) ->
         writer.close()
 
 
-def cpu_of(process: psutil.Process) -> float:
+def used_cpu_seconds(process: psutil.Process) -> float:
     family = [process, *process.children(recursive=True)]
     return sum(sum(member.cpu_times()[:2]) for member in family)
 
 
-def megabytes_of(process: psutil.Process) -> float:
+def used_megabytes(process: psutil.Process) -> float:
     family = [process, *process.children(recursive=True)]
     return sum(member.memory_full_info().pss for member in family) / 1e6
 
@@ -95,9 +95,9 @@ def load(port: int, request: bytes, connections: int, seconds: float, process: p
         until = time.perf_counter() + seconds
         await asyncio.gather(*(client(port, request, until, measured) for _ in range(connections)))
 
-    cpu, started = cpu_of(process), time.perf_counter()
+    cpu, started = used_cpu_seconds(process), time.perf_counter()
     asyncio.run(all_clients())
-    measured.wall, measured.cpu = time.perf_counter() - started, cpu_of(process) - cpu
+    measured.wall, measured.cpu = time.perf_counter() - started, used_cpu_seconds(process) - cpu
     return measured
 
 
@@ -116,16 +116,19 @@ def start_service(bundle_dir: Path, scratch: Path, num_workers: int) -> tuple[su
         "OMP_NUM_THREADS": "1",
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    build_bento = (
-        "import sys; from pathlib import Path; from emotion_assets.steps.packing.bento import pack;"
-        "pack(Path(sys.argv[1]), {})"
+    code = (
+        "import sys; from pathlib import Path; from emotion_assets.steps.packing.bento import build_bento;"
+        "build_bento(Path(sys.argv[1]), {})"
     )
-    subprocess.run(
-        [sys.executable, "-c", build_bento, str(bundle_dir)], env=environment, check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "-c", code, str(bundle_dir)], env=environment, check=True, capture_output=True)
+    return serve_bento(environment)
+
+
+def serve_bento(environment: dict[str, str], working_dir: Path | None = None) -> tuple[subprocess.Popen[bytes], int]:
+    """Serve the latest bento of the store that the environment names; return the process and its port."""
     port = free_port()
     command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
-    return _quietly(command, environment), port
+    return _start_quietly(command, environment, working_dir), port
 
 
 def start(name: str, bundle_dir: Path, scratch: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -134,14 +137,18 @@ def start(name: str, bundle_dir: Path, scratch: Path) -> tuple[subprocess.Popen[
         return start_service(bundle_dir, scratch, num_workers=1)
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(bundle_dir), str(port)]
-    return _quietly(command, os.environ | {"OMP_NUM_THREADS": "1"}), port
+    return _start_quietly(command, os.environ | {"OMP_NUM_THREADS": "1"}), port
 
 
-def _quietly(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _start_quietly(
+    command: list[str], environment: dict[str, str], working_dir: Path | None = None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command, env=environment, cwd=working_dir, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
-def wait_for(port: int, request: bytes, process: psutil.Process) -> None:
+def wait_until_ready(port: int, request: bytes, process: psutil.Process) -> None:
     for _ in range(120):
         try:
             if load(port, request, 1, 0.2, process).statuses[200]:
@@ -149,16 +156,16 @@ def wait_for(port: int, request: bytes, process: psutil.Process) -> None:
         except (OSError, asyncio.IncompleteReadError):
             pass
         time.sleep(0.5)
-    raise SystemExit(f"The server on port {port} does not answer.")
+    raise SystemExit(f"The server on port {port} does not respond.")
 
 
 def soak(port: int, request: bytes, process: psutil.Process, minutes: float) -> None:
     print("\n| minute of load, 8 connections | requests/s | not 200 | memory MB |\n|---|---|---|---|")
-    print(f"| before | | | {megabytes_of(process):.0f} |")
+    print(f"| before | | | {used_megabytes(process):.0f} |")
     for minute in range(round(minutes)):
         measured = load(port, request, 8, 60, process)
-        rejected = len(measured.seconds) - measured.statuses[200]
-        print(f"| {minute + 1} | {measured.rate:.0f} | {rejected} | {megabytes_of(process):.0f} |", flush=True)
+        num_failed = len(measured.seconds) - measured.statuses[200]
+        print(f"| {minute + 1} | {measured.rate:.0f} | {num_failed} | {used_megabytes(process):.0f} |", flush=True)
 
 
 def main() -> None:
@@ -169,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes-of-load", type=float, default=0)
     options = parser.parse_args()
-    request = request_of(options.image.read_bytes())
+    request = encode_request(options.image.read_bytes())
     servers: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -177,7 +184,7 @@ def main() -> None:
                 servers[name] = start(name, options.bundle_dir.resolve(), Path(folder))
             family = {name: psutil.Process(process.pid) for name, (process, _) in servers.items()}
             for name, (_, port) in servers.items():
-                wait_for(port, request, family[name])
+                wait_until_ready(port, request, family[name])
             compare(servers, family, request, options.rounds, options.seconds)
             if options.minutes_of_load:
                 soak(servers["ours"][1], request, family["ours"], options.minutes_of_load)
@@ -205,21 +212,21 @@ def compare(
             name: statistics.median(1000 * measured.cpu / len(measured.seconds) for measured in results[name])
             for name in NAMES
         }
-        print(f"\n| {connections} connections | requests/s | ours is | CPU ms | p50 ms | p99 ms | not 200 |")
+        print(f"\n| {connections} connections | requests/s | ours / this side | CPU ms | p50 ms | p99 ms | not 200 |")
         print("|---|---|---|---|---|---|---|")
         for name, title in NAMES.items():
             middle = [
                 statistics.median(measured.percentile(fraction) for measured in results[name])
                 for fraction in (0.5, 0.99)
             ]
-            rejected = sum(len(measured.seconds) - measured.statuses[200] for measured in results[name])
+            num_failed = sum(len(measured.seconds) - measured.statuses[200] for measured in results[name])
             print(
                 f"| {title} | {rates[name]:.0f} | {rates['ours'] / rates[name]:.2f}× | {cpu[name]:.2f} | "
-                f"{middle[0]:.1f} | {middle[1]:.1f} | {rejected} |",
+                f"{middle[0]:.1f} | {middle[1]:.1f} | {num_failed} |",
                 flush=True,
             )
         ratios = f"{cpu['ours'] / cpu['c']:.2f} in float32, {cpu['ours'] / cpu['c8']:.2f} with the same graph"
-        print(f"CPU a request, ours to bare Starlette + onnxruntime: {ratios}")
+        print(f"CPU per request, ours / bare Starlette + onnxruntime: {ratios}")
 
 
 if __name__ == "__main__":

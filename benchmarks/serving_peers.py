@@ -1,17 +1,16 @@
-"""What the service is measured against; `benchmarks.serving` starts each in a process of its own.
+"""The servers that `benchmarks.serving` compares the service with, each started in its own process.
 
     a  FastAPI with torch, the model loaded once
-    b  the same with the weights loaded for each request by `torch.load`, as the student project does
-    c  bare Starlette with onnxruntime on the float32 graph, as a network is usually exported
-    c8 the same with the graph that we run: what our own answer costs without BentoML, limits, log and metrics
-    d  bare Starlette with a constant answer: the price of HTTP
+    b  the same with the weights loaded for each request by `torch.load`
+    c  bare Starlette with onnxruntime on the float32 graph
+    c8 the same with the graph that the service runs: the service without BentoML, limits, log and metrics
+    d  bare Starlette with a constant response: the cost of HTTP
 
-All decode with our `decode_image`, run the same network on one thread and return the five probabilities.
+All others decode with our `decode_image`, run the same network on one thread and return the five probabilities.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -32,30 +31,30 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import decode_image
 
 
-def answer(probabilities: np.ndarray) -> dict[str, Any]:
+def as_response(probabilities: np.ndarray) -> dict[str, Any]:
     return {
         "emotion": EMOTIONS[int(probabilities.argmax())],
         "probabilities": dict(zip(EMOTIONS, probabilities.tolist(), strict=True)),
     }
 
 
-async def uploaded(request: Request) -> bytes:
+async def read_upload(request: Request) -> bytes:
     async with request.form() as form:
         part = form["image"]
         assert isinstance(part, UploadFile)
         return await part.read()
 
 
-def torch_network(bundle_dir: Path, weights: Callable[[], dict[str, Any]]) -> Any:
+def load_network(bundle_dir: Path, weights: Callable[[], dict[str, Any]]) -> Any:
+    from emotion_assets.core.bundle import read_manifest
     from emotion_assets.steps.training.model import EmotionNet, InferenceModel
 
-    manifest = json.loads((bundle_dir / "manifest.json").read_text())
-    choices = manifest["configuration"]
-    if choices.get("corrects_orientation"):
-        raise SystemExit("This model puts faces right first, which (a) and (b) do not. Take a `standard` one.")
-    network = EmotionNet(choices["width"], num_blocks=choices.get("num_blocks", 2))
+    manifest = read_manifest(bundle_dir)
+    if manifest.configuration["corrects_orientation"]:
+        raise SystemExit("This model corrects orientation, which (a) and (b) do not. Use one of preset `standard`.")
+    network = EmotionNet(manifest.configuration["width"], num_blocks=manifest.configuration["num_blocks"])
     network.load_state_dict(weights())
-    return InferenceModel(network.eval(), manifest["temperature"]).eval()
+    return InferenceModel(network.eval(), manifest.temperature).eval()
 
 
 def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
@@ -67,8 +66,8 @@ def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
     torch.set_num_threads(1)
     app = FastAPI()
     weights = load_file(bundle_dir / WEIGHTS_NAME)
-    network = None if loads_each_time else torch_network(bundle_dir, lambda: weights)
-    # In the format that such projects keep them in.
+    network = None if loads_each_time else load_network(bundle_dir, lambda: weights)
+    # The format that `torch.load` reads, a pickle.
     folder = app.state.folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "weights.pt"
     torch.save(weights, path)
@@ -77,8 +76,8 @@ def fastapi_torch(bundle_dir: Path, *, loads_each_time: bool) -> Any:
     async def predict(image: Annotated[bytes, File()]) -> dict[str, Any]:
         pixels = torch.from_numpy(decode_image(image).pixels[None])
         with torch.inference_mode():
-            served = (network or torch_network(bundle_dir, lambda: torch.load(path)))(pixels)
-        return answer(served.probabilities[0].numpy())
+            outputs = (network or load_network(bundle_dir, lambda: torch.load(path)))(pixels)
+        return as_response(outputs.probabilities[0].numpy())
 
     return app
 
@@ -94,16 +93,16 @@ def starlette_onnx(bundle_dir: Path, *, is_float32: bool) -> Any:
     session = onnxruntime.InferenceSession(bundle_dir / name, options, providers=["CPUExecutionProvider"])
 
     async def predict(request: Request) -> JSONResponse:
-        pixels = decode_image(await uploaded(request)).pixels[None]
-        return JSONResponse(answer(session.run(["probabilities"], {"pixels": pixels})[0][0]))
+        pixels = decode_image(await read_upload(request)).pixels[None]
+        return JSONResponse(as_response(session.run(["probabilities"], {"pixels": pixels})[0][0]))
 
     return Starlette(routes=[Route("/predict", predict, methods=["POST"])])
 
 
-def constant(_: Path) -> Any:
+def respond_constantly(_: Path) -> Any:
     async def predict(request: Request) -> JSONResponse:
-        await uploaded(request)
-        return JSONResponse(answer(np.full(5, 0.2)))
+        await read_upload(request)
+        return JSONResponse(as_response(np.full(5, 0.2)))
 
     return Starlette(routes=[Route("/predict", predict, methods=["POST"])])
 
@@ -114,7 +113,7 @@ def main() -> None:
     if name in "ab":
         app = fastapi_torch(bundle_dir, loads_each_time=name == "b")
     else:
-        app = constant(bundle_dir) if name == "d" else starlette_onnx(bundle_dir, is_float32=name == "c")
+        app = respond_constantly(bundle_dir) if name == "d" else starlette_onnx(bundle_dir, is_float32=name == "c")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 

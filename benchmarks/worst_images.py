@@ -1,4 +1,4 @@
-"""What the dearest images within the limits cost: CPU seconds and memory, each in a process of its own.
+"""Measure CPU time and memory of the most expensive images within the limits, each in its own process.
 
 Usage: python -m benchmarks.worst_images
 """
@@ -30,26 +30,26 @@ def flat(mode: str, side: int = SIDE) -> Image.Image:
 
 
 def textured(side: int) -> Image.Image:
-    """Detail that compresses to just below 10 MB."""
+    """Return detail that compresses to just below 10 MB."""
     noise = np.random.default_rng(0).integers(0, 255, (side // 4, side // 4), dtype=np.uint8)
     return Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC)
 
 
-IMAGE_LOG: dict[str, Callable[[], bytes]] = {
-    "PNG gray, 40 Mpx": lambda: encode(flat("L"), "PNG"),
+IMAGES: dict[str, Callable[[], bytes]] = {
+    "PNG grayscale, 40 Mpx": lambda: encode(flat("L"), "PNG"),
     "PNG RGBA, 40 Mpx": lambda: encode(flat("RGBA"), "PNG"),
     "PNG palette, 40 Mpx": lambda: encode(flat("P"), "PNG"),
-    "JPEG gray, 40 Mpx": lambda: encode(flat("L"), "JPEG"),
-    "JPEG RGB of detail, 40 Mpx": lambda: encode(textured(SIDE).convert("RGB"), "JPEG", quality=30),
+    "JPEG grayscale, 40 Mpx": lambda: encode(flat("L"), "JPEG"),
+    "JPEG RGB, detailed, 40 Mpx": lambda: encode(textured(SIDE).convert("RGB"), "JPEG", quality=30),
     "JPEG CMYK, 40 Mpx": lambda: encode(flat("CMYK"), "JPEG"),
     "JPEG progressive RGB, 40 Mpx": lambda: encode(flat("RGB"), "JPEG", progressive=True),
     "JPEG progressive RGB 4:4:4, 24 Mpx": lambda: encode(flat("RGB", 4999), "JPEG", progressive=True, subsampling=0),
-    "JPEG progressive of detail, 40 Mpx": lambda: encode(
+    "JPEG progressive, detailed, 40 Mpx": lambda: encode(
         textured(SIDE).convert("RGB"), "JPEG", progressive=True, quality=30
     ),
     "GIF, 40 Mpx": lambda: encode(flat("L"), "GIF"),
-    "TIFF RGBA by LZW, 40 Mpx": lambda: encode(flat("RGBA"), "TIFF", compression="tiff_lzw"),
-    "TIFF RGB by deflate, 40 Mpx": lambda: encode(flat("RGB"), "TIFF", compression="tiff_adobe_deflate"),
+    "TIFF RGBA, LZW, 40 Mpx": lambda: encode(flat("RGBA"), "TIFF", compression="tiff_lzw"),
+    "TIFF RGB, deflate, 40 Mpx": lambda: encode(flat("RGB"), "TIFF", compression="tiff_adobe_deflate"),
     "TIFF group 4, 40 Mpx": lambda: encode(flat("1"), "TIFF", compression="group4"),
     "WebP RGB, 12 Mpx": lambda: encode(flat("RGB", WEBP_SIDE), "WEBP"),
     "WebP RGBA lossless, 12 Mpx": lambda: encode(flat("RGBA", WEBP_SIDE), "WEBP", lossless=True),
@@ -58,7 +58,7 @@ IMAGE_LOG: dict[str, Callable[[], bytes]] = {
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process ever held; resource.getrusage would include the parent's."""
+    """Return the peak memory of this process; resource.getrusage would include the parent's."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) / 1024
@@ -68,7 +68,7 @@ def decode(content: bytes, connection: object) -> None:
     from emotion_assets.core.errors import ImageError
     from emotion_assets.core.images import decode_image
 
-    decode_image(encode(flat("L", 64), "PNG"))  # what is loaded once does not count
+    decode_image(encode(flat("L", 64), "PNG"))  # load modules before measuring
     before = peak_megabytes()
     started = time.process_time()
     try:
@@ -84,12 +84,12 @@ def decode(content: bytes, connection: object) -> None:
 def main() -> None:
     context = multiprocessing.get_context("spawn")
     print("| image | file kB | outcome | CPU s | MB |\n|---|---|---|---|---|")
-    for name, make in IMAGE_LOG.items():
+    for name, make in IMAGES.items():
         content = make()
-        ours, theirs = context.Pipe()
-        process = context.Process(target=decode, args=(content, theirs))
+        receiver, sender = context.Pipe()
+        process = context.Process(target=decode, args=(content, sender))
         process.start()
-        outcome, seconds, megabytes = ours.recv()
+        outcome, seconds, megabytes = receiver.recv()
         process.join()
         print(f"| {name} | {len(content) / 1000:,.0f} | {outcome} | {seconds:.2f} | {megabytes:.0f} |", flush=True)
 
