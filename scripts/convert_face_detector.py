@@ -1,7 +1,7 @@
 """Make the service's face detector from the weights that the package `mtcnn` ships.
 
 The three small networks of MTCNN (Zhang et al. 2016, "Joint face detection and alignment using multitask cascaded
-convolutional networks") come with `mtcnn` under the MIT licence, for TensorFlow. This writes them as ONNX graphs, so
+convolutional networks") come with `mtcnn` under the MIT license, for TensorFlow. This writes them as ONNX graphs, so
 that the service needs neither TensorFlow nor another package. Once per release of `mtcnn`; the result is committed.
 
     pip install mtcnn==1.0.0
@@ -28,7 +28,7 @@ Arrays = list[npt.NDArray[np.float32]]
 
 
 class Graph:
-    """Collects nodes that follow each other."""
+    """A sequence of ONNX nodes."""
 
     def __init__(self, weights: Arrays) -> None:
         self.nodes: list[Any] = []
@@ -56,7 +56,7 @@ class Graph:
     def convolve(self, after: str = "", name: str = "") -> str:
         kernel, bias = next(self._weights), next(self._weights)
         if self._is_first:
-            # A gray image has three equal channels, so one channel with the summed kernel answers the same.
+            # A grayscale image has three equal channels, so one channel with the summed kernel gives the same result.
             kernel, self._is_first = kernel.sum(axis=2, keepdims=True), False
         return self.add(
             "Conv", self.constant(kernel.transpose(3, 2, 0, 1)), self.constant(bias), after=after, name=name
@@ -80,9 +80,9 @@ class Graph:
     def save(self, name: str, outputs: list[str], side: int | None) -> None:
         sides = [side, side] if side else ["row", "column"]
         pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["image", *sides])
-        places = [] if side else ["place_down", "place_across"]
+        windows = [] if side else ["window_row", "window_column"]
         results = [
-            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["image", SIZES[output], *places])
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["image", SIZES[output], *windows])
             for output in outputs
         ]
         graph = helper.make_graph(self.nodes, name, [pixels], results, self.constants)
@@ -92,15 +92,15 @@ class Graph:
         onnx.save(model, TARGET / f"{name}.onnx")
 
 
-def class_prior_weights(name: str) -> Arrays:
-    # Found without importing the package, which would import TensorFlow.
+def load_weights(name: str) -> Arrays:
+    # The package itself would import TensorFlow.
     path = distribution("mtcnn").locate_file(f"mtcnn/assets/weights/{name}.lz4")
     arrays: Arrays = joblib.load(str(path))
     return arrays
 
 
 def proposal() -> None:
-    graph = Graph(class_prior_weights("pnet"))
+    graph = Graph(load_weights("pnet"))
     graph.convolve()
     graph.prelu()
     graph.pool(2, "SAME_UPPER")
@@ -115,7 +115,7 @@ def proposal() -> None:
 
 
 def refinement() -> None:
-    graph = Graph(class_prior_weights("rnet"))
+    graph = Graph(load_weights("rnet"))
     for padding in ("SAME_UPPER", "VALID", ""):
         graph.convolve()
         graph.prelu()
@@ -125,7 +125,7 @@ def refinement() -> None:
 
 
 def output() -> None:
-    graph = Graph(class_prior_weights("onet"))
+    graph = Graph(load_weights("onet"))
     for side, padding in ((3, "SAME_UPPER"), (3, "VALID"), (2, "SAME_UPPER"), (0, "")):
         graph.convolve()
         graph.prelu()

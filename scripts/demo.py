@@ -1,4 +1,4 @@
-"""The whole product in one go: draw faces, run the job `retrain`, serve the bento, ask it once.
+"""The whole product in one go: draw faces, run the job `retrain`, serve the bento, predict one face.
 
 Everything is left in `data/demo`, or in EMOTION_DATA_DIR if that holds no images of yours.
 """
@@ -20,14 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-NUM_FACES_PER_EMOTION = 160
+NUM_PER_CLASS = 160
+DIFFICULTY = 0.7
 READY_SECONDS = 120
 
-# What a person wants to follow: the steps' own lines, and each step's end.
+# What a person follows: the steps' own lines, and the end of each step.
 _LINE = re.compile(r" - INFO - retrain - [0-9a-f-]{36} - (?P<step>\w+) - (?P<text>.*)")
 _STEP_END = re.compile(r" - (?P<step>\w+) - STEP_(?P<end>SUCCESS|FAILURE) - .* (?:in|of) (?P<time>[\d.]+m?s)?")
 
@@ -45,21 +47,21 @@ def main() -> int:
         "PYTHONWARNINGS": "ignore",
     }
     if _holds_images(home):
-        say(f"{home / 'raw'} holds images of yours, and the demo draws its own faces.")
+        say(f"{home / 'raw'} holds your own images, and the demo draws faces.")
         say("Unset EMOTION_DATA_DIR, or name an empty folder.")
         return 1
     (home / "dagster_home").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
     say("1/4  Drawing faces")
-    num_faces = draw_dataset(home, num_per_emotion=NUM_FACES_PER_EMOTION, seed=0, log=lambda text: say(f"     {text}"))
+    num_faces = draw_dataset(DataPaths(home), num_per_class=NUM_PER_CLASS, seed=0, difficulty=DIFFICULTY)
     say(f"2/4  Running the Dagster job `retrain` on {num_faces} drawn faces")
     if not run_job(environment, home / "demo.log", CHECKOUT / "scripts" / "demo_run.yaml"):
         return 1
     say("3/4  Starting the service")
-    return ask_service(environment, home)
+    return predict_one(environment, home)
 
 
-def settings_of(home: Path) -> str:
+def shell_settings(home: Path) -> str:
     return f"EMOTION_DATA_DIR={home} BENTOML_HOME={home / 'bentoml'} DAGSTER_HOME={home / 'dagster_home'}"
 
 
@@ -98,12 +100,12 @@ def run_job(environment: dict[str, str], log_path: Path, run_config: Path) -> bo
                 say(f"     {found['step']}: {'done' if found['end'] == 'SUCCESS' else 'FAILED'}")
     if process.returncode:
         say("".join(log_path.read_text().splitlines(keepends=True)[-40:]))
-        say(f"The job failed; its last lines stand above, all of them in {log_path}.")
+        say(f"The job failed. Its last lines are above, all of them in {log_path}.")
     return process.returncode == 0
 
 
-def ask_service(environment: dict[str, str], home: Path) -> int:
-    """Start the bento, send it a face that it never saw, print the answer, stop it."""
+def predict_one(environment: dict[str, str], home: Path) -> int:
+    """Start the bento, send it a new face, print the prediction, stop it."""
     port = free_port()
     log_path = home / "service.log"
     command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
@@ -114,7 +116,7 @@ def ask_service(environment: dict[str, str], home: Path) -> int:
         try:
             if not _is_ready(port, service):
                 say(log_path.read_text())
-                say("The service did not start; its log stands above.")
+                say("The service did not start; see its log above.")
                 return 1
             emotion = EMOTIONS[2]
             face = draw_face(emotion, np.random.default_rng(12345))
@@ -124,17 +126,18 @@ def ask_service(environment: dict[str, str], home: Path) -> int:
                 f"http://127.0.0.1:{port}/predict", face, {"Content-Type": "image/jpeg"}, method="POST"
             )
             with urllib.request.urlopen(request, timeout=30) as response:
-                answer = json.load(response)
+                prediction = json.load(response)
         finally:
             service.terminate()
             service.wait(timeout=60)
-    say(json.dumps(answer, indent=2))
-    where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else settings_of(home)
+    say(json.dumps(prediction, indent=2))
+    predicted = prediction["emotion"]
+    where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else shell_settings(home)
     say(
-        f"\nThe service says {answer['emotion']} ({answer['probabilities'][answer['emotion']]:.0%}). What next?\n"
-        f"  make ui {where}\n      the asset graph with every number and image, http://localhost:3000\n"
+        f"\nThe service predicts {predicted} ({prediction['probabilities'][predicted]:.0%}). Next:\n"
+        f"  make ui {where}\n      the assets with every number and image, http://localhost:3000\n"
         f"  make serve {where}\n      the page, http://localhost:3001\n"
-        "  your own faces\n      put them into data/raw/<Emotion>/, then `make ui` and Materialize all"
+        "  your own images\n      copy them to data/raw/<Emotion>/, then `make ui` and Materialize all"
     )
     return 0
 

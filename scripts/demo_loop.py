@@ -1,4 +1,4 @@
-"""The loop in front of your eyes: images go bad, drift is noticed, people label, a better model takes over.
+"""The whole loop: images degrade, drift opens an incident, people label, a better model takes over.
 
 Everything is real: Dagster's daemon with queue and sensor, the served bento, HTTP. Only the people who label
 are this script, which knows what it drew. Left in `data/demo_loop`, or in the folder that EMOTION_DATA_DIR names.
@@ -27,12 +27,13 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from demo import BIN, CHECKOUT, free_port, is_chosen, run_job, say, settings_of
+from demo import BIN, CHECKOUT, free_port, is_chosen, run_job, say, shell_settings
 from PIL import Image, ImageFilter
 
 from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
-from emotion_assets.steps.evaluation.report import read_decision
+from emotion_assets.steps.registry.decision import read_decision
 
 _MIN_IMAGES = 100
 
@@ -43,10 +44,10 @@ class LoopResult:
 
     first_model: str = ""
     second_model: str = ""
-    accuracy_on_good: float = 0.0
-    accuracy_on_bad_before: float = 0.0
-    accuracy_on_bad_after: float = 0.0
-    state_on_good: str = ""
+    accuracy_before_drift: float = 0.0
+    accuracy_in_drift: float = 0.0
+    accuracy_after_retraining: float = 0.0
+    state_before_drift: str = ""
     cause: str = ""
     severity: str = ""
     num_requested: int = 0
@@ -56,7 +57,7 @@ class LoopResult:
     seconds: float = 0.0
 
 
-def corrupt(face: bytes, rng: np.random.Generator) -> bytes:
+def degrade(face: bytes, rng: np.random.Generator) -> bytes:
     """What a camera does that was turned, went out of focus and has too little light."""
     image = Image.open(io.BytesIO(face)).convert("L")
     image = image.rotate(55 + rng.normal(0, 4), Image.Resampling.BILINEAR, fillcolor=110)
@@ -71,18 +72,18 @@ class DrawnFaces:
 
     run_config = CHECKOUT / "scripts" / "demo_run.yaml"
 
-    def deliver(self, home: Path, num_per_emotion: int) -> int:
+    def deliver(self, home: Path, num_per_class: int) -> int:
         """Put the first delivery into `raw/`; return its number of images."""
-        draw_dataset(home, num_per_emotion=num_per_emotion, seed=0)
-        return num_per_emotion * len(EMOTIONS)
+        draw_dataset(DataPaths(home), num_per_class=num_per_class, seed=0)
+        return num_per_class * len(EMOTIONS)
 
-    def asked(self, num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
+    def requests(self, num: int, seed: int, *, is_degraded: bool) -> Iterator[tuple[str, bytes]]:
         """Return images that come in later, each with what it shows."""
         rng = np.random.default_rng(seed)
         for number in range(num):
             emotion = EMOTIONS[number % len(EMOTIONS)]
             face = draw_face(emotion, rng)
-            yield emotion, corrupt(face, rng) if is_bad else face
+            yield emotion, degrade(face, rng) if is_degraded else face
 
 
 class ImageFolder:
@@ -103,24 +104,24 @@ class ImageFolder:
         if fewest := [emotion for emotion, paths in self._paths.items() if len(paths) < 2 * _MIN_IMAGES]:
             raise SystemExit(f"{faces_dir} needs {2 * _MIN_IMAGES} images of each emotion: {fewest} has fewer.")
 
-    def deliver(self, home: Path, num_per_emotion: int) -> int:
+    def deliver(self, home: Path, num_per_class: int) -> int:
         """Put the first delivery into `raw/`; return its number of images."""
         num = 0
         for emotion, paths in self._paths.items():
-            first, self._paths[emotion] = paths[: len(paths) // 2][:num_per_emotion], paths[len(paths) // 2 :]
+            first, self._paths[emotion] = paths[: len(paths) // 2][:num_per_class], paths[len(paths) // 2 :]
             (home / "raw" / emotion).mkdir(parents=True, exist_ok=True)
             for number, path in enumerate(first):  # two subfolders may have files of one name
                 shutil.copyfile(path, home / "raw" / emotion / f"{number:05}_{path.name}")
             num += len(first)
         return num
 
-    def asked(self, num: int, seed: int, *, is_bad: bool) -> Iterator[tuple[str, bytes]]:
+    def requests(self, num: int, seed: int, *, is_degraded: bool) -> Iterator[tuple[str, bytes]]:
         """Return images that come in later, each with what it shows."""
         rng = np.random.default_rng(seed)
         for number in range(num):
             emotion = EMOTIONS[number % len(EMOTIONS)]
             face = self._paths[emotion][int(rng.integers(len(self._paths[emotion])))].read_bytes()
-            yield emotion, corrupt(face, rng) if is_bad else face
+            yield emotion, degrade(face, rng) if is_degraded else face
 
 
 class Stage:
@@ -135,7 +136,7 @@ class Stage:
             "DAGSTER_HOME": str(home / "dagster_home"),
             "EMOTION_RUN_CONFIG": str(run_config),
             "EMOTION_QUIET_SECONDS": "5",
-            "EMOTION_KEEP_IMAGES": "1",
+            "EMOTION_STORE_IMAGES": "1",
             "EMOTION_WORKERS": "1",
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             "BENTOML_DO_NOT_TRACK": "True",
@@ -193,16 +194,16 @@ class Stage:
             return champion
         for path in sorted(self.home.glob("reports/evaluation/*/scores.json")):
             gate = read_decision(path.parent)
-            if gate["candidate"] > version and not gate["is_accepted"]:
+            if gate.candidate > version and not gate.is_accepted:
                 raise SystemExit(
-                    f"The gate rejected {gate['candidate']}: {' '.join(gate['reasons'])} The first model continues "
-                    "serving, as it should, and the circle stays open. Try again with more images."
+                    f"The gate rejected {gate.candidate}: {' '.join(gate.reasons)} The first model continues "
+                    "serving, as it should, and the loop stays open. Try again with more images."
                 )
         return None
 
     def check_drift(self) -> dict[str, Any]:
         """Let the daemon run `check_drift`; return its verdict, once the report is there."""
-        time.sleep(2)  # the service writes its log a moment after the answer
+        time.sleep(2)  # the service writes its log a moment after the response
         before = set(self.home.glob("reports/drift/*/verdict.json"))
         self.dagster("job", "launch", "-j", "check_drift")
 
@@ -225,127 +226,127 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
 class Client:
     """Somebody who asks the service, and knows what is right."""
 
-    def __init__(self, port: int, circle: LoopResult) -> None:
+    def __init__(self, port: int, result: LoopResult) -> None:
         """Ask on `port`."""
         self._http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-        self._circle = circle
+        self._result = result
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
     def is_ready(self) -> bool:
-        """Tell whether the service answers."""
+        """Tell whether the service is ready."""
         try:
             return self._http.get("/readyz").status_code == 200
         except httpx2.HTTPError:
             return False
 
     def version(self) -> str:
-        """The model that answers."""
+        """The model that is served."""
         return str(self._http.get("/model").json()["model_version"])
 
-    def ask(self, images: Iterator[tuple[str, bytes]]) -> tuple[float, dict[str, str]]:
+    def predict(self, images: Iterator[tuple[str, bytes]]) -> tuple[float, dict[str, str]]:
         """Send images; return the accuracy, and what each prediction's image really shows."""
-        truth, num_right = {}, 0
+        truth, num_correct = {}, 0
         for emotion, content in images:
             response = self._http.post("/predict", content=content, headers={"Content-Type": "image/jpeg"})
             if response.status_code != 200:
-                self._circle.num_failed_requests += 1
+                self._result.num_failed_requests += 1
                 continue
-            answer = response.json()
-            truth[answer["prediction_id"]] = emotion
-            num_right += answer["emotion"] == emotion
-        return num_right / max(1, len(truth)), truth
+            prediction = response.json()
+            truth[prediction["prediction_id"]] = emotion
+            num_correct += prediction["emotion"] == emotion
+        return num_correct / max(1, len(truth)), truth
 
     def label(self, truth: dict[str, str]) -> int:
         """Send labels; return how many were taken."""
-        answers = [
+        responses = [
             self._http.post("/feedback", json={"prediction_id": name, "emotion": emotion})
             for name, emotion in truth.items()
         ]
-        return sum(answer.status_code == 200 for answer in answers)
+        return sum(response.status_code == 200 for response in responses)
 
 
 def run_loop(
     home: Path,
-    num_per_emotion: int,
+    num_per_class: int,
     num_images: int,
     tell: Callable[[str], None] = say,
     faces: DrawnFaces | ImageFolder | None = None,
 ) -> LoopResult:
     """Run the whole loop below `home` and return what happened."""
     faces = faces or DrawnFaces()
-    circle, stage, started = LoopResult(), Stage(home, faces.run_config), time.monotonic()
+    result, stage, started = LoopResult(), Stage(home, faces.run_config), time.monotonic()
 
     def report(text: str) -> None:
         tell(f"{time.monotonic() - started:5.0f} s  {text}")
 
-    num = faces.deliver(home, num_per_emotion)
+    num = faces.deliver(home, num_per_class)
     report(f"Running the Dagster job `retrain` on {num:,} faces")
     if not run_job(stage.environment, home / "retrain.log", faces.run_config):
         raise SystemExit(1)
-    circle.first_model = stage.champion()
-    report(f"Model {circle.first_model} was accepted; starting the service, and Dagster's daemon with drift_sensor on")
+    result.first_model = stage.champion()
+    report(f"Model {result.first_model} was accepted; starting the service, and Dagster's daemon with drift_sensor on")
     serve = ("bentoml", "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(stage.port))
     with (
         stage.running("service", *serve),
         stage.running("daemon", "dagster-daemon", "run", "-m", "emotion_assets.definitions"),
-        contextlib.closing(Client(stage.port, circle)) as client,
+        contextlib.closing(Client(stage.port, result)) as client,
     ):
         wait_for("the service is ready", client.is_ready, 120)
         stage.dagster("sensor", "start", "drift_sensor")
-        circle.accuracy_on_good, _ = client.ask(faces.asked(num_images, seed=1, is_bad=False))
-        report(f"{num_images} good images: {circle.accuracy_on_good:.0%} are answered rightly")
+        result.accuracy_before_drift, _ = client.predict(faces.requests(num_images, seed=1, is_degraded=False))
+        report(f"{num_images} images: {result.accuracy_before_drift:.0%} are predicted correctly")
         good = stage.check_drift()
-        circle.state_on_good = good["state"]
+        result.state_before_drift = good["state"]
         report(f"check_drift says: {good['state']}, {good['cause']}")
 
         report("The camera is turned, out of focus, and the light goes")
-        truth = _until_incident(stage, client, circle, partial(faces.asked, num_images, is_bad=True), report)
-        report(f"ALARM ({circle.severity}): {circle.cause} Labels of {circle.num_requested} images are asked for")
+        truth = _until_incident(stage, client, result, partial(faces.requests, num_images, is_degraded=True), report)
+        report(f"INCIDENT ({result.severity}): {result.cause} {result.num_requested} labels are requested")
 
-        circle.num_labels = client.label(truth)
-        report(f"People gave {circle.num_labels} labels on the page; collect_feedback makes images of them")
+        result.num_labels = client.label(truth)
+        report(f"People gave {result.num_labels} labels; collect_feedback turns them into training images")
         stage.dagster("job", "launch", "-j", "collect_feedback")
         report("Waiting for drift_sensor: now there is something new to learn from")
-        wait_for("a retrain by drift_sensor", lambda: stage.accepted_after(circle.first_model) is not None, 1800)
-        circle.second_model = stage.champion()
-        circle.trigger = _trigger_of_last_retrain(stage)
-        report(f"drift_sensor started a run, and the gate accepted {circle.second_model}")
-        wait_for("the service follows", lambda: client.version() == circle.second_model, 60)
-        report("The service answers with the new model, without a restart")
-        circle.accuracy_on_bad_after, _ = client.ask(faces.asked(num_images, seed=99, is_bad=True))
+        wait_for("a retrain by drift_sensor", lambda: stage.accepted_after(result.first_model) is not None, 1800)
+        result.second_model = stage.champion()
+        result.trigger = _trigger_of_last_retrain(stage)
+        report(f"drift_sensor started a run, and the gate accepted {result.second_model}")
+        wait_for("the service to follow", lambda: client.version() == result.second_model, 60)
+        report("The service predicts with the new model, without a restart")
+        result.accuracy_after_retraining, _ = client.predict(faces.requests(num_images, seed=99, is_degraded=True))
         # The same faces as before the alarm would be known by now; these are new ones.
         report(
-            f"New bad images: {circle.accuracy_on_bad_before:.0%} were answered rightly before, "
-            f"{circle.accuracy_on_bad_after:.0%} are now"
+            f"New degraded images: {result.accuracy_in_drift:.0%} were predicted correctly before, "
+            f"{result.accuracy_after_retraining:.0%} are now"
         )
-    circle.seconds = time.monotonic() - started
-    return circle
+    result.seconds = time.monotonic() - started
+    return result
 
 
 def _until_incident(
     stage: Stage,
     client: Client,
-    circle: LoopResult,
-    bad: Callable[..., Iterator[tuple[str, bytes]]],
+    result: LoopResult,
+    degraded: Callable[..., Iterator[tuple[str, bytes]]],
     report: Callable[[str], None],
 ) -> dict[str, str]:
-    """Send bad images, window by window, until a drift report opens an incident; return what they show."""
-    circle.accuracy_on_bad_before, truth = client.ask(bad(seed=2))
-    report(f"{len(truth)} bad images: {circle.accuracy_on_bad_before:.0%} are answered rightly, and nobody knows")
+    """Send degraded images, window by window, until a drift report opens an incident; return their true emotions."""
+    result.accuracy_in_drift, truth = client.predict(degraded(seed=2))
+    report(f"{len(truth)} degraded images: {result.accuracy_in_drift:.0%} are predicted correctly, and nobody knows")
     for window in (1, 2, 3):
         verdict = stage.check_drift()
         report(f"check_drift, window {window}: {verdict['state']}: {verdict['cause']}")
         if verdict["window"]["is_incident"]:
-            circle.cause, circle.severity = verdict["cause"], verdict["severity"]
+            result.cause, result.severity = verdict["cause"], verdict["severity"]
             queue = json.loads((stage.home / "feedback" / "requested.json").read_text())
-            circle.num_requested = len(queue["predictions"])
+            result.num_requested = len(queue["predictions"])
             return truth
-        _, more = client.ask(bad(seed=10 + window))
+        _, more = client.predict(degraded(seed=10 + window))
         truth |= more
-    raise SystemExit("Three windows of bad images opened no incident.")
+    raise SystemExit("Three windows of degraded images opened no incident.")
 
 
 def _trigger_of_last_retrain(stage: Stage) -> str:
@@ -370,12 +371,12 @@ def main() -> int:
     elif home.exists() and any(home.iterdir()):
         say(f"{home} is not empty, and the demo begins from nothing. Name another folder, or unset EMOTION_DATA_DIR.")
         return 1
-    num_per_emotion, num_images = (800, 500) if faces else (160, 300)
-    circle = run_loop(home.absolute(), num_per_emotion, num_images, faces=faces)
-    (home / "circle.json").write_text(json.dumps(asdict(circle), indent=2) + "\n")
+    num_per_class, num_images = (800, 500) if faces else (160, 300)
+    result = run_loop(home.absolute(), num_per_class, num_images, faces=faces)
+    (home / "result.json").write_text(json.dumps(asdict(result), indent=2) + "\n")
     say(
-        f"\nThe circle closed in {circle.seconds / 60:.1f} minutes. What next?\n"
-        f"  make ui {settings_of(home.absolute())}\n      runs, sensor ticks and drift reports, http://localhost:3000"
+        f"\nThe loop closed in {result.seconds / 60:.1f} minutes. Next:\n"
+        f"  make ui {shell_settings(home.absolute())}\n      runs, sensor ticks and drift reports, http://localhost:3000"
     )
     return 0
 
