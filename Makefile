@@ -19,7 +19,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test check ui drift-ui serve container-test data models rollback clean-models bench clean
+.PHONY: help demo demo-loop test check ui drift-ui serve container-test data models rollback clean-models screenshots bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,48 +31,48 @@ $(READY): pyproject.toml constraints.txt
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
 	@touch $(READY)
 
-demo: $(READY) ## draw faces, run the whole pipeline, ask the service, in about two minutes
+demo: $(READY) ## draw faces, run the whole pipeline, predict one face over HTTP; about two minutes
 	$(BIN)/python scripts/demo.py
 
-demo-loop: $(READY) ## the loop: images go bad, drift alarm, labels, retrain, better answers; about five minutes
+demo-loop: $(READY) ## the whole loop: drift, incident, labels, retraining, better predictions; about five minutes
 	$(BIN)/python scripts/demo_loop.py $(if $(FACES),--faces "$(FACES)")
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
 
-check: $(READY) ## lint, types, who imports whom
+check: $(READY) ## lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_floor_plan.py
+	$(BIN)/lint-imports --no-cache
 
-ui: $(READY) ## Dagster on port 3000, its reports on port 3002
+ui: $(READY) ## the Dagster UI on port 3000, its reports on port 3002
 	$(BIN)/python scripts/ui.py
 
 drift-ui: $(READY) ## the history of drift reports, on port 3003
-	$(BIN)/evidently ui --workspace "$(EMOTION_DATA_DIR)/reports/evidently" --host 127.0.0.1 --port 3003
+	$(BIN)/python -m emotion_assets.steps.drift.dashboard 3003
 
 serve: $(READY) ## the accepted model on port 3001
-	@# By its folder: by its name, BentoML would take this checkout's code for the part that has the same name.
-	@# BentoML's own command for that breaks long paths into lines.
-	bento=$$($(BIN)/python -c "import bentoml; print(bentoml.get('emotion_service:latest').path)") && \
-	$(BIN)/bentoml serve "$$bento" --host 127.0.0.1 --port 3001
+	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001
 
 container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
 	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo
 	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
 
-data: $(READY) ## download the Kaggle set into raw/
+data: $(READY) ## download the Kaggle data set into raw/
 	$(BIN)/python -m emotion_assets.demo.kaggle "$(EMOTION_DATA_DIR)/raw"
 
-models: $(READY) ## every model with its state and scores
+models: $(READY) ## every model with its state, scores and reasons
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" list
 
-rollback: $(READY) ## accept the model before the present one again, or VERSION=…
+rollback: $(READY) ## accept the previous model again, or VERSION=…
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" rollback $(VERSION)
 
-clean-models: $(READY) ## remove old models: 5 accepted and 3 rejected ones stay
+clean-models: $(READY) ## remove old models; 5 accepted and 3 rejected ones stay
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" clean
+
+screenshots: $(READY) ## take the screenshots of the documents again (needs Chromium)
+	$(BIN)/python scripts/screenshots.py
 
 bench: $(READY) ## measure the data path
 	$(BIN)/python -m benchmarks.data_path "$(EMOTION_DATA_DIR)/raw"
