@@ -30,7 +30,7 @@ from emotion_service.feedback import parse_feedback
 from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
 from emotion_service.labels import LabelQueue
 from emotion_service.metrics import MEDIA_TYPE, Metrics
-from emotion_service.middleware import RequestMiddleware
+from emotion_service.middleware import RequestMiddleware, not_found
 from emotion_service.model_watcher import ModelWatcher
 from emotion_service.openapi import Endpoint, form, openapi_document, query
 from emotion_service.schemas import ErrorResponse, Feedback, FeedbackResponse, LabelRequest, ModelInfo, Prediction
@@ -340,7 +340,7 @@ def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 async def _not_found(_request: Request) -> Response:
     # The middleware rejects these requests before they come here.
-    raise RequestError(404, "not_found", "There is no such route. GET /docs.json lists them.")
+    raise not_found()
 
 
 def _no_model() -> RequestError:

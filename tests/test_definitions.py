@@ -49,6 +49,8 @@ def test_the_lineage_is_one_connected_graph() -> None:
 
     assert reached == set(graph.get_all_asset_keys())
     assert names(graph.get(dg.AssetKey("raw_images")).parent_keys) == {"image_files", "collected_feedback"}
+    assert names(graph.get(dg.AssetKey("prediction_log")).parent_keys) == {"emotion_bento"}
+    assert all(graph.get(dg.AssetKey(name)).description for name in EXTERNAL)
 
 
 def test_jobs_sensors_and_schedules() -> None:
