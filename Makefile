@@ -19,7 +19,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test check ui drift-ui serve container-test data models rollback clean-models screenshots bench clean
+.PHONY: help demo demo-loop test check ui drift-ui serve container-test data import models rollback clean-models screenshots bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,7 +60,11 @@ container-test: $(READY) ## build the image of the demo's model and prove it (as
 	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
 
 data: $(READY) ## download the Kaggle data set into raw/
-	$(BIN)/python -m emotion_assets.demo.kaggle "$(EMOTION_DATA_DIR)/raw"
+	$(BIN)/python -m emotion_assets.importers --kaggle $(if $(HOLD_OUT),--hold-out "$(HOLD_OUT)")
+
+import: $(READY) ## put FILE=… (zip, tar, CSV of pixels, folder) below raw/; HOLD_OUT=test into external/
+	@test -n "$(FILE)" || { echo "Name what to import: make import FILE=faces.zip"; exit 2; }
+	$(BIN)/python -m emotion_assets.importers "$(FILE)" $(if $(HOLD_OUT),--hold-out "$(HOLD_OUT)")
 
 models: $(READY) ## every model with its state, scores and reasons
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" list

@@ -30,7 +30,7 @@ from benchmarks.labelled_faces import find_labelled, is_near_duplicate, read_pix
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS
+from emotion_assets.core.features import EMOTION_COLUMN, feature_columns
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.drift.verdict import DriftReference, DriftState, DriftVerdict, assess
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, feature_table
@@ -140,7 +140,9 @@ def _mean(flags: Iterable[bool]) -> float:
 
 
 def assess_all(window: pd.DataFrame, reference: DriftReference) -> Outcome:
-    few, every = (evidently_alarm(window, reference.table, columns) for columns in (FEW_COLUMNS, FEATURE_COLUMNS))
+    few, every = (
+        evidently_alarm(window, reference.table, columns) for columns in (FEW_COLUMNS, feature_columns(EMOTIONS))
+    )
     return assess(window, reference), few, every
 
 
@@ -198,7 +200,7 @@ def measure_delays(table: pd.DataFrame, clean: pd.DataFrame, reference: DriftRef
 
 
 def predict_table(classifier: Classifier, pixels: Pixels, class_indices: np.ndarray | None) -> pd.DataFrame:
-    table = feature_table(pixels, classifier.predict(pixels).probabilities)
+    table = feature_table(pixels, classifier.predict(pixels).probabilities, EMOTIONS)
     if class_indices is not None:
         table[TRUE_EMOTION_COLUMN] = [EMOTIONS[index] for index in class_indices]
     return table

@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.evaluation.intervals import compute_intervals, image_terms, scores_from_sums
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 
@@ -31,7 +32,7 @@ def coverage(num_draws: int, num_faces: int, sharpness: float) -> dict[str, floa
     rng = np.random.default_rng(1)
     population = simulate_population(rng, sharpness)
     sums = image_terms(population).sum(axis=0, keepdims=True)
-    true_scores = {name: values[0] for name, values in scores_from_sums(sums).items()}
+    true_scores = {name: values[0] for name, values in scores_from_sums(sums, EMOTIONS).items()}
     hits = dict.fromkeys(true_scores, 0)
     for number in range(num_draws):
         chosen = rng.integers(0, POPULATION, num_faces)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.classes import DEFAULT_CLASSES, EMOTIONS
 from emotion_assets.core.images import Pixels, read_image
 from emotion_assets.steps.ingest.near_duplicates import compute_descriptors, similar_pairs
 from emotion_assets.steps.splits.splits import read_split
@@ -15,7 +15,7 @@ from emotion_assets.steps.splits.splits import read_split
 
 def find_labelled(folder: Path) -> tuple[list[Path], np.ndarray]:
     """Return the JPEG files in folders named after emotions, sorted, and their class indices, int64 (image,)."""
-    labelled = [(path, emotion_from_folder(path.parent.name)) for path in sorted(folder.rglob("*.jpg"))]
+    labelled = [(path, DEFAULT_CLASSES.find(path.parent.name)) for path in sorted(folder.rglob("*.jpg"))]
     pairs = [(path, EMOTIONS.index(emotion)) for path, emotion in labelled if emotion]
     return [path for path, _ in pairs], np.array([index for _, index in pairs], dtype=np.int64)
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from benchmarks.corruptions import CORRUPTIONS, WITHOUT_FACE, corrupt_images
 from benchmarks.labelled_faces import find_labelled, is_near_duplicate, read_pixels
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.evaluation.baseline import BaselineNet
@@ -42,7 +43,7 @@ def main() -> None:
     new = np.flatnonzero(~is_near_duplicate(pixels, options.splits_dir))
     chosen = new[np.random.default_rng(0).permutation(len(new))[: options.faces]]
     paths, class_indices = [paths[index] for index in chosen], class_indices[chosen]
-    network = BaselineNet()
+    network = BaselineNet(len(EMOTIONS))
     network.load_state_dict(load_file(options.baseline_weights))
     network.eval()
     classifier = Classifier(options.bundle_dir, 2)

@@ -33,6 +33,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.labelled_faces import find_labelled, is_near_duplicate, read_pixels
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.evaluation.baseline import BaselineNet
 from emotion_assets.steps.evaluation.scores import LabelledPredictions, compute_scores
 from emotion_assets.steps.splits.splits import Split, read_split
@@ -220,7 +221,7 @@ _augment = module.augment
 def train_baseline(splits_dir: Path, faces: Split, is_new: np.ndarray, epochs: int) -> tuple[Curve, BaselineNet, float]:
     torch.manual_seed(0)
     split = read_split(splits_dir, "train")
-    network = BaselineNet()
+    network = BaselineNet(len(EMOTIONS))
     optimizer = torch.optim.Adam(network.parameters(), lr=BASELINE_LEARNING_RATE)
     pixels, class_indices = torch.from_numpy(split.pixels), torch.from_numpy(split.class_indices)
     batches = torch.split(torch.from_numpy(faces.pixels), 512)
@@ -353,7 +354,7 @@ def show_costs(costs: CostSplit, peak: float, baseline_rate: float) -> None:
     num_images = costs.num_steps * config.batch_size
     network = EmotionNet(config.width, num_blocks=config.num_blocks)
     work = megaflops(network, torch.zeros(1, 1, INPUT_SIZE_PX, INPUT_SIZE_PX))
-    baseline_work = megaflops(BaselineNet(), torch.zeros(1, 64, 64, dtype=torch.uint8))
+    baseline_work = megaflops(BaselineNet(len(EMOTIONS)), torch.zeros(1, 64, 64, dtype=torch.uint8))
     rate = num_images / costs.wall
     print(
         "\n| network | MFLOP an image, forward and backward | images/s | GFLOP/s | of the peak |\n|---|---|---|---|---|"

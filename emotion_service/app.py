@@ -21,7 +21,6 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from emotion_assets.core.bundle import runtime_precision
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.images import needs_worker_thread
@@ -136,7 +135,7 @@ class EmotionApp:
     def _describe_endpoints(self) -> tuple[Endpoint, ...]:
         html, text, json_type = "text/html", "text/plain", "application/json"
         return (
-            Endpoint("GET /", "The page for people", html, _page("index.html")),
+            Endpoint("GET /", "The page for people", html, self._page("index.html")),
             Endpoint(
                 "POST /predict",
                 "Predict the emotion of one face",
@@ -163,7 +162,7 @@ class EmotionApp:
                 body={json_type: Feedback},
                 errors=(*_BODY_ERRORS, 404, 409, 422),
             ),
-            Endpoint("GET /label", "The page for labelling", html, _page("label.html")),
+            Endpoint("GET /label", "The page for labelling", html, self._page("label.html")),
             Endpoint(
                 "GET /label_requests",
                 "Predictions that need a label",
@@ -187,8 +186,20 @@ class EmotionApp:
             Endpoint("GET /readyz", "Whether a model is loaded", text, errors=(503,)),
         )
 
+    def _page(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        """Make a handler that returns a page, which is one file with its style and script."""
+        text = Path(__file__).with_name("web").joinpath(name).read_text(encoding="utf-8")
+
+        async def page(_: Request) -> Response:
+            titles = self.model.manifest.titles if self.model else {}
+            # No text may end the script that it stands in.
+            return HTMLResponse(text.replace("TITLES_HERE", json.dumps(titles).replace("<", "\\u003c")))
+
+        return page
+
     async def _docs(self, _: Request) -> Response:
-        return JSONResponse(openapi_document(self.endpoints, ErrorResponse, self.version))
+        emotions = self.model.emotions if self.model else ()
+        return JSONResponse(openapi_document(self.endpoints, ErrorResponse, self.version, emotions))
 
     async def _metrics(self, _: Request) -> Response:
         return Response(await to_thread.run_sync(self._require_worker().metrics.text), media_type=MEDIA_TYPE)
@@ -199,6 +210,7 @@ class EmotionApp:
             model_version=manifest.version,
             created_at=manifest.created_at,
             emotions=manifest.emotions,
+            titles=manifest.titles,
             image_size_px=manifest.image_size_px,
             temperature=manifest.temperature,
             data_fingerprint=manifest.data_fingerprint,
@@ -240,9 +252,9 @@ class EmotionApp:
         return items
 
     async def _feedback(self, request: Request) -> FeedbackResponse:
-        worker = self._require_worker()
+        worker, emotions = self._require_worker(), self._require_model().emotions
         async with self._time_limit():
-            feedback = parse_feedback(await read_json_body(request))
+            feedback = parse_feedback(await read_json_body(request), emotions)
         # Outside the time limit: a label that is stored must not be reported as failed.
         await to_thread.run_sync(worker.feedback.save, feedback)
         worker.metrics.feedback.labels(feedback.emotion).inc()
@@ -325,17 +337,6 @@ def _respond(handler: Callable[[Request], Awaitable[Any]], kind: Any) -> Callabl
         return Response(adapter.dump_json(result, exclude_none=True), media_type="application/json")
 
     return endpoint
-
-
-def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """Make a handler that returns a page, which is one file with its style and script."""
-    text = Path(__file__).with_name("web").joinpath(name).read_text(encoding="utf-8")
-    html = text.replace("EMOTIONS_HERE", json.dumps(EMOTIONS))
-
-    async def page(_: Request) -> Response:
-        return HTMLResponse(html)
-
-    return page
 
 
 async def _not_found(_request: Request) -> Response:

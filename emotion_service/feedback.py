@@ -11,16 +11,16 @@ import hmac
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.files import sync_folder, write_json
 from emotion_service.errors import RequestError
-from emotion_service.schemas import UNKNOWN_EMOTION, Feedback
+from emotion_service.schemas import Feedback
 
 _NUM_RANDOM_DIGITS: Final = 24
 _NUM_SIGNATURE_DIGITS: Final = 16
@@ -100,17 +100,20 @@ def _load_or_create_key(feedback_dir: Path) -> bytes:
     return secrets.token_bytes(32)
 
 
-def parse_feedback(content: bytes) -> Feedback:
-    """Parse the body of a request.
+def parse_feedback(content: bytes, emotions: Sequence[str]) -> Feedback:
+    """Parse the body of a request; `emotions` are the classes of the model.
 
     Raises:
         RequestError: the body is not such JSON (400), or the emotion is not a class of the model (422).
     """
     try:
-        return Feedback.model_validate_json(content)
+        feedback = Feedback.model_validate_json(content)
     except ValidationError as error:
-        if all(problem["type"] == UNKNOWN_EMOTION for problem in error.errors()):
-            message = f"The emotion must be one of {', '.join(EMOTIONS)}."
-            raise RequestError(422, "unknown_emotion", message) from error
         message = 'The body is not valid JSON for a label. Send {"prediction_id": "…", "emotion": "…"}.'
         raise RequestError(400, "malformed_json", message) from error
+    by_word = {emotion.casefold(): emotion for emotion in emotions}
+    emotion = by_word.get(feedback.emotion.strip().casefold())
+    if emotion is None:
+        message = f"The emotion must be one of {', '.join(emotions)}."
+        raise RequestError(422, "unknown_emotion", message)
+    return feedback.model_copy(update={"emotion": emotion})

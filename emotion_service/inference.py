@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.features import image_features
@@ -109,7 +108,7 @@ class Predictor:
                 results.append(face)
                 continue
             maps = outputs.activation_maps[row] if outputs.activation_maps is not None else None
-            prediction = self._describe(model.version, outputs.probabilities[row], maps, face, options)
+            prediction = self._describe(model, outputs.probabilities[row], maps, face, options)
             digest = hashlib.sha256(content).hexdigest()
             results.append(PredictionResult(prediction, face.content, face.format, digest))
             row += 1
@@ -133,7 +132,7 @@ class Predictor:
 
     def _describe(
         self,
-        version: str,
+        model: Classifier,
         outputs: npt.NDArray[np.float32],
         maps: npt.NDArray[np.float32] | None,
         face: _FaceImage,
@@ -143,9 +142,9 @@ class Predictor:
         best = int(probabilities.argmax())
         return Prediction(
             prediction_id=self._new_id(),
-            emotion=EMOTIONS[best],
-            probabilities=dict(zip(EMOTIONS, (probabilities / probabilities.sum()).tolist(), strict=True)),
-            model_version=version,
+            emotion=model.emotions[best],
+            probabilities=dict(zip(model.emotions, (probabilities / probabilities.sum()).tolist(), strict=True)),
+            model_version=model.version,
             features=image_features(face.pixels),
             face=face.region if options.detect_face else None,
             heatmap=None if maps is None else _scale_heatmap(maps[best]),

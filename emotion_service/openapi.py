@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -73,14 +73,26 @@ def form(field_name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": [field_name], "properties": {field_name: schema}}
 
 
-def openapi_document(endpoints: tuple[Endpoint, ...], error: type, version: str) -> dict[str, Any]:
-    """Return the document for a service that runs model `version`; `error` is the type of every error's body."""
+def openapi_document(
+    endpoints: tuple[Endpoint, ...], error: type, version: str, emotions: Sequence[str]
+) -> dict[str, Any]:
+    """Return the document for a service.
+
+    Args:
+        endpoints: its routes.
+        error: the type of every error's body.
+        version: of the model that it runs.
+        emotions: the model's classes.
+    """
     types = [error] + [kind for each in endpoints for kind in (each.response, *each.body.values())]
     named = {str(kind): TypeAdapter(kind) for kind in types if not isinstance(kind, str | dict)}
     schemas, definitions = TypeAdapter.json_schemas(
         [(name, "validation", adapter) for name, adapter in named.items()],
         ref_template="#/components/schemas/{model}",
     )
+    for schema in definitions.get("$defs", {}).values():
+        if "emotion" in schema.get("properties", {}) and emotions:
+            schema["properties"]["emotion"]["enum"] = list(emotions)
 
     def content(kind: Any) -> dict[str, Any]:
         if isinstance(kind, str):

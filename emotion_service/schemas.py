@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
 
-UNKNOWN_EMOTION: Final = "unknown_emotion"
-
-
-def _normalize(value: Any) -> Any:
-    return value.strip().casefold() if isinstance(value, str) else value
-
-
-def _check_emotion(emotion: str) -> str:
-    if emotion not in EMOTIONS:
-        raise PydanticCustomError(UNKNOWN_EMOTION, "The emotion is not one of the model's classes")
-    return emotion
-
-
 Probability = Annotated[float, Field(ge=0, le=1)]
-Emotion = Annotated[
-    str, BeforeValidator(_normalize), AfterValidator(_check_emotion), Field(json_schema_extra={"enum": list(EMOTIONS)})
-]
 
 
 class FaceRegion(BaseModel):
@@ -42,9 +24,9 @@ class Prediction(BaseModel):
     """The prediction for one image."""
 
     prediction_id: str = Field(description="Identifies the prediction in the log and in feedback.")
-    emotion: str = Field(description="The most probable emotion.", json_schema_extra={"enum": list(EMOTIONS)})
+    emotion: str = Field(description="The most probable emotion.")
     probabilities: dict[str, Probability] = Field(
-        description=f"Calibrated probability of each of {', '.join(EMOTIONS)}; they sum to 1."
+        description="Calibrated probability of each of the model's emotions; they sum to 1."
     )
     model_version: str
     features: dict[str, float] = Field(description=f"Statistics of the image: {', '.join(STATISTICS)}.")
@@ -76,6 +58,7 @@ class ModelInfo(BaseModel):
     model_version: str
     created_at: str
     emotions: list[str]
+    titles: dict[str, str] = Field(description="How pages call the emotions.")
     image_size_px: int
     temperature: float
     data_fingerprint: str
@@ -92,7 +75,7 @@ class Feedback(BaseModel):
     """A person's label for a prediction."""
 
     prediction_id: str = Field(description="From the prediction.")
-    emotion: Emotion
+    emotion: str = Field(description="One of the model's emotions.")
 
 
 class FeedbackResponse(Feedback):

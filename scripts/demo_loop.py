@@ -30,7 +30,7 @@ import numpy as np
 from demo import BIN, CHECKOUT, free_port, is_chosen, run_job, say, shell_settings
 from PIL import Image, ImageFilter
 
-from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.classes import DEFAULT_CLASSES, EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.registry.decision import read_decision
@@ -96,7 +96,7 @@ class ImageFolder:
         self._paths: dict[str, list[Path]] = {emotion: [] for emotion in EMOTIONS}
         rng = np.random.default_rng(0)
         for folder in sorted(path for path in faces_dir.iterdir() if path.is_dir()):
-            emotion = emotion_from_folder(folder.name)
+            emotion = DEFAULT_CLASSES.find(folder.name)
             if emotion:
                 self._paths[emotion] += [path for path in sorted(folder.rglob("*")) if path.is_file()]
         for paths in self._paths.values():

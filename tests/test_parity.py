@@ -74,7 +74,7 @@ def test_ingest_training_and_service_agree(
     with torch.inference_mode():
         model = InferenceModel(network.eval(), manifest.temperature).eval()
         expected = model(torch.from_numpy(ingested)).probabilities.numpy()
-    reference = feature_table(ingested, expected)
+    reference = feature_table(ingested, expected, EMOTIONS)
 
     for index, content in enumerate(images.values()):
         assert (decode_image(content).pixels == ingested[index]).all()

@@ -5,8 +5,7 @@ The rules are in `steps.ingest` and `steps.splits`.
 
 import dagster as dg
 
-from emotion_assets.assets.metadata import as_metadata, table
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.assets.metadata import as_metadata, check_result, table
 from emotion_assets.resources import Settings, code_version
 
 SIGNATURE = "folder_signature"
@@ -18,9 +17,17 @@ _CATALOGUE_CHECKS = [
     dg.AssetCheckSpec("every_class_has_images", asset="raw_images", description="Every class has a usable image."),
     dg.AssetCheckSpec("few_files_are_rejected", asset="raw_images", description="At most 10 % of files are rejected."),
 ]
-_SPLITS_CHECK = dg.AssetCheckSpec(
-    "splits_hold_every_class", asset="greyscale_splits", description="Every split holds every class."
-)
+_SPLITS_CHECKS = [
+    dg.AssetCheckSpec(
+        "splits_hold_every_class", asset="greyscale_splits", description="Every split holds every class."
+    ),
+    dg.AssetCheckSpec(
+        "images_show_something",
+        asset="greyscale_splits",
+        description="At most 1 % of the images are black, white, flat, or equal to another one.",
+        blocking=True,
+    ),
+]
 
 
 @dg.asset(
@@ -45,7 +52,7 @@ def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type
         metadata |= {SIGNATURE: report.state.signature, OWN_SIGNATURE: report.state.own_signature}
     values = summary.values
     passed = (
-        all(values[f"num_{emotion}"] for emotion in EMOTIONS),
+        all(values[f"num_{emotion}"] for emotion in report.emotions),
         float(values["rejected_fraction"]) <= _MAX_REJECTED_FRACTION,
     )
     severities = (dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN)
@@ -63,20 +70,26 @@ def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type
     kinds={"numpy", "dataset"},
     code_version=code_version("ingest", "splits"),
     deps=[raw_images],
-    check_specs=[_SPLITS_CHECK],
+    check_specs=_SPLITS_CHECKS,
 )
 def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """64×64 grayscale faces in train, val and test (80/10/10 of each class).
 
-    An image keeps its split permanently, near-duplicates share one, and an image with two labels is excluded.
+    An image keeps its split permanently. Near-duplicates share one, and so do all images of a known subject. An image
+    with two labels is excluded.
     """
+    from emotion_assets.steps.splits.content import measure_content
     from emotion_assets.steps.splits.splits import make_splits
 
     report = make_splits(settings.paths)
+    content = measure_content(settings.paths.splits)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint),
         metadata=as_metadata(report.summary(), settings),
-        check_results=[dg.AssetCheckResult(passed=all(all(counts.values()) for counts in report.counts.values()))],
+        check_results=[
+            dg.AssetCheckResult(check_name=_SPLITS_CHECKS[0].name, passed=report.holds_every_class),
+            check_result(content.problem, is_error=content.is_error, check_name=_SPLITS_CHECKS[1].name),
+        ],
     )
 
 
@@ -87,9 +100,20 @@ def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignor
 )
 def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
     """Compare all stored pixels of each split with those of the others, from scratch."""
-    from emotion_assets.steps.splits.assignment import SPLITS
-    from emotion_assets.steps.splits.splits import leaking_pairs, read_split
+    from emotion_assets.steps.splits.leaks import find_leaking_images
 
-    pairs = leaking_pairs([read_split(settings.paths.splits, name) for name in SPLITS])
-    rows = table([{"first": first, "second": second} for first, second in pairs])
-    return dg.AssetCheckResult(passed=not pairs, metadata={"pairs": rows})
+    leaks = find_leaking_images(settings.paths)
+    return check_result(leaks.problem, is_error=leaks.is_error, metadata={"pairs": table(leaks.rows)})
+
+
+@dg.asset_check(
+    asset=greyscale_splits,
+    blocking=True,
+    description="No subject is in two splits, so that the scores hold for other people.",
+)
+def splits_share_no_subject(settings: Settings) -> dg.AssetCheckResult:
+    """Look up the subject of every image again, from folders and tables."""
+    from emotion_assets.steps.splits.leaks import find_leaking_subjects
+
+    leaks = find_leaking_subjects(settings.paths)
+    return check_result(leaks.problem, is_error=leaks.is_error, metadata={"subjects": table(leaks.rows)})

@@ -45,6 +45,12 @@ def _cell(value: Value) -> str:
     return str(value).replace("|", "\\|")
 
 
+def check_result(problem: str, *, is_error: bool, **arguments: Any) -> dg.AssetCheckResult:
+    """Return the result of a check: failed if there is a problem, which only as an error stops a run."""
+    severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(passed=not problem, severity=severity, description=problem or None, **arguments)
+
+
 def latest_metadata(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, dg.MetadataValue[Any]]:
     """Return the metadata of the latest materialization; empty if there is none, or if it was reported by hand."""
     event = instance.get_latest_materialization_event(asset)

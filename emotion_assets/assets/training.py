@@ -8,7 +8,6 @@ from pydantic import Field, create_model
 from emotion_assets.assets.ingest import greyscale_splits
 from emotion_assets.assets.metadata import as_metadata
 from emotion_assets.core.bundle import read_manifest
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.resources import Settings, code_version
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 
@@ -60,7 +59,7 @@ def trained_cnn(
         settings.paths, training_config(preset, **overrides), code_version=version, tracker=tracker
     )
     manifest = read_manifest(bundle_dir)
-    is_above_chance = manifest.metrics["val/macro_f1"] > 1 / len(EMOTIONS)
+    is_above_chance = manifest.metrics["val/macro_f1"] > 1 / len(manifest.emotions)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest.version),
         metadata=as_metadata(bundle_summary(bundle_dir), settings),

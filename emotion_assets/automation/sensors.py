@@ -14,6 +14,7 @@ from emotion_assets.assets.ingest import OWN_SIGNATURE, SIGNATURE
 from emotion_assets.assets.metadata import latest_metadata
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.automation.runs import latest_training, trained_on, trains, unfinished_runs
+from emotion_assets.core.classes import read_classes
 from emotion_assets.resources import PipelineSettings, Settings
 from emotion_assets.steps.ingest.scan import folder_state
 
@@ -27,7 +28,7 @@ _INTERVAL_SECONDS = PipelineSettings.load().sensor_interval_seconds
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
 def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
     """Retrains when images were added, removed or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
-    state = folder_state(settings.paths.raw)
+    state = folder_state(settings.paths.raw, read_classes(settings.paths.classes))
     learned = _learned(context.instance)
     if state.num_files == 0:
         return dg.SkipReason(f"There are no images in {settings.paths.raw} yet.")
@@ -49,7 +50,7 @@ def drift_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.
         num_alarms = metadata["alarms_in_a_row"].value
         suffix = f" ({num_alarms} alarm so far; two consecutive alarms open an incident)" if num_alarms else ""
         return dg.SkipReason(f"The latest drift report says {verdict}{suffix}: {cause}")
-    state = folder_state(settings.paths.raw)
+    state = folder_state(settings.paths.raw, read_classes(settings.paths.classes))
     cause = f"Incident: {cause} "
     if state.signature == _learned(context.instance).get(SIGNATURE):
         return dg.SkipReason(

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import file_sha256, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MODEL_NAME: Final = "model.onnx"
 INT8_MODEL_NAME: Final = "model_int8.onnx"
 """Only if it is as accurate; then evaluation, drift detection and service all run it."""
@@ -55,7 +54,10 @@ class Manifest:
     """The probabilities that the model predicts for `classifier.golden_input`."""
     files: dict[str, str]
     """SHA-256 of each file of the bundle, by name."""
-    emotions: list[str] = field(default_factory=lambda: list(EMOTIONS))
+    emotions: list[str]
+    """The classes, in order."""
+    titles: dict[str, str]
+    """How pages call the classes, in order."""
     image_size_px: int = IMAGE_SIZE_PX
     schema_version: int = SCHEMA_VERSION
 
@@ -69,7 +71,7 @@ def read_manifest(bundle_dir: Path) -> Manifest:
     """Read a bundle's manifest without checking the other files.
 
     Raises:
-        BundleMismatchError: it is missing, damaged, or has another schema, other emotions or another image size.
+        BundleMismatchError: it is missing, damaged, or has another schema or another image size.
     """
     path = bundle_dir / MANIFEST_NAME
     try:
@@ -89,11 +91,13 @@ def read_manifest(bundle_dir: Path) -> Manifest:
         manifest = Manifest(**record)
     except TypeError as error:
         raise BundleMismatchError(f"{path} has missing or unknown fields ({error}). Train again.") from error
-    if manifest.emotions != list(EMOTIONS) or manifest.image_size_px != IMAGE_SIZE_PX:
+    if manifest.image_size_px != IMAGE_SIZE_PX:
         raise BundleMismatchError(
-            f"{path} is for {manifest.emotions} at {manifest.image_size_px} px; "
-            f"this code is for {list(EMOTIONS)} at {IMAGE_SIZE_PX} px. Train again with this code."
+            f"{path} is for {manifest.image_size_px} px; this code is for {IMAGE_SIZE_PX} px. Train again."
         )
+    is_consistent = len(set(manifest.emotions)) == len(manifest.emotions) == len(manifest.golden_prediction)
+    if not is_consistent:
+        raise BundleMismatchError(f"{path} has the contradictory classes {manifest.emotions}. Train again.")
     if not is_version(manifest.version):
         raise BundleMismatchError(f"{path} has the malformed version {manifest.version!r}. Train again.")
     return manifest

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import onnxruntime
 
 from emotion_assets.core.bundle import Manifest, check_files, read_manifest, runtime_model
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 
@@ -67,6 +66,11 @@ class Classifier:
         """The version of the model."""
         return self.manifest.version
 
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The classes, in order."""
+        return tuple(self.manifest.emotions)
+
     def predict(self, pixels: Pixels, *, with_embedding: bool = False, with_maps: bool = False) -> Predictions:
         """Predict for uint8 pixels (image, 64, 64)."""
         names = ["probabilities"]
@@ -88,7 +92,7 @@ class Classifier:
         """
         predicted = self.predict(golden_input()).probabilities[0]
         expected = np.array(self.manifest.golden_prediction, dtype=np.float32)
-        if predicted.shape != (len(EMOTIONS),) or not np.allclose(predicted, expected, atol=GOLDEN_TOLERANCE):
+        if predicted.shape != expected.shape or not np.allclose(predicted, expected, atol=GOLDEN_TOLERANCE):
             raise BundleMismatchError(
                 f"Model {self.version} predicts {predicted.tolist()} for the golden input, but {expected.tolist()} "
                 "was recorded at export. Restore it or roll back to another version."

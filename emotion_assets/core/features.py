@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS, image_statistics
 from emotion_assets.core.images import Pixels
 
-PROBABILITY_COLUMNS: Final = tuple(f"p_{emotion}" for emotion in EMOTIONS)
 EMOTION_COLUMN: Final = "emotion"
-FEATURE_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS, EMOTION_COLUMN)
+PROBABILITY_PREFIX: Final = "p_"
 
 FEATURE_DIGITS: Final = 6
+
+
+def probability_columns(emotions: Iterable[str]) -> list[str]:
+    """Return the column of each class's probability."""
+    return [PROBABILITY_PREFIX + emotion for emotion in emotions]
+
+
+def feature_columns(emotions: Iterable[str]) -> list[str]:
+    """Return the columns of a prediction of a model with these classes."""
+    return [*STATISTICS, *probability_columns(emotions), EMOTION_COLUMN]
 
 
 def image_features(pixels: Pixels) -> dict[str, float]:

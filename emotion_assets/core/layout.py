@@ -25,13 +25,23 @@ class DataPaths:
     root: Path
 
     @property
+    def classes(self) -> Path:
+        """The classes, the user's own file; without it, the five emotions."""
+        return self.root / "classes.yaml"
+
+    @property
+    def subjects(self) -> Path:
+        """Which person an image in `raw/` shows, the user's own table; there may be none."""
+        return self.root / "subjects.csv"
+
+    @property
     def raw(self) -> Path:
-        """Labelled images, the user's own: `<Emotion>/**`."""
+        """Labelled images, the user's own: below folders that are named after classes."""
         return self.root / "raw"
 
     @property
     def external(self) -> Path:
-        """Images of another source, the user's own; subfolders named after emotions are labelled."""
+        """Images of another source, the user's own; what is below folders named after classes is labelled."""
         return self.root / "external"
 
     @property

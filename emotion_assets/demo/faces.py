@@ -6,6 +6,7 @@ An emotion is the geometry of brows, eyelids and mouth; identity, pose, light an
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS, raw_folder, read_classes
 from emotion_assets.core.files import write_atomically
 from emotion_assets.core.layout import DataPaths
 
@@ -46,10 +47,25 @@ _EXPRESSIONS: Final = {
     "sad": _Expression(0.39, -0.13, 0.06, -0.15, 0.01, 0.26),
     "surprise": _Expression(0.53, 0.00, 0.16, 0.00, 0.24, 0.19),
 }
+_OTHER_EXPRESSIONS: Final = {
+    "contempt": _Expression(0.40, 0.06, 0.06, 0.04, 0.00, 0.30),
+    "disgust": _Expression(0.34, 0.07, 0.03, -0.12, 0.12, 0.36),
+    "neutral": _Expression(0.43, 0.00, 0.10, 0.02, 0.02, 0.30),
+}
+_LOWEST: Final = _Expression(0.30, -0.16, 0.02, -0.20, 0.00, 0.16)
+_HIGHEST: Final = _Expression(0.58, 0.16, 0.18, 0.20, 0.26, 0.44)
+"""Limits of the expressions that stand for classes without one of their own."""
 _SPREAD: Final = _Expression(0.03, 0.03, 0.02, 0.035, 0.025, 0.03)
 
 
-def draw_face(emotion: str, rng: np.random.Generator, *, difficulty: float = 0.0, is_dim: bool = False) -> bytes:
+def draw_face(
+    emotion: str,
+    rng: np.random.Generator,
+    *,
+    difficulty: float = 0.0,
+    is_dim: bool = False,
+    emotions: Sequence[str] = EMOTIONS,
+) -> bytes:
     """Draw one face and return it as a grayscale JPEG of 96×96 pixels.
 
     Args:
@@ -57,8 +73,9 @@ def draw_face(emotion: str, rng: np.random.Generator, *, difficulty: float = 0.0
         rng: the source of identity, pose, light and noise.
         difficulty: 0 draws full expressions; up to 1, expressions become subtle and mixed with others.
         is_dim: whether to draw it as another source would: darker, softer and noisier.
+        emotions: the classes that it may be mixed with.
     """
-    face = _sample_expression(emotion, rng, difficulty)
+    face = _sample_expression(emotion, rng, difficulty, emotions)
     image = Image.fromarray(_background(rng))
     _draw(ImageDraw.Draw(image), face, rng)
     image = image.rotate(rng.normal(0, 7), Image.Resampling.BILINEAR)
@@ -73,32 +90,46 @@ def draw_face(emotion: str, rng: np.random.Generator, *, difficulty: float = 0.0
 
 
 def draw_dataset(paths: DataPaths, *, num_per_class: int, seed: int, difficulty: float = 0.0) -> int:
-    """Draw faces into `raw/<Emotion>/demo/` and dim ones into `external/demo/`; return the number of labelled faces.
+    """Draw faces into `raw/<Class>/demo/` and dim ones into `external/demo/`; return the number of labelled faces.
 
-    With a difficulty, a few faces get a wrong label, as in public data sets. Existing files are kept.
+    The classes are those of `classes.yaml`. With a difficulty, a few faces get a wrong label, as in public data sets.
+    Existing files are kept.
     """
-    for index, emotion in enumerate(EMOTIONS):
+    emotions = read_classes(paths.classes).names
+    for index, emotion in enumerate(emotions):
         for number in range(num_per_class):
-            path = paths.raw / emotion.capitalize() / "demo" / f"{emotion}_{seed}_{number:05}.jpg"
+            path = paths.raw / raw_folder(emotion) / "demo" / f"{emotion}_{seed}_{number:05}.jpg"
             if not path.exists():
                 rng = np.random.default_rng((seed, index, number))
                 is_mislabelled = difficulty > 0 and rng.random() < _LABEL_NOISE * difficulty
-                drawn = str(rng.choice(EMOTIONS)) if is_mislabelled else emotion
-                write_atomically(path, draw_face(drawn, rng, difficulty=difficulty))
+                drawn = str(rng.choice(emotions)) if is_mislabelled else emotion
+                write_atomically(path, draw_face(drawn, rng, difficulty=difficulty, emotions=emotions))
     for number in range(num_per_class):
         path = paths.external / "demo" / f"face_{seed}_{number:05}.jpg"
         if not path.exists():
-            rng = np.random.default_rng((seed, len(EMOTIONS), number))
-            emotion = EMOTIONS[number % len(EMOTIONS)]
-            write_atomically(path, draw_face(emotion, rng, difficulty=difficulty, is_dim=True))
-    return num_per_class * len(EMOTIONS)
+            rng = np.random.default_rng((seed, len(emotions), number))
+            emotion = emotions[number % len(emotions)]
+            face = draw_face(emotion, rng, difficulty=difficulty, is_dim=True, emotions=emotions)
+            write_atomically(path, face)
+    return num_per_class * len(emotions)
 
 
-def _sample_expression(emotion: str, rng: np.random.Generator, difficulty: float) -> _Expression:
+def _mean_expression(emotion: str) -> npt.NDArray[np.float64]:
+    """Return the mean geometry of a class; one without an expression of its own gets one by its name."""
+    known = _EXPRESSIONS | _OTHER_EXPRESSIONS
+    if emotion in known:
+        return _as_array(known[emotion])
+    rng = np.random.default_rng(list(emotion.encode()))
+    return np.asarray(rng.uniform(_as_array(_LOWEST), _as_array(_HIGHEST)))
+
+
+def _sample_expression(
+    emotion: str, rng: np.random.Generator, difficulty: float, emotions: Sequence[str]
+) -> _Expression:
     """Return an expression between neutral and full, mixed with another one, with individual variation."""
-    mean = _as_array(_EXPRESSIONS[emotion])
+    mean = _mean_expression(emotion)
     if difficulty > 0:
-        other = _as_array(_EXPRESSIONS[str(rng.choice(EMOTIONS))])
+        other = _mean_expression(str(rng.choice(emotions)))
         intensity = rng.uniform(1 - _MAX_SUBTLETY * difficulty, 1)
         weight = rng.uniform(0, _MAX_MIXTURE * difficulty)
         neutral = np.mean([_as_array(each) for each in _EXPRESSIONS.values()], axis=0)

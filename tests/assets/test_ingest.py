@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from emotion_assets.assets.ingest import greyscale_splits, raw_images, splits_share_no_image
+from emotion_assets.assets.ingest import greyscale_splits, raw_images, splits_share_no_image, splits_share_no_subject
 from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.ingest.scan import folder_state
 
@@ -16,7 +16,9 @@ def test_images_become_splits_with_data_versions(settings: PipelineSettings, dra
 
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
-            [raw_images, greyscale_splits, splits_share_no_image], resources={"settings": settings}, instance=instance
+            [raw_images, greyscale_splits, splits_share_no_image, splits_share_no_subject],
+            resources={"settings": settings},
+            instance=instance,
         )
 
     catalogue, splits = (result.asset_materializations_for_node(name)[0] for name in ("raw_images", "greyscale_splits"))
@@ -25,7 +27,9 @@ def test_images_become_splits_with_data_versions(settings: PipelineSettings, dra
         "every_class_has_images": True,
         "few_files_are_rejected": True,
         "splits_hold_every_class": True,
+        "images_show_something": True,
         "splits_share_no_image": True,
+        "splits_share_no_subject": True,
     }
     assert catalogue.tags
     assert splits.tags

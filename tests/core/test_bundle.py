@@ -43,7 +43,7 @@ def test_read_manifest_of_a_whole_bundle(bundle_dir: Path) -> None:
     ("fields", "message"),
     [
         ({"schema_version": 99}, "schema version 99"),
-        ({"emotions": ["happy", "sad"]}, "is for"),
+        ({"emotions": ["happy", "sad"]}, "contradictory classes"),
         ({"image_size_px": 32}, "32 px"),
         ({"surplus": 1}, "missing or unknown"),
         ({"version": "../../etc"}, "malformed version"),

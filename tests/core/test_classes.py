@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.classes import DEFAULT_CLASSES, EMOTIONS, raw_folder, read_classes
+from emotion_assets.core.errors import UnusableDataError
 
 
 def test_emotions_order() -> None:
-    """The order of the classes is part of the contract."""
-    assert EMOTIONS == ("angry", "fear", "happy", "sad", "surprise")
+    """The order of the default classes is part of the contract."""
+    assert EMOTIONS == ("angry", "fear", "happy", "sad", "surprise") == DEFAULT_CLASSES.names
 
 
 @pytest.mark.parametrize(
@@ -20,11 +23,92 @@ def test_emotions_order() -> None:
         ("Sadness", "sad"),
         ("Suprise", "surprise"),
         ("Surprised ", "surprise"),
+        ("0_angry", "angry"),
+        ("3-happy", "happy"),
+        ("4. Sad", "sad"),
+        ("Happy (1)", "happy"),
+        ("happy2", "happy"),
+        ("sad - Copy", "sad"),
+        ("angry_faces", "angry"),
+        ("FEAR images", "fear"),
         ("Neutral", None),
+        ("unhappy", "sad"),
+        ("train", None),
+        ("2", None),
         ("", None),
-        ("happy2", None),
     ],
 )
-def test_emotion_from_folder_accepts_known_spellings(name: str, emotion: str | None) -> None:
-    """Case and the spellings of public data sets do not matter; any other folder has no emotion."""
-    assert emotion_from_folder(name) == emotion
+def test_folders_are_found_by_many_spellings(name: str, emotion: str | None) -> None:
+    """Case, numbers, copies and the spellings of public data sets do not matter; any other folder has no class."""
+    assert DEFAULT_CLASSES.find(name) == emotion
+
+
+def test_other_emotions_and_close_names_are_recognized() -> None:
+    """A message can say what a folder would be."""
+    assert DEFAULT_CLASSES.names_other_class("1_disgust")
+    assert not DEFAULT_CLASSES.names_other_class("train")
+    assert DEFAULT_CLASSES.closest("hapy") == "happy"
+    assert DEFAULT_CLASSES.closest("validation") is None
+
+
+def test_classes_are_read_from_a_file(tmp_path: Path) -> None:
+    """Order, titles and folder names are the user's; known emotions keep their synonyms."""
+    path = tmp_path / "classes.yaml"
+    path.write_text(
+        "- Überrascht\n- {name: very glad, title: Delighted, folders: [joyous, 3]}\n- sad\n".replace("3", "'3'")
+    )
+
+    classes = read_classes(path)
+
+    assert classes.names == ("Überrascht", "very glad", "sad")
+    assert classes.titles == ("Überrascht", "Delighted", "sad")
+    assert [classes.find(name) for name in ("überrascht", "Very_Glad", "3", "JOYOUS", "sadness", "happy")] == [
+        "Überrascht",
+        "very glad",
+        "very glad",
+        "very glad",
+        "sad",
+        None,
+    ]
+    assert [classes.find(raw_folder(name)) for name in classes.names] == list(classes.names)
+    assert read_classes(tmp_path / "missing.yaml") is DEFAULT_CLASSES
+
+
+def test_numbered_classes_stay_apart(tmp_path: Path) -> None:
+    """A number is left out of a folder's name only where the name with it stands for no class."""
+    path = tmp_path / "classes.yaml"
+    path.write_text("".join(f"- class {number}\n" for number in range(40)))
+
+    classes = read_classes(path)
+
+    assert [classes.find(f"class_{number}") for number in range(40)] == list(classes.names)
+    assert classes.find("class_41") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("happy", "it is not a list"),
+        ("- happy", "it has 1"),
+        ("", "it is not a list"),
+        ("- yes\n- no", "True is not text; put it in quotes"),
+        ("- happy\n- Happy", "'Happy' occurs twice"),
+        ("- happy\n- a/b", "'a/b' cannot name a class"),
+        ("- happy\n- ..", "cannot name a class"),
+        ("- feedback\n- happy", "cannot name a class"),
+        ("- {name: a, folders: [x]}\n- {name: b, folders: [X]}", "stands for both a and b"),
+        ("- {name: a, colour: red}\n- b", "unknown key 'colour'"),
+        ("- [", "expected"),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path: Path, text: str, problem: str) -> None:
+    """The message names the file, the problem and the form."""
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+
+    with pytest.raises(
+        UnusableDataError, match=r"(?s)classes.yaml does not describe classes.*List at least two"
+    ) as error:
+        read_classes(path)
+
+    assert problem in str(error.value)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from emotion_assets.core.features import FEATURE_COLUMNS, image_features
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.features import feature_columns, image_features
 from emotion_assets.core.image_stats import STATISTICS, image_statistics
 
 
@@ -12,7 +13,7 @@ def test_image_features_are_rounded_statistics() -> None:
 
     features = image_features(pixels)
 
-    assert tuple(features) == STATISTICS == FEATURE_COLUMNS[: len(STATISTICS)]
+    assert tuple(features) == STATISTICS == tuple(feature_columns(EMOTIONS)[: len(STATISTICS)])
     for name, value in features.items():
         assert isinstance(value, float)
         assert value == round(float(image_statistics(pixels[None])[name][0]), 6)

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from emotion_service.app import EmotionApp
 from emotion_service.errors import RequestError
-from emotion_service.feedback import FeedbackStore
+from emotion_service.feedback import FeedbackStore, parse_feedback
 from emotion_service.schemas import Feedback
 
 
@@ -95,3 +95,15 @@ def test_a_read_only_folder_rejects_labels_for_now(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         store.save(Feedback(prediction_id=store.new_id(), emotion="sad"))
     assert (caught.value.status, caught.value.code) == (503, "storage_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("text", "emotion"), [(" sad ", "Sad"), ("ÜBERRASCHT", "überrascht"), ("very glad", "very glad")]
+)
+def test_a_label_is_one_of_the_models_classes(text: str, emotion: str) -> None:
+    """Spaces around it and capitals do not matter; the class is stored as the model names it."""
+    content = json.dumps({"prediction_id": "x", "emotion": text}).encode()
+
+    assert parse_feedback(content, ["Sad", "überrascht", "very glad"]).emotion == emotion
+    with pytest.raises(RequestError, match="must be one of no, yes"):
+        parse_feedback(content, ["no", "yes"])

@@ -12,6 +12,9 @@ from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from emotion_service.app import EmotionApp
+from emotion_service.openapi import openapi_document
+from emotion_service.schemas import ErrorResponse
 from tests.service.conftest import make_app
 
 # Handled by the server around the application, which this test does not start.
@@ -49,3 +52,12 @@ def test_every_response_is_documented(bundle_dir: Path, tmp_path: Path, mode: Ge
     app.close()
 
     assert num_operations >= 3
+
+
+def test_the_document_lists_the_classes_of_the_loaded_model(app: EmotionApp) -> None:
+    """Clients are generated from it."""
+    assert app.model
+    document = openapi_document(app.endpoints, ErrorResponse, "v", ["no", "yes"])
+
+    for name in ("Feedback", "Prediction"):
+        assert document["components"]["schemas"][name]["properties"]["emotion"]["enum"] == ["no", "yes"]

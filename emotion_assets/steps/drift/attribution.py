@@ -18,8 +18,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.steps.drift.pvalues import Weights
 from emotion_assets.steps.drift.subpopulations import (
@@ -30,14 +29,12 @@ from emotion_assets.steps.drift.subpopulations import (
     SubpopulationDetector,
 )
 from emotion_assets.steps.reference.corruptions import CORRUPTION_COLUMN, INDEX_COLUMN, STRENGTH_COLUMN, UNCHANGED
+from emotion_assets.steps.reference.reference import emotions_of
 
 HARMFUL_LOSS: Final = 0.06
 """A known corruption is acted on when it costs at least this much accuracy: 5 points, and one by which probabilities
 overstate the cost."""
 
-_CLASS_INDEX: Final = {emotion: index for index, emotion in enumerate(EMOTIONS)}
-# The last probability follows from the others.
-_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS[:-1])
 _MISMATCH_VARIANCE: Final = 0.01
 """Of real changes around simulated ones, in reference variances."""
 _MAX_DISTANCE: Final = 20.0
@@ -80,8 +77,10 @@ class CorruptionProfile:
             profile: the table of `steps.reference.corruptions.corruption_profile`: some of these images, in the same
                 order under each corruption.
         """
-        self._center = reference[list(_COLUMNS)].mean().to_numpy(dtype=np.float64)
-        self._spread = np.maximum(reference[list(_COLUMNS)].std().to_numpy(dtype=np.float64), 1e-6)
+        # The last probability follows from the others.
+        self._columns = [*STATISTICS, *probability_columns(emotions_of(reference))[:-1]]
+        self._center = reference[self._columns].mean().to_numpy(dtype=np.float64)
+        self._spread = np.maximum(reference[self._columns].std().to_numpy(dtype=np.float64), 1e-6)
         self._clean_mean = self._describe(reference).mean(axis=0)
         groups = dict(list(profile.groupby([CORRUPTION_COLUMN, STRENGTH_COLUMN], sort=False)))
         self._names = [str(name) for name, _ in groups]
@@ -91,7 +90,7 @@ class CorruptionProfile:
         self._means = values.mean(axis=1) - values[clean].mean(axis=0)
         self._covariances = np.stack([np.cov(rows, rowvar=False) for rows in values])
         self._losses = _expected_losses(self._tables[clean], self._tables)
-        self._fit_detector(reference, values[:, :, : len(_COLUMNS)], clean)
+        self._fit_detector(reference, values[:, :, : len(self._columns)], clean)
 
     def _fit_detector(self, reference: pd.DataFrame, values: Floats, clean: int) -> None:
         """Fit the subpopulation detector on half of the reference at most; the rest is held out."""
@@ -136,26 +135,28 @@ class CorruptionProfile:
         return self._detector.detect(self._standardize(current), weights[self._is_held_out])
 
     def _describe(self, table: pd.DataFrame) -> Floats:
-        """Return float (image, 34): the standardized features and their absolute values."""
+        """Return float (image, feature): the standardized features and their absolute values."""
         standardized = self._standardize(table)
         return np.hstack([standardized, np.minimum(np.abs(standardized), 4)])
 
     def _standardize(self, table: pd.DataFrame) -> Floats:
-        """Return float (image, 17), in standard deviations of the reference."""
-        deviations = (table[list(_COLUMNS)].to_numpy(dtype=np.float64) - self._center) / self._spread
+        """Return float (image, column), in standard deviations of the reference."""
+        deviations = (table[self._columns].to_numpy(dtype=np.float64) - self._center) / self._spread
         return np.asarray(np.clip(deviations, -6, 6))
 
 
 def _expected_losses(clean: pd.DataFrame, corrupted: Sequence[pd.DataFrame]) -> Floats:
     """Return the expected accuracy loss of each corruption by the calibrated probabilities, float (corruption,), 0..1.
 
-    The largest of five uncertain probabilities is biased upwards, and so is the loss: by about one point in ten.
+    The largest of several uncertain probabilities is biased upwards, and so is the loss: by about one point in ten.
     """
-    probabilities = clean[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    emotions = emotions_of(clean)
+    class_index = {emotion: index for index, emotion in enumerate(emotions)}
+    probabilities = clean[probability_columns(emotions)].to_numpy(dtype=np.float64)
     rows = np.arange(len(probabilities))
 
     def of_predicted(table: pd.DataFrame) -> Floats:
-        return np.asarray(probabilities[rows, table[EMOTION_COLUMN].map(_CLASS_INDEX).to_numpy()])
+        return np.asarray(probabilities[rows, table[EMOTION_COLUMN].map(class_index).to_numpy()])
 
     before = of_predicted(clean)
     return np.array([max(float((before - of_predicted(table)).mean()), 0.0) for table in corrupted])

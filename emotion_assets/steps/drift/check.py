@@ -123,7 +123,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
     reference = DriftReference.load(paths.models / version)
     history = ReportHistory(paths.drift_reports, version)
     report_dir = new_report_dir(paths.drift_reports)
-    logged = log.latest(version)
+    logged = log.latest(version, classifier.manifest.emotions)
     if len(logged) < MIN_IMAGES and paths.external.is_dir():
         current, num_rejected = predict_folder(paths.external, classifier)
         verdict, window, informative = assess(current, reference), Window(), []

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import PROBABILITY_COLUMNS
-from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN
+from emotion_assets.core.features import probability_columns
+from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, emotions_of
 
 _NUM_STEPS: Final = 200
 _MIN_PRIOR: Final = 1e-4
@@ -23,8 +22,8 @@ _MIN_PRIOR: Final = 1e-4
 
 def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Estimate the class priors of a window by expectation maximization, float (class,)."""
-    probabilities = current[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
-    before = _class_priors(reference[TRUE_EMOTION_COLUMN])
+    probabilities = current[probability_columns(emotions_of(reference))].to_numpy(dtype=np.float64)
+    before = _class_priors(reference)
     priors = before.copy()
     for _ in range(_NUM_STEPS):
         weighted = probabilities * (priors / before)
@@ -36,12 +35,15 @@ def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt
 
 def class_prior_weights(reference: pd.DataFrame, priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the weight of each row of the reference, float (image,), that gives its true classes these priors."""
-    before = _class_priors(reference[TRUE_EMOTION_COLUMN])
-    indices = reference[TRUE_EMOTION_COLUMN].map({emotion: i for i, emotion in enumerate(EMOTIONS)}).to_numpy()
+    before = _class_priors(reference)
+    indices = (
+        reference[TRUE_EMOTION_COLUMN].map({emotion: i for i, emotion in enumerate(emotions_of(reference))}).to_numpy()
+    )
     return np.asarray((priors / before)[indices])
 
 
-def _class_priors(emotions: pd.Series[str]) -> npt.NDArray[np.float64]:
-    counts = emotions.value_counts().reindex(list(EMOTIONS), fill_value=0).to_numpy(dtype=np.float64)
+def _class_priors(reference: pd.DataFrame) -> npt.NDArray[np.float64]:
+    emotions = list(emotions_of(reference))
+    counts = reference[TRUE_EMOTION_COLUMN].value_counts().reindex(emotions, fill_value=0).to_numpy(dtype=np.float64)
     # Laplace's pseudo-count, so that a class absent from the reference gets a prior.
-    return np.asarray((counts + 1) / (counts.sum() + len(EMOTIONS)))
+    return np.asarray((counts + 1) / (counts.sum() + len(emotions)))

@@ -7,12 +7,12 @@ from typing import Final
 
 import pandas as pd
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.features import EMOTION_COLUMN
 from emotion_assets.steps.drift.attribution import Attribution
 from emotion_assets.steps.drift.subpopulations import Subpopulation
 from emotion_assets.steps.drift.tiers import INPUT_COLUMNS, INPUT_LIMIT
 from emotion_assets.steps.reference.corruptions import UNCHANGED
+from emotion_assets.steps.reference.reference import emotions_of
 
 _PHRASES: Final = {
     "brightness": ("brighter", "darker"),
@@ -43,7 +43,7 @@ def describe_predictions(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     """Describe which class is predicted more often."""
     change = {
         emotion: float((current[EMOTION_COLUMN] == emotion).mean() - (reference[EMOTION_COLUMN] == emotion).mean())
-        for emotion in EMOTIONS
+        for emotion in emotions_of(reference)
     }
     gained = max(change, key=lambda emotion: change[emotion])
     return f"predictions shift to {gained} ({change[gained]:+.0%})"

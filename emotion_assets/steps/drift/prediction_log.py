@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
-from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS
+from emotion_assets.core.features import EMOTION_COLUMN, feature_columns, probability_columns
 from emotion_assets.core.files import files_below, list_files
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import read_image
@@ -24,8 +23,8 @@ from emotion_assets.steps.reference.reference import feature_table
 
 HISTORY_NAME: Final = "history"
 """Subfolder of the log with past hours as Parquet."""
-LOG_COLUMNS: Final = ("time", "prediction_id", "model_version", *FEATURE_COLUMNS, "image_sha256")
-"""Columns of a prediction; `time` is ISO 8601, UTC."""
+LOG_COLUMNS: Final = ("time", "prediction_id", "model_version", *STATISTICS, EMOTION_COLUMN, "image_sha256")
+"""Columns of a prediction besides its probabilities; `time` is ISO 8601, UTC."""
 ROWS_PER_PART: Final = 20_000
 
 _MAX_FOLDER_IMAGES: Final = 500
@@ -49,10 +48,15 @@ class PredictionLog:
         self._unread = sorted(segments)
         self._rows = pd.DataFrame(columns=list(LOG_COLUMNS))
 
-    def latest(self, version: str | None = None) -> pd.DataFrame:
-        """Return the latest `limit` predictions of one model version, or of all, with LOG_COLUMNS, sorted by time."""
+    def latest(self, version: str | None = None, emotions: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the latest `limit` predictions of one model version, or of all, sorted by time.
+
+        They have LOG_COLUMNS and the probabilities of `emotions`; rows that lack one are left out.
+        """
         while len(rows := self._of(version)) < self._limit and self._unread:
             self._read_hour()
+        columns = [*LOG_COLUMNS[:-1], *probability_columns(emotions), LOG_COLUMNS[-1]]
+        rows = rows.reindex(columns=columns).dropna(subset=probability_columns(emotions))
         return rows.tail(self._limit).reset_index(drop=True)
 
     def _of(self, version: str | None) -> pd.DataFrame:
@@ -84,30 +88,34 @@ class PredictionLog:
 
 
 def read_parts(path: Path) -> Iterator[pd.DataFrame]:
-    """Yield a segment of the log, or an hour of its history, in parts with LOG_COLUMNS; a busy hour is gigabytes."""
+    """Yield a segment of the log, or an hour of its history, in parts; a busy hour is gigabytes.
+
+    They have LOG_COLUMNS, and the probabilities of every class of any of their models.
+    """
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_PER_PART):
-                yield batch.to_pandas().reindex(columns=list(LOG_COLUMNS))
+                yield batch.to_pandas()
         return
     with path.open("rb") as file:
         while lines := list(islice(file, ROWS_PER_PART)):
             rows = [row for line in lines if (row := _parse(line))]
-            yield pd.DataFrame(rows, columns=list(LOG_COLUMNS))
+            yield pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(LOG_COLUMNS))
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the values of a log line by LOG_COLUMNS; None if it is malformed."""
+    """Return the values of a log line by column; None if it is malformed."""
     try:
         record = json.loads(line)
+        probabilities: dict[str, Any] = record["probabilities"]
         return {
             "time": str(record["time"]),
             "prediction_id": str(record["prediction_id"]),
             "model_version": str(record["model_version"]),
             **{name: float(record["features"][name]) for name in STATISTICS},
-            **{f"p_{emotion}": float(record["probabilities"][emotion]) for emotion in EMOTIONS},
             EMOTION_COLUMN: str(record["emotion"]),
             "image_sha256": str(record["image_sha256"]),
+            **dict(zip(probability_columns(probabilities), map(float, probabilities.values()), strict=True)),
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -129,7 +137,8 @@ def predict_folder(folder: Path, classifier: Classifier) -> tuple[pd.DataFrame, 
             images.append(read_image(path).pixels)
         except (ImageError, OSError):
             num_rejected += 1
+    emotions = classifier.manifest.emotions
     if not images:
-        return pd.DataFrame(columns=list(FEATURE_COLUMNS)), num_rejected
+        return pd.DataFrame(columns=feature_columns(emotions)), num_rejected
     pixels = np.stack(images)
-    return feature_table(pixels, classifier.predict(pixels).probabilities), num_rejected
+    return feature_table(pixels, classifier.predict(pixels).probabilities, emotions), num_rejected

@@ -10,8 +10,6 @@ import pandas as pd
 from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, kstwo, norm, pearson3
 from scipy.stats.contingency import expected_freq
 
-from emotion_assets.core.classes import EMOTIONS
-
 Weights = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float64]
 
@@ -42,8 +40,9 @@ def chi2_pvalue(current: pd.Series[str], reference: pd.Series[str], weights: Wei
     if weights is None:
         weights = np.ones(len(reference))
     row_weights = weights * effective_sample_size(weights) / weights.sum()
-    expected = [row_weights[(reference == emotion).to_numpy()].sum() for emotion in EMOTIONS]
-    counts = np.array([[(current == emotion).sum() for emotion in EMOTIONS], expected])
+    emotions = sorted({*current, *reference})
+    expected = [row_weights[(reference == emotion).to_numpy()].sum() for emotion in emotions]
+    counts = np.array([[(current == emotion).sum() for emotion in emotions], expected])
     counts = counts[:, counts.sum(axis=0) > 0]
     if counts.shape[1] < 2:
         return 1.0

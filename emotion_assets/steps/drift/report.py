@@ -17,7 +17,7 @@ from jinja2 import Environment
 from emotion_assets.core.errors import ImageError, UnusableDataError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_gray
-from emotion_assets.steps.drift.tiers import INPUT_COLUMNS, INPUT_LIMIT, NUMERIC_COLUMNS, PREDICTION_LIMIT
+from emotion_assets.steps.drift.tiers import INPUT_COLUMNS, INPUT_LIMIT, numeric_columns, prediction_limit
 from emotion_assets.steps.drift.verdict import DriftState
 from emotion_assets.steps.drift.windows import VERDICT_NAME, ReportHistory, Source
 
@@ -106,9 +106,9 @@ def _run_evidently(p_values: dict[str, float], current: pd.DataFrame, reference:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    columns = sorted(NUMERIC_COLUMNS, key=lambda name: p_values[name])[:_NUM_COLUMNS]
+    columns = sorted(numeric_columns(reference), key=lambda name: p_values[name])[:_NUM_COLUMNS]
     definition = DataDefinition(numerical_columns=columns)
-    limits = {name: INPUT_LIMIT if name in INPUT_COLUMNS else PREDICTION_LIMIT for name in columns}
+    limits = {name: INPUT_LIMIT if name in INPUT_COLUMNS else prediction_limit(reference) for name in columns}
     metrics = [ValueDrift(column=name, method="ks", threshold=limits[name]) for name in columns]
     current, reference = current[columns].astype(float), reference[columns].astype(float)
     return Report(metrics).run(Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition))

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
+import pandas as pd
+
+from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
 from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.steps.reference.reference import emotions_of
 
 INPUT_COLUMNS: Final = STATISTICS
-PREDICTION_COLUMNS: Final = (*PROBABILITY_COLUMNS, EMOTION_COLUMN)
-NUMERIC_COLUMNS: Final = (*STATISTICS, *PROBABILITY_COLUMNS)
 
 FALSE_ALARM_RATE: Final = 0.01
 """For each tier and window."""
 INPUT_LIMIT: Final = FALSE_ALARM_RATE / len(INPUT_COLUMNS)
 """Significance level of one input column, after Bonferroni's correction."""
-PREDICTION_LIMIT: Final = FALSE_ALARM_RATE / len(PREDICTION_COLUMNS)
-"""The same for one prediction column."""
+
+
+def prediction_columns(reference: pd.DataFrame) -> list[str]:
+    """Return the columns of the second tier: the probability of each class, and the predicted class."""
+    return [*probability_columns(emotions_of(reference)), EMOTION_COLUMN]
+
+
+def numeric_columns(reference: pd.DataFrame) -> list[str]:
+    """Return the columns of both tiers without the predicted class."""
+    return [*STATISTICS, *probability_columns(emotions_of(reference))]
+
+
+def prediction_limit(reference: pd.DataFrame) -> float:
+    """Return the significance level of one prediction column, after Bonferroni's correction."""
+    return FALSE_ALARM_RATE / len(prediction_columns(reference))

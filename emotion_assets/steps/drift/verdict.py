@@ -20,8 +20,7 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
-from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
 from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, Attribution, CorruptionProfile
 from emotion_assets.steps.drift.label_shift import class_prior_weights, estimate_class_priors
 from emotion_assets.steps.drift.messages import (
@@ -37,11 +36,11 @@ from emotion_assets.steps.drift.tiers import (
     FALSE_ALARM_RATE,
     INPUT_COLUMNS,
     INPUT_LIMIT,
-    NUMERIC_COLUMNS,
-    PREDICTION_COLUMNS,
-    PREDICTION_LIMIT,
+    numeric_columns,
+    prediction_columns,
+    prediction_limit,
 )
-from emotion_assets.steps.reference.reference import round_features
+from emotion_assets.steps.reference.reference import emotions_of, round_features
 
 MIN_IMAGES: Final = 50
 """With fewer images, a window shows neither drift nor its absence."""
@@ -136,7 +135,7 @@ class DriftVerdict:
         elif self.unexplained_p_value is not None:
             evidence = [self.unexplained_p_value]
         else:
-            evidence = [self.p_values.get(name, 1.0) for name in PREDICTION_COLUMNS]
+            evidence = [value for name, value in self.p_values.items() if name not in INPUT_COLUMNS]
         if self.subpopulation and self.subpopulation.loss >= HARMFUL_LOSS:
             evidence.append(self.subpopulation.p_value)
         return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
@@ -150,18 +149,19 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     """Compare a window with the reference of its model.
 
     Args:
-        current: features and predictions, one row per image, with the columns FEATURE_COLUMNS.
+        current: features and predictions, one row per image, with the columns of `feature_columns`.
         reference: of the model that made the predictions.
     """
     table = reference.table
     if min(len(current), len(table)) < MIN_IMAGES:
         cause = f"{len(current)} current and {len(table)} reference images; {MIN_IMAGES} of each are needed."
         return DriftVerdict(state=DriftState.TOO_FEW, cause=cause, num_current=len(current), num_reference=len(table))
-    p_values = {name: ks_pvalue(current[name], table[name]) for name in NUMERIC_COLUMNS}
+    names = numeric_columns(table)
+    p_values = {name: ks_pvalue(current[name], table[name]) for name in names}
     p_values[EMOTION_COLUMN] = chi2_pvalue(current[EMOTION_COLUMN], table[EMOTION_COLUMN])
-    shifts = {name: _shift(current[name], table[name]) for name in NUMERIC_COLUMNS}
+    shifts = {name: _shift(current[name], table[name]) for name in names}
     has_input_drift = min(p_values[name] for name in INPUT_COLUMNS) < INPUT_LIMIT
-    has_prediction_drift = min(p_values[name] for name in PREDICTION_COLUMNS) < PREDICTION_LIMIT
+    has_prediction_drift = min(p_values[name] for name in prediction_columns(table)) < prediction_limit(table)
     num_outliers = int(reference.outliers.is_outlier(current).sum())
     outlier_p_value = fisher_pvalue(
         num_outliers, len(current), reference.outliers.num_outliers_in_reference, len(table)
@@ -230,14 +230,14 @@ def _explain(
         estimated = estimate_class_priors(current, table)
         weights = class_prior_weights(table, estimated)
         is_label_shift = _explains_all(current, table, weights)
-        priors = dict(zip(EMOTIONS, estimated.tolist(), strict=True))
+        priors = dict(zip(emotions_of(table), estimated.tolist(), strict=True))
     if corruptions is None:
         return _Explanation(class_priors=priors, is_label_shift=is_label_shift)
     attribution, is_unexplained, unexplained_p_value, subpopulation = None, False, None, None
     if (has_input_drift or has_prediction_drift) and not is_label_shift:
         attribution = corruptions.attribute(current)
         smallest = min(_prediction_pvalues(current, attribution.corrupted))
-        is_unexplained = has_prediction_drift and smallest < PREDICTION_LIMIT
+        is_unexplained = has_prediction_drift and smallest < prediction_limit(table)
         if attribution.is_corruption and not attribution.is_harmful:
             unexplained_p_value = smallest
     if not (attribution and attribution.is_corruption):
@@ -272,17 +272,20 @@ def _state(found: _Explanation, has_input_drift: bool, has_prediction_drift: boo
 def _explains_all(current: pd.DataFrame, table: pd.DataFrame, weights: Weights) -> bool:
     """Tell whether the reweighted reference explains inputs and predictions: happy faces look different, too."""
     inputs = [ks_pvalue(current[name], table[name], weights) for name in INPUT_COLUMNS]
-    return min(inputs) >= INPUT_LIMIT and min(_prediction_pvalues(current, table, weights)) >= PREDICTION_LIMIT
+    smallest = min(_prediction_pvalues(current, table, weights))
+    return min(inputs) >= INPUT_LIMIT and smallest >= prediction_limit(table)
 
 
 def _prediction_pvalues(current: pd.DataFrame, expected: pd.DataFrame, weights: Weights | None = None) -> list[float]:
-    """Return the p-value of each of PREDICTION_COLUMNS against expected predictions."""
-    probabilities = [ks_pvalue(current[name], expected[name], weights) for name in PROBABILITY_COLUMNS]
+    """Return the p-value of each of `prediction_columns` against expected predictions."""
+    names = probability_columns(emotions_of(expected))
+    probabilities = [ks_pvalue(current[name], expected[name], weights) for name in names]
     return [*probabilities, chi2_pvalue(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights)]
 
 
 def _severity(current: pd.DataFrame, table: pd.DataFrame) -> Severity:
-    largest = max(float(ks_2samp(current[name], table[name]).statistic) for name in PROBABILITY_COLUMNS)
+    names = probability_columns(emotions_of(table))
+    largest = max(float(ks_2samp(current[name], table[name]).statistic) for name in names)
     return next(severity for least, severity in _SEVERITIES if largest >= least)
 
 

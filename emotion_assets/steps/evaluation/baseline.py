@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import PROBABILITY_COLUMNS
+from emotion_assets.core.features import probability_columns
 from emotion_assets.core.files import atomic_file
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
@@ -59,13 +58,13 @@ class BaselineResult:
 class BaselineNet(nn.Module):
     """The baseline CNN."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for num_in, num_out in ((1, 8), (8, 16), (16, 32)):
             layers += [nn.Conv2d(num_in, num_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(32 * 64, 128), nn.ReLU(), nn.Linear(128, len(EMOTIONS)))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(32 * 64, 128), nn.ReLU(), nn.Linear(128, num_classes))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (image, emotion) for uint8 pixels (image, 64, 64)."""
@@ -81,7 +80,7 @@ def measure_baseline(paths: DataPaths, epochs: int, *, seed: int = 0) -> Baselin
     """
     torch.manual_seed(seed)
     train, test = read_split(paths.splits, "train"), read_split(paths.splits, "test")
-    network = BaselineNet()
+    network = BaselineNet(len(train.emotions))
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     pixels, class_indices = torch.from_numpy(train.pixels), torch.from_numpy(train.class_indices)
     started = time.process_time()
@@ -96,7 +95,7 @@ def measure_baseline(paths: DataPaths, epochs: int, *, seed: int = 0) -> Baselin
     with torch.inference_mode():
         batches = torch.split(torch.from_numpy(test.pixels), _PREDICT_BATCH)
         probabilities = torch.cat([network(batch).softmax(dim=1) for batch in batches]).numpy()
-    table = pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS))
+    table = pd.DataFrame(probabilities, columns=probability_columns(test.emotions))
     table.insert(0, "content_hash", list(test.content_hashes))
     table["epochs"], table["cpu_seconds"] = epochs, cpu_seconds
     with atomic_file(paths.evaluation_report(_NAME)) as file:
@@ -105,16 +104,19 @@ def measure_baseline(paths: DataPaths, epochs: int, *, seed: int = 0) -> Baselin
 
 
 def read_baseline(paths: DataPaths, test: Split) -> BaselineResult | None:
-    """Return the stored result for exactly these test images; None if there is none or the images changed."""
+    """Return the stored result for exactly these test images; None if there is none, or images or classes changed."""
     path = paths.evaluation_report(_NAME)
     if not path.exists():
         return None
     table = pd.read_parquet(path)
     if tuple(table["content_hash"]) != test.content_hashes:
         return None
-    scores = _score(table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32), test)
+    columns = probability_columns(test.emotions)
+    if not set(columns) <= set(table.columns):
+        return None
+    scores = _score(table[columns].to_numpy(dtype=np.float32), test)
     return BaselineResult(scores, int(table["epochs"].iloc[0]), float(table["cpu_seconds"].iloc[0]))
 
 
 def _score(probabilities: npt.NDArray[np.float32], test: Split) -> Scores:
-    return compute_scores(LabelledPredictions("baseline", probabilities, test.class_indices))
+    return compute_scores(LabelledPredictions("baseline", probabilities, test.class_indices, emotions=test.emotions))

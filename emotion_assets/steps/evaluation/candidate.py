@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.core.layout import DataPaths
@@ -88,7 +88,7 @@ class CandidateEvaluation:
                         "F1": scores.f1[emotion],
                         "images": scores.support[emotion],
                     }
-                    for emotion in EMOTIONS
+                    for emotion in scores.emotions
                 ],
                 "slices": [
                     {"slice": f"{found.family}: {found.name}", "accuracy": found.accuracy, "images": found.num_images}
@@ -140,13 +140,17 @@ def evaluate_candidate(
 
 
 def _predict_champion(registry: Registry, split: Split, *, is_forced: bool) -> LabelledPredictions | None:
-    """Return the champion's predictions; None if there is no champion, or a damaged one and `is_forced`."""
+    """Return the champion's predictions.
+
+    None if there is no champion, if it has other classes, or if it is damaged and `is_forced`.
+    """
     version = registry.champion()
     if version is None:
         return None
     _logger.info("Scoring the champion %s on the same images", version)
     try:
-        return predict_split(Classifier(registry.models_dir / version, _NUM_THREADS), split)
+        classifier = Classifier(registry.models_dir / version, _NUM_THREADS)
+        return predict_split(classifier, split) if classifier.emotions == split.emotions else None
     except BundleMismatchError as error:
         if not is_forced:
             raise BundleMismatchError(
@@ -181,13 +185,28 @@ def _decide(
             "force_reason."
         )
     if champion is None and champion_version is not None:
-        blockers.append(f"The champion {champion_version} is damaged, so the candidate was not compared with it.")
+        blockers.append(_describe_incomparable(registry.models_dir / champion_version, candidate.emotions))
     if blockers:
         reasons = blockers + ([] if decision.is_accepted else decision.reasons)
         decision = dataclasses.replace(decision, champion=champion_version, is_accepted=False, reasons=reasons)
     if force_reason is not None and not decision.is_accepted:
         decision = dataclasses.replace(decision, is_accepted=True, force_reason=force_reason.strip())
     return decision
+
+
+def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...]) -> str:
+    """Say why a candidate was not compared with the champion."""
+    try:
+        before = tuple(read_manifest(champion_dir).emotions)
+    except BundleMismatchError:
+        before = emotions
+    if before == emotions:
+        return f"The champion {champion_dir.name} is damaged, so the candidate was not compared with it."
+    return (
+        f"The champion {champion_dir.name} is for the classes {', '.join(before)}; the candidate is for "
+        f"{', '.join(emotions)}, which changes what the service answers. To accept that, set force_reason of "
+        "evaluation_report."
+    )
 
 
 def _measure_latency_ms(classifier: Classifier) -> float:
@@ -209,7 +228,7 @@ def _evaluate(
     decision: Decision,
 ) -> Evaluation:
     """Compute everything that the report shows."""
-    external = read_external(paths)
+    external = read_external(paths, split.emotions)
     compared = None if champion is candidate else champion
     change = measure_test_set_change(paths.evaluation_report(champion.version), split, champion) if champion else None
     return Evaluation(
@@ -218,7 +237,7 @@ def _evaluate(
         scores=compute_scores(candidate),
         intervals=compute_intervals(candidate),
         slices=score_slices(candidate, split, paths.catalogue),
-        majority_scores=compute_scores(predict_majority(split.class_indices)),
+        majority_scores=compute_scores(predict_majority(split)),
         champion_scores=compute_scores(compared) if compared else None,
         champion_intervals=compute_intervals(compared) if compared else None,
         test_set_change=change,

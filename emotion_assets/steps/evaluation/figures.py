@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.evaluation.scores import (
     NUM_CALIBRATION_BINS,
@@ -40,7 +39,7 @@ def confusion_figure(scores: Scores) -> bytes:
         (left, fractions, ".2f", {"vmin": 0, "vmax": 1}, "fraction of each true emotion"),
         (right, counts, "d", {"vmin": 0}, f"counts of {scores.num_images:,} images"),
     ):
-        display = ConfusionMatrixDisplay(values, display_labels=list(EMOTIONS))
+        display = ConfusionMatrixDisplay(values, display_labels=scores.emotions)
         display.plot(ax=axes, cmap="Blues", colorbar=False, values_format=form, im_kw=limits)
         axes.set(xlabel="predicted", ylabel="true", title=title)
     figure.tight_layout()
@@ -73,7 +72,7 @@ def precision_recall_figure(predictions: LabelledPredictions) -> bytes:
     """Draw the precision-recall curve of each emotion against all others; return a PNG."""
     figure = Figure(figsize=(5, 3.6))
     axes = figure.subplots()
-    for index, emotion in enumerate(EMOTIONS):
+    for index, emotion in enumerate(predictions.emotions):
         truth = predictions.class_indices == index
         if truth.any():
             precision, recall, _ = precision_recall_curve(truth, predictions.probabilities[:, index])
@@ -108,10 +107,9 @@ def uncertain_sheet(predictions: LabelledPredictions, split: Split) -> tuple[byt
 
 
 def _sheet(predictions: LabelledPredictions, split: Split, chosen: npt.NDArray[np.int64]) -> tuple[bytes, list[str]]:
-    predicted = predictions.probabilities.argmax(axis=1)
+    predicted, names = predictions.probabilities.argmax(axis=1), predictions.emotions
     captions = [
-        f"{EMOTIONS[predictions.class_indices[i]]}, predicted {EMOTIONS[predicted[i]]} "
-        f"({predictions.confidence[i]:.2f})"
+        f"{names[predictions.class_indices[i]]}, predicted {names[predicted[i]]} ({predictions.confidence[i]:.2f})"
         for i in chosen
     ]
     maps = predictions.activation_maps

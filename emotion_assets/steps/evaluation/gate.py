@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 from scipy.stats import binomtest
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, compute_scores
 from emotion_assets.steps.registry.decision import Decision
 
@@ -28,10 +27,12 @@ _ROUNDING: Final = 1e-9
 class GateConfig:
     """The thresholds of the gate; rates are fractions in 0..1."""
 
-    min_accuracy: float = 0.4
-    """Of the first model; predicting the most frequent class gives about 0.3."""
-    min_recall: float = 0.1
-    """Of every emotion, for every model: a model that never predicts one of them is broken."""
+    min_skill: float = 0.25
+    """Of the first model: the part of the way from chance, one in the number of classes, to perfection."""
+    min_recall_over_chance: float = 0.5
+    """Recall of every class as a multiple of chance: a model that never predicts one of them is broken."""
+    min_images_for_recall: int = 5
+    """With fewer test images of a class, a recall of 0 may be chance."""
     max_accuracy_loss: float = 0.01
     """Against the champion, even if not significant: a small test set proves nothing."""
     max_recall_loss: float = 0.08
@@ -72,7 +73,9 @@ def decide(
             f"Latency of {latency_ms:.1f} ms for one image exceeds the maximum of {config.max_latency_ms:g} ms."
         )
     if champion is None:
-        accepted = f"First model: accuracy {scores.accuracy:.3f} meets the minimum of {config.min_accuracy}."
+        accepted = (
+            f"First model: accuracy {scores.accuracy:.3f} meets the minimum of {_min_accuracy(scores, config):.3f}."
+        )
         return Decision(
             candidate=candidate.version,
             is_accepted=not reject_reasons,
@@ -106,14 +109,20 @@ def decide(
 
 
 def _check_minimums(scores: Scores, config: GateConfig, *, is_first: bool) -> Iterator[str]:
-    if is_first and scores.accuracy < config.min_accuracy:
-        yield f"Accuracy {scores.accuracy:.3f} is below the minimum of {config.min_accuracy} for a first model."
+    if is_first and scores.accuracy < (minimum := _min_accuracy(scores, config)):
+        yield f"Accuracy {scores.accuracy:.3f} is below the minimum of {minimum:.3f} for a first model."
+    min_recall = config.min_recall_over_chance / len(scores.emotions)
     for emotion, recall in scores.recall.items():
-        if scores.support[emotion] and recall < config.min_recall:
-            yield f"Recall of {emotion} is {recall:.3f}, below the minimum of {config.min_recall}."
+        if scores.support[emotion] >= config.min_images_for_recall and recall < min_recall:
+            yield f"Recall of {emotion} is {recall:.3f}, below the minimum of {min_recall:.3f}."
     error = scores.calibration_error
     if scores.num_images >= config.min_images_for_calibration and error > config.max_calibration_error:
         yield f"Calibration error {error:.3f} exceeds the maximum of {config.max_calibration_error}."
+
+
+def _min_accuracy(scores: Scores, config: GateConfig) -> float:
+    chance = 1 / len(scores.emotions)
+    return chance + config.min_skill * (1 - chance)
 
 
 def _check_losses(scores: Scores, champion: Scores, images_lost: int, config: GateConfig) -> Iterator[str]:
@@ -123,7 +132,7 @@ def _check_losses(scores: Scores, champion: Scores, images_lost: int, config: Ga
             f"Accuracy dropped from {champion.accuracy:.3f} to {scores.accuracy:.3f}, "
             f"by more than {config.max_accuracy_loss}."
         )
-    for emotion in EMOTIONS:
+    for emotion in scores.emotions:
         before, after = champion.recall[emotion], scores.recall[emotion]
         is_chance = round((before - after) * scores.support[emotion]) < config.min_images_lost
         if before - after > config.max_recall_loss + _ROUNDING and not is_chance:

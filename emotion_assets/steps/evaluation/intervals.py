@@ -11,13 +11,13 @@ standard errors. benchmarks/interval_coverage.py checks the coverage of both by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.evaluation.scores import NUM_CALIBRATION_BINS, LabelledPredictions, confidence_bins
 
 Interval = tuple[float, float]
@@ -26,7 +26,6 @@ Floats = npt.NDArray[np.float64]
 NUM_DRAWS: Final = 1000
 LEVEL: Final = 0.95
 _TAIL_PERCENT: Final = 100 * (1 - LEVEL) / 2
-_NUM_CLASSES: Final = len(EMOTIONS)
 
 
 def compute_intervals(
@@ -36,14 +35,14 @@ def compute_intervals(
 
     Returns:
         (low, high) by name: `accuracy`, `macro_f1`, `log_loss`, `calibration_error`, and `precision_angry`,
-        `recall_angry`, `f1_angry` and so on for every emotion.
+        `recall_angry`, `f1_angry` and so on for every class.
     """
     terms = image_terms(predictions)
     num_images = len(terms)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_draws).astype(np.float64)
     intervals = {}
-    for name, values in scores_from_sums(weights @ terms).items():
+    for name, values in scores_from_sums(weights @ terms, predictions.emotions).items():
         low, high = np.percentile(values, [_TAIL_PERCENT, 100 - _TAIL_PERCENT])
         intervals[name] = (float(low), float(high))
     intervals["calibration_error"] = _calibration_interval(terms[:, -NUM_CALIBRATION_BINS:], rng)
@@ -79,8 +78,9 @@ def image_terms(predictions: LabelledPredictions) -> Floats:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     truth, predicted = predictions.class_indices, probabilities.argmax(axis=1)
     images = np.arange(len(truth))
-    cells = np.zeros((len(truth), _NUM_CLASSES**2))
-    cells[images, truth * _NUM_CLASSES + predicted] = 1
+    num_classes = len(predictions.emotions)
+    cells = np.zeros((len(truth), num_classes**2))
+    cells[images, truth * num_classes + predicted] = 1
     losses = -np.log(np.clip(probabilities[images, truth], np.finfo(np.float64).eps, 1))
     confidence = probabilities.max(axis=1)
     gaps = np.zeros((len(truth), NUM_CALIBRATION_BINS))
@@ -88,10 +88,11 @@ def image_terms(predictions: LabelledPredictions) -> Floats:
     return np.hstack([cells, losses[:, None], gaps])
 
 
-def scores_from_sums(sums: Floats) -> dict[str, Floats]:
+def scores_from_sums(sums: Floats, emotions: Sequence[str]) -> dict[str, Floats]:
     """Return each score (draw,) from sums (draw, term) of `image_terms`."""
-    cells, losses, gaps = np.split(sums, [_NUM_CLASSES**2, _NUM_CLASSES**2 + 1], axis=1)
-    confusion = cells.reshape(-1, _NUM_CLASSES, _NUM_CLASSES)
+    num_classes = len(emotions)
+    cells, losses, gaps = np.split(sums, [num_classes**2, num_classes**2 + 1], axis=1)
+    confusion = cells.reshape(-1, num_classes, num_classes)
     total = confusion.sum(axis=(1, 2))
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
@@ -103,7 +104,7 @@ def scores_from_sums(sums: Floats) -> dict[str, Floats]:
     by_emotion = {
         f"{rate}_{emotion}": values[:, index]
         for rate, values in rates.items()
-        for index, emotion in enumerate(EMOTIONS)
+        for index, emotion in enumerate(emotions)
     }
     return {
         "accuracy": hits.sum(axis=1) / total,

@@ -23,7 +23,6 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.layout import DataPaths
@@ -91,7 +90,7 @@ def audit_labels(paths: DataPaths, config: TrainingConfig, *, num_folds: int = 3
     work_dir = paths.reports / _FOLDER_NAME / ".work"
     probabilities = _predict_out_of_fold(split, folds, fingerprint, work_dir, config, code_version)
     issues = _find_issues(split, table, probabilities)
-    counts = np.bincount(split.class_indices, minlength=len(EMOTIONS))
+    counts = np.bincount(split.class_indices, minlength=len(split.emotions))
     audit = LabelAudit(
         data_fingerprint=fingerprint,
         num_images=len(split.pixels),
@@ -99,7 +98,7 @@ def audit_labels(paths: DataPaths, config: TrainingConfig, *, num_folds: int = 3
         fraction=len(issues) / len(split.pixels),
         by_emotion={
             emotion: float((issues["label"] == emotion).sum() / max(1, counts[index]))
-            for index, emotion in enumerate(EMOTIONS)
+            for index, emotion in enumerate(split.emotions)
         },
         out_of_fold_accuracy=float((probabilities.argmax(axis=1) == split.class_indices).mean()),
         report_dir=_report_dir(paths, fingerprint),
@@ -141,7 +140,7 @@ def _predict_out_of_fold(
     split: Split, folds: list[_Fold], fingerprint: str, work_dir: Path, config: TrainingConfig, code_version: str
 ) -> npt.NDArray[np.float64]:
     """Return probabilities (image, emotion), each image's by the network that never saw it."""
-    probabilities = np.empty((len(split.pixels), len(EMOTIONS)))
+    probabilities = np.empty((len(split.pixels), len(split.emotions)))
     for number, (fitted, held_out) in enumerate(folds):
         _logger.info(
             "Fold %d of %d: training on %d images, predicting %d", number + 1, len(folds), len(fitted), len(held_out)
@@ -157,7 +156,7 @@ def _predict_out_of_fold(
 
 def _subset(split: Split, positions: npt.NDArray[np.int64]) -> Split:
     hashes = tuple(split.content_hashes[i] for i in positions)
-    return Split(split.pixels[positions], split.class_indices[positions], hashes)
+    return Split(split.pixels[positions], split.class_indices[positions], hashes, split.emotions)
 
 
 def _find_issues(split: Split, table: pd.DataFrame, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
@@ -172,8 +171,8 @@ def _find_issues(split: Split, table: pd.DataFrame, probabilities: npt.NDArray[n
     return pd.DataFrame(
         {
             "path": table["path"].to_numpy()[chosen],
-            "label": [EMOTIONS[i] for i in split.class_indices[chosen]],
-            "likely_label": [EMOTIONS[i] for i in likely],
+            "label": [split.emotions[i] for i in split.class_indices[chosen]],
+            "likely_label": [split.emotions[i] for i in likely],
             "probability_of_label": probabilities[chosen, split.class_indices[chosen]].round(4),
             "probability_of_likely_label": probabilities[chosen, likely].round(4),
             "content_hash": [split.content_hashes[i] for i in chosen],

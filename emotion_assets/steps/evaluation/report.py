@@ -12,8 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from emotion_assets.core.bundle import Manifest
-from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import PROBABILITY_COLUMNS
+from emotion_assets.core.features import probability_columns
 from emotion_assets.core.files import atomic_file, write_atomically, write_json
 from emotion_assets.steps.evaluation import figures
 from emotion_assets.steps.evaluation.baseline import BaselineResult
@@ -96,9 +95,9 @@ def write_report(
     curve = risk_coverage(predictions)
     write_atomically(report_dir / REPORT_NAME, _render_page(evaluation, images, captions, curve))
     if not (keep_predictions and (report_dir / PREDICTIONS_NAME).exists()):
-        table = pd.DataFrame(predictions.probabilities, columns=list(PROBABILITY_COLUMNS))
+        table = pd.DataFrame(predictions.probabilities, columns=probability_columns(predictions.emotions))
         table.insert(0, "content_hash", list(split.content_hashes))
-        table.insert(1, "true_emotion", [EMOTIONS[index] for index in predictions.class_indices])
+        table.insert(1, "true_emotion", [predictions.emotions[index] for index in predictions.class_indices])
         with atomic_file(report_dir / PREDICTIONS_NAME) as file:
             table.to_parquet(file, index=False)
     write_json(report_dir / SCORES_NAME, {**evaluation.as_record(), "risk_coverage": curve})
@@ -126,7 +125,7 @@ def measure_test_set_change(
 
 def render(template: str, **values: Any) -> str:
     """Render a template of this folder."""
-    return _TEMPLATES.get_template(template).render(emotions=EMOTIONS, score_names=SCORE_NAMES, **values)
+    return _TEMPLATES.get_template(template).render(score_names=SCORE_NAMES, **values)
 
 
 def _draw_images(

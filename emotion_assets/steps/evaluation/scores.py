@@ -20,8 +20,6 @@ from emotion_assets.steps.splits.splits import Split
 NUM_CALIBRATION_BINS: Final = 15
 SCORE_NAMES: Final = ("accuracy", "macro_f1", "log_loss", "calibration_error")
 
-_CLASS_INDICES: Final = list(range(len(EMOTIONS)))
-
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -39,12 +37,19 @@ class Scores:
     support: dict[str, int]
     """Images of each emotion."""
     confusion: list[list[int]]
-    """Counts; rows are true, columns predicted emotions, both in the order of EMOTIONS."""
+    """Counts; rows are true, columns predicted emotions, both in the order of the classes."""
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The classes, in order."""
+        return tuple(self.recall)
 
     @property
     def weakest(self) -> str:
         """The emotion with the smallest recall, of those that have images."""
-        return min((emotion for emotion in EMOTIONS if self.support[emotion]), key=lambda emotion: self.recall[emotion])
+        return min(
+            (emotion for emotion in self.emotions if self.support[emotion]), key=lambda emotion: self.recall[emotion]
+        )
 
     def flatten(self, stage: str) -> dict[str, float]:
         """Return scores and recalls as `stage/name`, for tables and plots over time."""
@@ -63,6 +68,8 @@ class LabelledPredictions:
     """Labels, int64 (image,)."""
     activation_maps: npt.NDArray[np.float32] | None = None
     """float32 (image, emotion, row, column), if asked for."""
+    emotions: tuple[str, ...] = EMOTIONS
+    """The classes, in order."""
 
     @property
     def is_correct(self) -> npt.NDArray[np.bool_]:
@@ -79,21 +86,30 @@ def predict_split(classifier: Classifier, split: Split, *, with_maps: bool = Fal
     """Predict every image of a split.
 
     Raises:
-        UnusableDataError: the split is empty.
+        UnusableDataError: the split is empty, or has other classes than the model.
     """
     if len(split.pixels) == 0:
         raise UnusableDataError("The split has no images to evaluate. Add images and materialize greyscale_splits.")
+    if classifier.emotions != split.emotions:
+        raise UnusableDataError(
+            f"Model {classifier.version} is for the classes {', '.join(classifier.emotions)}; the splits have "
+            f"{', '.join(split.emotions)}. Materialize trained_cnn for a model of these splits."
+        )
     predictions = classifier.predict(split.pixels, with_maps=with_maps)
     return LabelledPredictions(
-        classifier.version, predictions.probabilities, split.class_indices, predictions.activation_maps
+        classifier.version,
+        predictions.probabilities,
+        split.class_indices,
+        predictions.activation_maps,
+        split.emotions,
     )
 
 
-def predict_majority(class_indices: npt.NDArray[np.int64]) -> LabelledPredictions:
-    """Return the majority baseline: for every image the class priors of `class_indices` as probabilities."""
-    priors = np.bincount(class_indices, minlength=len(EMOTIONS)) / len(class_indices)
-    probabilities = np.tile(priors.astype(np.float32), (len(class_indices), 1))
-    return LabelledPredictions("majority", probabilities, class_indices)
+def predict_majority(split: Split) -> LabelledPredictions:
+    """Return the majority baseline: for every image the class priors of the split as probabilities."""
+    priors = np.bincount(split.class_indices, minlength=len(split.emotions)) / len(split.class_indices)
+    probabilities = np.tile(priors.astype(np.float32), (len(split.class_indices), 1))
+    return LabelledPredictions("majority", probabilities, split.class_indices, emotions=split.emotions)
 
 
 def remove_temperature(predictions: LabelledPredictions, temperature: float) -> LabelledPredictions:
@@ -133,21 +149,22 @@ def compute_scores(predictions: LabelledPredictions) -> Scores:
     """Compute all metrics; precision, recall and F1 of an emotion without images are 0."""
     truth, probabilities = predictions.class_indices, predictions.probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    predicted = probabilities.argmax(axis=1)
-    rates: Any = precision_recall_fscore_support(truth, predicted, labels=_CLASS_INDICES, zero_division=0)
-    precision, recall, f1, support = (dict(zip(EMOTIONS, values.tolist(), strict=True)) for values in rates)
+    predicted, emotions = probabilities.argmax(axis=1), predictions.emotions
+    indices = list(range(len(emotions)))
+    rates: Any = precision_recall_fscore_support(truth, predicted, labels=indices, zero_division=0)
+    precision, recall, f1, support = (dict(zip(emotions, values.tolist(), strict=True)) for values in rates)
     error = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(truth), len(EMOTIONS), n_bins=NUM_CALIBRATION_BINS
+        torch.from_numpy(probabilities), torch.from_numpy(truth), len(emotions), n_bins=NUM_CALIBRATION_BINS
     )
     return Scores(
         num_images=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=float(f1_score(truth, predicted, labels=_CLASS_INDICES, average="macro", zero_division=0)),
-        log_loss=float(log_loss(truth, probabilities, labels=_CLASS_INDICES)),
+        macro_f1=float(f1_score(truth, predicted, labels=indices, average="macro", zero_division=0)),
+        log_loss=float(log_loss(truth, probabilities, labels=indices)),
         calibration_error=float(error),
         precision=precision,
         recall=recall,
         f1=f1,
         support=support,
-        confusion=confusion_matrix(truth, predicted, labels=_CLASS_INDICES).tolist(),
+        confusion=confusion_matrix(truth, predicted, labels=indices).tolist(),
     )

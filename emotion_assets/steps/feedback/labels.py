@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.classes import raw_folder, read_classes
 from emotion_assets.core.files import list_files, write_atomically
 from emotion_assets.core.layout import DAY_PATTERN, FEEDBACK_IMAGES, DataPaths
 from emotion_assets.core.summary import Summary
@@ -37,6 +37,8 @@ class CollectedLabels:
     num_files: int = 0
     num_without_image: int = 0
     """Labels whose image was not stored, or has expired."""
+    num_of_other_class: int = 0
+    """Labels that are none of the present classes."""
     num_removed_by_user: int = 0
     """Labels whose image somebody moved or deleted; it is not copied again."""
 
@@ -46,13 +48,17 @@ class CollectedLabels:
 
 
 def read_labels(feedback_dir: Path) -> Iterator[Label]:
-    """Yield the label of every valid label file; skip anything else."""
+    """Yield the label of every valid label file, of whatever class; skip anything else."""
     for path in sorted(feedback_dir.glob("??/*.json")):
         try:
             record = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if isinstance(record, dict) and record.get("emotion") in EMOTIONS and record.get("prediction_id") == path.stem:
+        if (
+            isinstance(record, dict)
+            and isinstance(record.get("emotion"), str)
+            and record.get("prediction_id") == path.stem
+        ):
             yield Label(path.stem, str(record["emotion"]), str(record.get("time", "")))
 
 
@@ -62,18 +68,22 @@ def stored_images(image_log_dir: Path) -> dict[str, Path]:
 
 
 def collect_labels(paths: DataPaths) -> CollectedLabels:
-    """Copy the stored image of every labelled prediction to `raw/<Emotion>/feedback/`, each once.
+    """Copy the stored image of every labelled prediction to `raw/<Class>/feedback/`, each once.
 
     `feedback/collected.txt` lists the ids of what was copied, so that an image that somebody removed stays removed.
     """
     stored = stored_images(paths.image_log)
-    folders = {emotion: paths.raw / emotion.capitalize() / FEEDBACK_IMAGES for emotion in EMOTIONS}
+    emotions = read_classes(paths.classes).names
+    folders = {emotion: paths.raw / raw_folder(emotion) / FEEDBACK_IMAGES for emotion in emotions}
     existing = {emotion: {path.stem for path in folder.glob("*.*")} for emotion, folder in folders.items()}
     collected_path = paths.feedback / COLLECTED_NAME
     before = set(collected_path.read_text().split()) if collected_path.exists() else set()
     collected, result = set(before), CollectedLabels()
     for label in read_labels(paths.feedback):
         result.num_labels += 1
+        if label.emotion not in folders:
+            result.num_of_other_class += 1
+            continue
         if label.prediction_id in existing[label.emotion]:
             result.num_files += 1
         elif label.prediction_id in before:

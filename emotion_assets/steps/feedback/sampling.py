@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emotion_assets.core.features import EMOTION_COLUMN, PROBABILITY_COLUMNS
+from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
 from emotion_assets.steps.feedback.labels import stored_images
+from emotion_assets.steps.reference.reference import emotions_of
 
 LABEL_REQUEST_CSV: Final = "label_request.csv"
 NUM_REQUESTED: Final = 100
@@ -62,7 +63,7 @@ def most_informative_images(window: pd.DataFrame, is_outlier: npt.NDArray[np.boo
 
 
 def _confidence(window: pd.DataFrame) -> npt.NDArray[np.float64]:
-    return window[list(PROBABILITY_COLUMNS)].max(axis=1).to_numpy()
+    return window[probability_columns(emotions_of(window))].max(axis=1).to_numpy()
 
 
 def _informative_order(confidence: npt.NDArray[np.float64], is_outlier: npt.NDArray[np.bool_]) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.classes import ClassSet, read_classes
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_temporary_files
 from emotion_assets.core.images import IMAGE_SIZE_PX
@@ -30,6 +30,7 @@ from emotion_assets.steps.ingest.near_duplicates import compare_new_contents, co
 from emotion_assets.steps.ingest.report import IngestReport
 from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
+from emotion_assets.steps.ingest.subjects import content_subjects, has_table
 
 LOCK_NAME: Final = ".lock"
 BATCH_FILES: Final = 128
@@ -49,30 +50,33 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
         num_workers: processes that decode; one for each core by default.
 
     Raises:
-        UnusableDataError: `raw/` does not exist, or far too many images are near-duplicates.
+        UnusableDataError: `raw/` does not exist, `classes.yaml` is wrong, or far too many images are near-duplicates.
     """
+    classes = read_classes(paths.classes)
     if not paths.raw.is_dir():
         raise UnusableDataError(
-            f"There is no folder {paths.raw}. Put images into {paths.raw}/<Emotion>/ "
-            f"({', '.join(EMOTIONS)}), or draw demo faces with `make demo`."
+            f"There is no folder {paths.raw}. Put images into {paths.raw}/<Class>/ ({classes}), "
+            "or draw demo faces with `make demo`."
         )
     started = time.monotonic()
     store_path = paths.catalogue / STORE_NAME
     with locked(paths.catalogue / LOCK_NAME), Store(store_path) as store:
         remove_temporary_files(paths.catalogue)
-        ingest = _Ingest(paths.raw, store)
+        ingest = _Ingest(paths.raw, classes, store)
         ingest.run(DecodePool(str(paths.raw), str(store_path), num_workers or os.cpu_count() or 1))
-        num_removed = _drop_missing_files(store, paths.raw) if store.has_missing_files() else 0
+        num_removed = _drop_missing_files(store, paths.raw, classes) if store.has_missing_files() else 0
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)
         fingerprint = store.published_fingerprint()
-        if fingerprint is None or not is_readable(paths.catalogue / TABLE_NAME):
+        # A table of subjects may change without any image.
+        if fingerprint is None or has_table(paths) or not is_readable(paths.catalogue / TABLE_NAME):
             store.sync()
-            export_catalogue(store, paths.catalogue)
+            export_catalogue(store, paths.catalogue, content_subjects(store, paths))
             fingerprint = _fingerprint(store)
             store.mark_published(fingerprint)
     return IngestReport(
         paths=paths,
+        emotions=classes.names,
         num_files=ingest.num_new + ingest.num_cached,
         num_new=ingest.num_new,
         num_cached=ingest.num_cached,
@@ -85,12 +89,12 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
     )
 
 
-def _drop_missing_files(store: Store, raw_dir: Path) -> int:
+def _drop_missing_files(store: Store, raw_dir: Path, classes: ClassSet) -> int:
     """Walk `raw_dir` again, to learn which of the known files are gone."""
     unreadable_folders: list[bytes] = []
 
     def present_paths() -> Iterator[list[bytes]]:
-        for entries in _batched(FolderScan(raw_dir), _LOOKUP_FILES):
+        for entries in _batched(FolderScan(raw_dir, classes), _LOOKUP_FILES):
             yield [entry.path for entry in entries if isinstance(entry, SourceFile)]
             skipped = (entry for entry in entries if isinstance(entry, SkippedFile))
             unreadable_folders.extend(
@@ -110,8 +114,8 @@ def _fingerprint(store: Store) -> str:
 class _Ingest:
     """One walk over `raw/`, which counts what it meets."""
 
-    def __init__(self, raw_dir: Path, store: Store) -> None:
-        self.scan, self._store = FolderScan(raw_dir), store
+    def __init__(self, raw_dir: Path, classes: ClassSet, store: Store) -> None:
+        self.scan, self._store = FolderScan(raw_dir, classes), store
         self.num_new = self.num_cached = self.num_decoded = self.num_to_retry = 0
 
     def run(self, pool: DecodePool) -> None:

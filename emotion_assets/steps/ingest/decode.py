@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emotion_assets.core.errors import ImageError, ImageTooLargeError
 from emotion_assets.core.images import DECODER_VERSION, MAX_IMAGE_BYTES, decode_image
-from emotion_assets.steps.ingest.scan import SkipCode, SkippedFile, SourceFile, skip_for_error
+from emotion_assets.steps.ingest.scan import SkipCode, SkippedFile, SourceFile, fold_number, skip_for_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _read_file(root: bytes, file: SourceFile) -> bytes | ReadResult:
         return SkippedFile(file.path, SkipCode.VANISHED, "The file was removed while the folder was read.")
     except OSError as error:
         return skip_for_error(file.path, "file", error)
-    is_unchanged = (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
+    is_unchanged = (status.st_size, fold_number(status.st_mtime_ns)) == (file.size_bytes, file.mtime_ns)
     if not stat.S_ISREG(status.st_mode) or not is_unchanged or len(content) != file.size_bytes:
         reason = "The file changed while it was read. The next run reads it again."
         return SkippedFile(file.path, SkipCode.STILL_CHANGING, reason)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emotion_assets.core.files import atomic_file
-from emotion_assets.steps.ingest.near_duplicates import duplicate_groups
+from emotion_assets.steps.ingest.near_duplicates import component_labels, duplicate_groups
 from emotion_assets.steps.ingest.store import Store
 
 TABLE_NAME: Final = "catalogue.parquet"
+MAX_COPIES: Final = 30
+"""A published photograph has fewer copies, re-encoded and cropped: at most 15 in FER2013."""
+
+Subjects = Mapping[int, set[str]]
+"""The subjects of contents, by content id."""
 
 _ROWS_PER_GROUP: Final = 20_000
 _TABLE_SCHEMA: Final = pa.schema(
@@ -31,17 +37,19 @@ _TABLE_SCHEMA: Final = pa.schema(
         ("is_accepted", pa.bool_()),
         ("reason_code", pa.string()),
         ("reason", pa.string()),
+        ("num_files", pa.int64()),
         ("near_duplicate_group", pa.string()),
         ("has_label_conflict", pa.bool_()),
+        ("subject", pa.string()),
     ]
 )
 
 
-def export_catalogue(store: Store, catalogue_dir: Path) -> None:
+def export_catalogue(store: Store, catalogue_dir: Path, subjects: Subjects) -> None:
     """Write `catalogue.parquet`."""
     with atomic_file(catalogue_dir / TABLE_NAME) as file, pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
         # In row groups, so that memory does not grow with the number of files.
-        remaining = _table_rows(store)
+        remaining = _table_rows(store, subjects)
         while rows := list(islice(remaining, _ROWS_PER_GROUP)):
             columns = [list(column) for column in zip(*rows, strict=True)]
             writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
@@ -52,14 +60,26 @@ def read_catalogue(catalogue_dir: Path) -> pd.DataFrame:
     return pd.read_parquet(catalogue_dir / TABLE_NAME)
 
 
-def _table_rows(store: Store) -> Iterator[tuple[object, ...]]:
+def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]]:
     groups = duplicate_groups(store.pairs(), store.hashes_by_id())
-    conflicting = conflicting_contents(store)
+    conflicting = conflicting_contents(store, subjects)
     for path, *columns, code, reason, content_id in store.file_rows():
         is_conflicting = content_id in conflicting
-        yield (_as_text(path), *columns, code is None, code, reason, groups.get(content_id), is_conflicting)
-    for path, code, reason in store.skipped_files():
-        row = {"path": _as_text(path), "is_accepted": False, "reason_code": code, "reason": reason}
+        subject = " and ".join(sorted(subjects.get(content_id, ()))) or None
+        yield (
+            path_text(path),
+            *columns,
+            code is None,
+            code,
+            reason,
+            1,
+            groups.get(content_id),
+            is_conflicting,
+            subject,
+        )
+    for path, code, reason, num_files in store.skipped_files():
+        row = {"path": path_text(path), "is_accepted": False, "reason_code": code, "reason": reason}
+        row["num_files"] = num_files
         row["has_label_conflict"] = False
         yield tuple(row.get(name) for name in _TABLE_SCHEMA.names)
 
@@ -73,15 +93,26 @@ def is_readable(table_path: Path) -> bool:
     return True
 
 
-def conflicting_contents(store: Store) -> set[int]:
-    """Return the ids of contents that have two labels, by themselves or together with a near-duplicate."""
+def conflicting_contents(store: Store, subjects: Subjects) -> set[int]:
+    """Return the ids of contents that have two labels, by themselves or together with a near-duplicate.
+
+    Near-duplicates of one subject, or in a group of more than 30, are frames of a recording: there, another label is
+    another expression. Likeness cannot tell the two cases apart; see docs/near_duplicates.md.
+    """
     labels = store.labels_by_content()
     conflicting = {content_id for content_id, names in labels.items() if len(names) > 1}
-    for first, second in store.pairs().tolist():
-        if first in labels and second in labels and labels[first] != labels[second]:
+    pairs = store.pairs()
+    ids, nodes = np.unique(pairs, return_inverse=True)
+    groups = component_labels(nodes.reshape(-1, 2), len(ids))
+    is_recording = dict(zip(ids.tolist(), (np.bincount(groups)[groups] > MAX_COPIES).tolist(), strict=True))
+    for first, second in pairs.tolist():
+        if first not in labels or second not in labels or labels[first] == labels[second]:
+            continue
+        if not is_recording[first] and not subjects.get(first, set()) & subjects.get(second, set()):
             conflicting |= {first, second}
     return conflicting
 
 
-def _as_text(path: bytes) -> str:
+def path_text(path: bytes) -> str:
+    """Return a path of the file system as text that can be stored and shown."""
     return path.decode("utf-8", "backslashreplace")

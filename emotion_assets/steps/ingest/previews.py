@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
@@ -18,7 +18,7 @@ _NUM_GROUPS: Final = 12
 _NUM_PER_GROUP: Final = 3
 
 
-def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame) -> dict[str, bytes]:
+def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame, emotions: Sequence[str]) -> dict[str, bytes]:
     """Draw the class balance (PNG) and contact sheets (WebP) of the published catalogue `table`.
 
     Returns:
@@ -27,12 +27,12 @@ def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame) -> dict[str, by
     accepted = table[table["is_accepted"]].drop_duplicates("content_hash")
     samples = {
         f"faces_{emotion}": sorted(accepted.loc[accepted["label"] == emotion, "content_hash"])[:_NUM_FACES]
-        for emotion in EMOTIONS
+        for emotion in emotions
     }
     is_conflicting = accepted["has_label_conflict"].astype(bool)
     samples["near_duplicates"] = _sample_groups(accepted[~is_conflicting], min_members=2)
     samples["label_conflicts"] = _sample_groups(accepted[is_conflicting], min_members=1)
-    images = {"class_balance": _draw_class_balance(accepted)}
+    images = {"class_balance": _draw_class_balance(accepted, emotions)}
     with Store(catalogue_dir / STORE_NAME) as store:
         images |= {name: contact_sheet(store.read_pixels(hashes)) for name, hashes in samples.items() if hashes}
     return images
@@ -46,11 +46,11 @@ def _sample_groups(rows: pd.DataFrame, min_members: int) -> list[str]:
     return [content_hash for members in shown for content_hash in members[:_NUM_PER_GROUP]]
 
 
-def _draw_class_balance(accepted: pd.DataFrame) -> bytes:
-    counts = accepted["label"].value_counts().reindex(list(EMOTIONS), fill_value=0)
+def _draw_class_balance(accepted: pd.DataFrame, emotions: Sequence[str]) -> bytes:
+    counts = accepted["label"].value_counts().reindex(list(emotions), fill_value=0)
     figure = Figure(figsize=(5, 2.4))
     axes = figure.subplots()
-    axes.bar_label(axes.bar(list(EMOTIONS), counts.to_numpy()), fmt="{:,.0f}")
+    axes.bar_label(axes.bar(list(emotions), counts.to_numpy()), fmt="{:,.0f}")
     axes.set_ylabel("different images")
     axes.margins(y=0.15)
     buffer = io.BytesIO()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
-from emotion_assets.steps.ingest.scan import FolderState
+from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 
 _NUM_REJECTED_SHOWN: Final = 36
 
@@ -19,6 +18,8 @@ class IngestReport:
     """Counts of files of one walk over `raw/`."""
 
     paths: DataPaths
+    emotions: tuple[str, ...]
+    """The classes, in order."""
     num_files: int
     num_new: int
     num_cached: int
@@ -39,19 +40,22 @@ class IngestReport:
 
         catalogue = read_catalogue(self.paths.catalogue)
         accepted = catalogue[catalogue["is_accepted"]]
-        rejected = catalogue[~catalogue["is_accepted"]]
+        is_other_class = catalogue["reason_code"] == SkipCode.OTHER_CLASS
+        rejected = catalogue[~catalogue["is_accepted"] & ~is_other_class]
+        num_rejected = int(rejected["num_files"].sum())
         counts = accepted["label"].value_counts()
         return Summary(
             values={
-                **{f"num_{emotion}": int(counts.get(emotion, 0)) for emotion in EMOTIONS},
+                **{f"num_{emotion}": int(counts.get(emotion, 0)) for emotion in self.emotions},
                 "num_files": self.num_files,
                 "num_new": self.num_new,
                 "num_cached": self.num_cached,
                 "num_removed": self.num_removed,
                 "num_decoded": self.num_decoded,
                 "num_to_retry": self.num_to_retry,
-                "num_rejected": len(rejected),
-                "rejected_fraction": len(rejected) / max(1, len(catalogue)),
+                "num_rejected": num_rejected,
+                "rejected_fraction": num_rejected / max(1, int(catalogue.loc[~is_other_class, "num_files"].sum())),
+                "num_other_class": int(catalogue.loc[is_other_class, "num_files"].sum()),
                 "num_label_conflicts": int(accepted["has_label_conflict"].sum()),
                 "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
                 "seconds": round(self.seconds, 2),
@@ -59,10 +63,15 @@ class IngestReport:
             },
             tables={
                 "rejected": [
-                    {"path": str(row.path), "code": str(row.reason_code), "reason": str(row.reason)}
-                    for row in rejected.head(_NUM_REJECTED_SHOWN).itertuples()
+                    {
+                        "path": str(row.path),
+                        "files": int(str(row.num_files)),
+                        "code": str(row.reason_code),
+                        "reason": str(row.reason),
+                    }
+                    for row in catalogue[~catalogue["is_accepted"]].head(_NUM_REJECTED_SHOWN).itertuples()
                 ]
             },
-            images=catalogue_previews(self.paths.catalogue, catalogue),
+            images=catalogue_previews(self.paths.catalogue, catalogue, self.emotions),
             files={"catalogue": self.paths.catalogue / TABLE_NAME},
         )

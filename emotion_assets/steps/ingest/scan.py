@@ -9,15 +9,31 @@ import hashlib
 import os
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import filterfalse
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from emotion_assets.core.classes import EMOTIONS, emotion_from_folder
+from emotion_assets.core.classes import DEFAULT_CLASSES, ClassSet
 from emotion_assets.core.layout import FEEDBACK_IMAGES
 
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
-_SYSTEM_FILES: Final = (b"thumbs.db", b"desktop.ini")
+_TABLE_SUFFIXES: Final = (b".csv", b".parquet")
+_LITTER: Final = frozenset(
+    (
+        b"thumbs.db",
+        b"ehthumbs.db",
+        b"desktop.ini",
+        b"icon\r",
+        b"__macosx",
+        b"@eadir",
+        b"#recycle",
+        b"$recycle.bin",
+        b"system volume information",
+        b"lost+found",
+        b"subjects.csv",
+    )
+)
 _FEEDBACK: Final = FEEDBACK_IMAGES.encode()
 
 
@@ -25,8 +41,9 @@ class SkipCode(StrEnum):
     """Why a file or folder was skipped, before its content was decoded."""
 
     UNKNOWN_FOLDER = "unknown_folder"
+    OTHER_CLASS = "other_class"
+    CONTRADICTORY_FOLDERS = "contradictory_folders"
     UNLABELLED_FILE = "unlabelled_file"
-    SYSTEM_FILE = "system_file"
     UNFINISHED_COPY = "unfinished_copy"
     PACKED_ARCHIVE = "packed_archive"
     SYMBOLIC_LINK = "symbolic_link"
@@ -39,7 +56,7 @@ class SkipCode(StrEnum):
 
 
 class SourceFile(NamedTuple):
-    """A regular file in a labelled folder, as the scan saw it. A tuple, because there are many."""
+    """A regular file below a folder that names a class, as the scan saw it. A tuple, because there are many."""
 
     path: bytes
     """Relative to raw/, the file system's own bytes."""
@@ -62,22 +79,36 @@ class FolderState(NamedTuple):
 
 
 class SkippedFile(NamedTuple):
-    """A file or folder that cannot be used."""
+    """A file or folder that cannot be used, or the first of several files of a folder."""
 
     path: bytes
     code: SkipCode
     reason: str
+    num_files: int = 1
+
+
+class _Place(NamedTuple):
+    """What the folders above a file say about its class."""
+
+    label: str | None = None
+    folder: str = ""
+    """The one that names the class."""
+    problem: tuple[SkipCode, str] | None = None
 
 
 class FolderScan:
     """One walk over `raw_dir`: iterate once, then read the state.
 
+    The class of a file is that of the nearest folder above it that names one; folders that name none, such as `train`
+    or `images`, are walked through. Litter of operating systems is passed over.
+
     Args:
-        raw_dir: one folder for each emotion; a missing folder counts as empty.
+        raw_dir: labelled images; a missing folder counts as empty.
+        classes: the classes to find.
     """
 
-    def __init__(self, raw_dir: Path) -> None:
-        self._root = os.fsencode(raw_dir)
+    def __init__(self, raw_dir: Path, classes: ClassSet = DEFAULT_CLASSES) -> None:
+        self._root, self._classes = os.fsencode(raw_dir), classes
         self._sum = self._own_sum = self._num_files = 0
 
     @property
@@ -87,19 +118,10 @@ class FolderScan:
         return FolderState(signature, own_signature, self._num_files)
 
     def __iter__(self) -> Iterator[SourceFile | SkippedFile]:
-        if not os.path.isdir(self._root):
-            return
-        for top in sorted(os.scandir(self._root), key=lambda entry: entry.name):
-            label = emotion_from_folder(os.fsdecode(top.name))
-            if not top.is_dir(follow_symlinks=False):
-                yield _skip(top.name, top)
-            elif label is None:
-                reason = f"The folder is not named after an emotion ({', '.join(EMOTIONS)}). Rename or remove it."
-                yield SkippedFile(top.name, SkipCode.UNKNOWN_FOLDER, reason)
-            else:
-                yield from self._scan_folder(top.name, label)
+        if os.path.isdir(self._root):
+            yield from self._scan_folder(b"", _Place())
 
-    def _scan_folder(self, folder: bytes, label: str) -> Iterator[SourceFile | SkippedFile]:
+    def _scan_folder(self, folder: bytes, place: _Place) -> Iterator[SourceFile | SkippedFile]:
         try:
             entries = os.scandir(os.path.join(self._root, folder))
         except FileNotFoundError:
@@ -107,30 +129,63 @@ class FolderScan:
         except OSError as error:
             yield skip_for_error(folder, "folder", error)
             return
+        unlabelled: list[bytes] = []
+        prefix = folder + b"/" if folder else b""
         with entries:
-            for entry in entries:
-                path = b"%b/%b" % (folder, entry.name)
+            for entry in filterfalse(lambda entry: is_litter_name(entry.name), entries):
+                path = prefix + entry.name
                 try:
-                    if entry.name.startswith(b".") or entry.name.lower() in _SYSTEM_FILES:
-                        yield SkippedFile(path, SkipCode.SYSTEM_FILE, "Hidden and system files are skipped.")
-                    elif entry.is_dir(follow_symlinks=False):
-                        yield from self._scan_folder(path, label)
-                    elif entry.name.lower().endswith(_UNFINISHED_SUFFIXES):
-                        reason = "The name says that it is still being copied. It is read once it is renamed."
-                        yield SkippedFile(path, SkipCode.UNFINISHED_COPY, reason)
-                    elif entry.is_file(follow_symlinks=False):
-                        status = entry.stat(follow_symlinks=False)
-                        self._add_to_signature(path, status)
-                        yield SourceFile(path, label, status.st_size, status.st_mtime_ns, status.st_ino)
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._scan_folder(path, self._enter(place, entry.name))
+                    elif skipped := _skip(path, entry):
+                        yield skipped
+                    elif place.label is None or place.problem:
+                        unlabelled.append(path)
                     else:
-                        yield _skip(path, entry)
+                        yield self._describe_file(path, place.label, entry)
                 except FileNotFoundError:
                     continue  # removed since the folder was listed
                 except OSError as error:
                     yield skip_for_error(path, "file", error)
+        if unlabelled:
+            code, reason = place.problem or (SkipCode.UNLABELLED_FILE, self._advise())
+            yield SkippedFile(min(unlabelled), code, reason, len(unlabelled))
 
-    def _add_to_signature(self, path: bytes, status: os.stat_result) -> None:
-        state = b"%b\0%d\0%d\0%d" % (path, status.st_size, status.st_mtime_ns, status.st_mode)
+    def _enter(self, place: _Place, name: bytes) -> _Place:
+        """Return what is known about the class of files in a folder of this name."""
+        folder = name.decode("utf-8", "backslashreplace")
+        label = self._classes.find(folder)
+        is_other = label is None and self._classes.names_other_class(folder)
+        above_is_other = place.problem is not None and place.problem[0] == SkipCode.OTHER_CLASS
+        if (label or is_other) and (above_is_other or place.label not in {None, label}):
+            reason = f"The folder {folder} is inside {place.folder}, so the class is unclear. Move it out."
+            return place._replace(problem=(SkipCode.CONTRADICTORY_FOLDERS, reason))
+        if label:
+            return _Place(label, folder, place.problem)
+        if is_other:
+            reason = (
+                f"The folder {folder} is none of the classes ({self._classes}). To train it, list it in classes.yaml."
+            )
+            return _Place(None, folder, (SkipCode.OTHER_CLASS, reason))
+        if place.label is None and place.problem is None and (closest := self._classes.closest(folder)):
+            reason = f"The folder {folder} resembles {closest}. If it is that, rename it or list it in classes.yaml."
+            return place._replace(problem=(SkipCode.UNKNOWN_FOLDER, reason))
+        return place
+
+    def _advise(self) -> str:
+        return (
+            f"No folder above it names a class ({self._classes}). Put images into folders that are named after their "
+            "class, or list the folder in classes.yaml."
+        )
+
+    def _describe_file(self, path: bytes, label: str, entry: os.DirEntry[bytes]) -> SourceFile:
+        status = entry.stat(follow_symlinks=False)
+        self._add_to_signature(path, label, status)
+        return SourceFile(path, label, status.st_size, fold_number(status.st_mtime_ns), fold_number(status.st_ino))
+
+    def _add_to_signature(self, path: bytes, label: str, status: os.stat_result) -> None:
+        values = (path, label.encode(), status.st_size, status.st_mtime_ns, status.st_mode)
+        state = b"%b\0%b\0%d\0%d\0%d" % values
         # A sum does not depend on the order in which the file system lists a folder.
         number = int.from_bytes(hashlib.blake2b(state, digest_size=16).digest())
         self._sum += number
@@ -138,12 +193,22 @@ class FolderScan:
         self._num_files += 1
 
 
-def folder_state(raw_dir: Path) -> FolderState:
+def folder_state(raw_dir: Path, classes: ClassSet = DEFAULT_CLASSES) -> FolderState:
     """Return the state of a folder, from names, sizes, times and permissions only."""
-    scan = FolderScan(raw_dir)
+    scan = FolderScan(raw_dir, classes)
     for _ in scan:
         pass
     return scan.state
+
+
+def is_litter_name(name: bytes) -> bool:
+    """Tell whether an operating system or a tool left a file or folder of this name behind."""
+    return name.startswith(b".") or name.lower() in _LITTER
+
+
+def fold_number(number: int) -> int:
+    """Fold a date or inode number of any file system into 64 bits with a sign, as SQLite stores them."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def skip_for_error(path: bytes, kind: str, error: OSError) -> SkippedFile:
@@ -155,14 +220,18 @@ def skip_for_error(path: bytes, kind: str, error: OSError) -> SkippedFile:
     return SkippedFile(path, SkipCode.FAILED_READ, reason)
 
 
-def _skip(path: bytes, entry: os.DirEntry[bytes]) -> SkippedFile:
+def _skip(path: bytes, entry: os.DirEntry[bytes]) -> SkippedFile | None:
+    """Return why an entry that is no folder is skipped by its kind or name, or None."""
+    name = entry.name.lower()
     if entry.is_symlink():
         reason = "Links are not followed. Copy the file or folder here instead."
         return SkippedFile(path, SkipCode.SYMBOLIC_LINK, reason)
+    if name.endswith(_UNFINISHED_SUFFIXES):
+        reason = "The name says that it is still being copied. It is read once it is renamed."
+        return SkippedFile(path, SkipCode.UNFINISHED_COPY, reason)
     if not entry.is_file(follow_symlinks=False):
         return SkippedFile(path, SkipCode.NOT_A_FILE, "This is a pipe, socket or device. Remove it.")
-    if entry.name.lower().endswith(_ARCHIVE_SUFFIXES):
-        reason = "Archives are not unpacked. Unpack it into the emotions' folders."
+    if name.endswith((*_ARCHIVE_SUFFIXES, *_TABLE_SUFFIXES)):
+        reason = "Archives and tables are not read here. Move it out of raw/ and run `make import FILE=…`."
         return SkippedFile(path, SkipCode.PACKED_ARCHIVE, reason)
-    reason = f"The file is not in an emotion's folder ({', '.join(EMOTIONS)}). Move it into one."
-    return SkippedFile(path, SkipCode.UNLABELLED_FILE, reason)
+    return None

@@ -27,7 +27,7 @@ from emotion_assets.steps.ingest.scan import SkippedFile, SourceFile
 STORE_NAME: Final = "images.sqlite"
 PIXELS_NAME: Final = "pixels.bin"
 
-_SCHEMA_VERSION: Final = 5
+_SCHEMA_VERSION: Final = 6
 _SCHEMA: Final = """
 CREATE TABLE contents (
     content_id INTEGER PRIMARY KEY,
@@ -42,7 +42,7 @@ CREATE TABLE contents (
 );
 CREATE TABLE files (
     path BLOB PRIMARY KEY,      -- relative to raw/, the file system's own bytes
-    label TEXT NOT NULL,        -- an emotion; everything else is in `skipped_files`
+    label TEXT NOT NULL,        -- a class; everything else is in `skipped_files`
     size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
     content_id INTEGER NOT NULL REFERENCES contents
 ) WITHOUT ROWID;
@@ -56,7 +56,8 @@ CREATE TABLE state (
     fingerprint TEXT            -- of the published table, NULL while that does not show all that is stored
 );
 INSERT INTO state VALUES (NULL);
-CREATE TABLE skipped_files (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE skipped_files (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL,
+    num_files INTEGER NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS: Final = ("content_hash", "width_px", "height_px", "mode", "format", "rejection_code", "rejection")
 
@@ -255,7 +256,7 @@ class Store:
         """Store skipped files, and remove them from the usable ones."""
         paths = [(skipped.path,) for skipped in skipped_files]
         with self.transaction():
-            self._connection.executemany("INSERT OR REPLACE INTO skipped_files VALUES (?, ?, ?)", skipped_files)
+            self._connection.executemany("INSERT OR REPLACE INTO skipped_files VALUES (?, ?, ?, ?)", skipped_files)
             self._connection.executemany("DELETE FROM files WHERE path = ?", paths)
             self._connection.execute("UPDATE state SET fingerprint = NULL")
 
@@ -336,6 +337,14 @@ class Store:
             labels.setdefault(content_id, set()).add(label)
         return labels
 
+    def labels(self) -> set[str]:
+        """Return the labels of all files."""
+        return {label for (label,) in self._connection.execute("SELECT DISTINCT label FROM files")}
+
+    def file_contents(self) -> Iterator[tuple[bytes, int]]:
+        """Yield path and content id of every file."""
+        return self._connection.execute("SELECT path, content_id FROM files")
+
     def hashes_by_id(self) -> dict[int, str]:
         """Return the hash of every accepted content ever seen, by content id."""
         return dict(
@@ -361,6 +370,8 @@ class Store:
             " FROM files f JOIN contents c USING (content_id) ORDER BY f.path"
         )
 
-    def skipped_files(self) -> list[tuple[bytes, str, str]]:
-        """Return path, code and reason of everything under raw/ that was skipped."""
-        return self._connection.execute("SELECT path, code, reason FROM skipped_files ORDER BY path").fetchall()
+    def skipped_files(self) -> list[tuple[bytes, str, str, int]]:
+        """Return path, code, reason and number of files of everything under raw/ that was skipped."""
+        return self._connection.execute(
+            "SELECT path, code, reason, num_files FROM skipped_files ORDER BY path"
+        ).fetchall()

@@ -56,12 +56,12 @@ def corruption_profile(val: Split, predict: Callable[[Pixels], npt.NDArray[np.fl
     large = [
         Image.fromarray(face).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC) for face in val.pixels[chosen]
     ]
-    class_indices, hashes = val.class_indices[chosen], tuple(val.content_hashes[i] for i in chosen)
+    hashes = tuple(val.content_hashes[i] for i in chosen)
     tables = []
     for (name, strength), corrupt in CORRUPTIONS.items():
         rng = np.random.default_rng(1)
         pixels = np.stack([np.asarray(corrupt(face, rng).reduce(_SCALE)) for face in large])
-        table = build_reference(Split(pixels, class_indices, hashes), predict(pixels))
+        table = build_reference(Split(pixels, val.class_indices[chosen], hashes, val.emotions), predict(pixels))
         table[CORRUPTION_COLUMN], table[STRENGTH_COLUMN], table[INDEX_COLUMN] = name, strength, chosen
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -5,12 +5,19 @@ On faces of the train split the network is overconfident, which would look like 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import EMOTION_COLUMN, FEATURE_COLUMNS, FEATURE_DIGITS, PROBABILITY_COLUMNS
+from emotion_assets.core.features import (
+    EMOTION_COLUMN,
+    FEATURE_DIGITS,
+    PROBABILITY_PREFIX,
+    feature_columns,
+    probability_columns,
+)
 from emotion_assets.core.image_stats import STATISTICS, image_statistics
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.splits.splits import Split
@@ -22,30 +29,36 @@ _CHUNK = 512
 
 def build_reference(val: Split, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
     """Return the logged features of validation faces with their true emotions, one row per face."""
-    table = feature_table(val.pixels, probabilities)
-    table[TRUE_EMOTION_COLUMN] = [EMOTIONS[index] for index in val.class_indices]
+    table = feature_table(val.pixels, probabilities, val.emotions)
+    table[TRUE_EMOTION_COLUMN] = [val.emotions[index] for index in val.class_indices]
     return table
 
 
-def feature_table(pixels: Pixels, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
+def feature_table(pixels: Pixels, probabilities: npt.NDArray[np.float32], emotions: Sequence[str]) -> pd.DataFrame:
     """Return the logged features of images, one row per image.
 
     Args:
         pixels: uint8 (image, 64, 64).
         probabilities: float32 (image, emotion), the model's predictions.
+        emotions: the model's classes.
 
     Returns:
-        A table with the columns of FEATURE_COLUMNS: floats, and the name of the predicted emotion.
+        A table with the columns of `feature_columns`: floats, and the name of the predicted emotion.
     """
     chunks = [image_statistics(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK)]
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    columns |= {name: probabilities[:, index] for index, name in enumerate(PROBABILITY_COLUMNS)}
+    columns |= {name: probabilities[:, index] for index, name in enumerate(probability_columns(emotions))}
     table = pd.DataFrame(columns)
-    table[EMOTION_COLUMN] = [EMOTIONS[index] for index in probabilities.argmax(axis=1)]
-    return round_features(table[list(FEATURE_COLUMNS)])
+    table[EMOTION_COLUMN] = [emotions[index] for index in probabilities.argmax(axis=1)]
+    return round_features(table[feature_columns(emotions)])
 
 
 def round_features(table: pd.DataFrame) -> pd.DataFrame:
     """Round statistics as the log does, so that equal values stay equal."""
     statistics = [name for name in STATISTICS if name in table]
     return table.assign(**table[statistics].astype(np.float64).round(FEATURE_DIGITS))
+
+
+def emotions_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the classes of the model that made the predictions in a table, in order."""
+    return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in table.columns if name.startswith(PROBABILITY_PREFIX))

@@ -1,8 +1,11 @@
 """Assign images to splits, so that no image is ever in two of them.
 
-An assigned image keeps its split, and near-duplicates share one. New groups of near-duplicates are assigned in the
-order of a content hash, each to the split furthest below its target for that class. The result does not depend on file
-names or order, and the split fractions are exact up to the size of one group.
+An assigned image keeps its split; near-duplicates share one, and so do all images of a subject. New groups of such
+images are assigned in the order of a content hash, each to the split furthest below its target for that class. The
+result does not depend on file names or order, and the split fractions are exact up to the size of one group.
+
+Three splits need three groups of every class. Where a class has fewer, as in the recording of one person, its groups
+are divided, and the scores say nothing about other people; a check says so.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from emotion_assets.steps.ingest.export import conflicting_contents
+from emotion_assets.steps.ingest.export import Subjects, conflicting_contents
 from emotion_assets.steps.ingest.near_duplicates import component_labels
 from emotion_assets.steps.ingest.store import Store
 
@@ -24,13 +27,16 @@ SPLIT_FRACTIONS: Final = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 # Changing it would move every image when a ledger is rebuilt.
 _SALT: Final = b"emotion-splits-1"
+_SUBJECT: Final = "subject-"
 
 
 class ExclusionReason(StrEnum):
     """Why an accepted image is in no split."""
 
     LABEL_CONFLICT = "label_conflict"
+    """It has two labels, by itself or together with a near-duplicate."""
     SPANS_SPLITS = "spans_several_splits"
+    """Its near-duplicates or the other images of its subject are in another split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +47,25 @@ class SplitAssignment:
     labels: dict[str, str]
     """Of every accepted image that has only one."""
     unassigned: dict[str, str]
-    """The part of `splits` that the ledger does not have yet."""
+    """The part of `splits`, and the subjects, that the ledger does not have yet."""
     excluded: dict[str, ExclusionReason]
+    """Accepted images that are in no split."""
+    ungrouped: set[str]
+    """Images whose group was divided, because their class has too few groups."""
+    subjects: dict[str, str]
+    """Of the images that have one; two joined by `and` where an image is listed with both."""
 
 
-def assign_splits(store: Store, ledger: dict[str, str]) -> SplitAssignment:
-    """Assign every accepted image of the store to a split; `ledger` has the earlier assignments by content hash."""
-    hash_of = store.hashes_by_id()
-    conflicting = {hash_of[content_id] for content_id in conflicting_contents(store)}
+def assign_splits(store: Store, ledger: dict[str, str], subjects: Subjects | None = None) -> SplitAssignment:
+    """Assign every accepted image of the store to a split.
+
+    Args:
+        store: the catalogue's.
+        ledger: the earlier assignments, of contents by their hash and of subjects by `subject_key`.
+        subjects: of contents, by content id.
+    """
+    hash_of, subjects = store.hashes_by_id(), subjects or {}
+    conflicting = {hash_of[content_id] for content_id in conflicting_contents(store, subjects)}
     labels = {
         hash_of[content_id]: next(iter(names))
         for content_id, names in store.labels_by_content().items()
@@ -59,14 +76,50 @@ def assign_splits(store: Store, ledger: dict[str, str]) -> SplitAssignment:
     for first, second in store.pairs().tolist():
         neighbors[hash_of[first]].add(hash_of[second])
         neighbors[hash_of[second]].add(hash_of[first])
+    subjects_of = {hash_of[content_id]: names for content_id, names in subjects.items() if content_id in hash_of}
+    for content_hash in usable.keys() & subjects_of.keys():
+        # A subject is a node of its own, which joins its images and is remembered by the ledger.
+        for key in map(subject_key, subjects_of[content_hash]):
+            neighbors[content_hash].add(key)
+            neighbors[key].add(content_hash)
+    ungrouped = _find_undividable(usable, neighbors)
+    neighbors = {
+        member: {other for other in others if other not in ungrouped}
+        for member, others in neighbors.items()
+        if member not in ungrouped
+    }
     unassigned, spanning = assign_new(usable, neighbors, ledger)
     known = ledger | unassigned
     splits = {content_hash: known[content_hash] for content_hash in usable if content_hash in known}
-    spanning |= _separated_duplicates(splits, neighbors)
+    spanning |= _separated(splits, neighbors, known)
     splits = {content_hash: split for content_hash, split in splits.items() if content_hash not in spanning}
     excluded = dict.fromkeys(conflicting, ExclusionReason.LABEL_CONFLICT)
     excluded |= dict.fromkeys(spanning, ExclusionReason.SPANS_SPLITS)
-    return SplitAssignment(splits, labels, unassigned, excluded)
+    names_of = {content_hash: " and ".join(sorted(names)) for content_hash, names in subjects_of.items()}
+    return SplitAssignment(splits, labels, unassigned, excluded, ungrouped & usable.keys(), names_of)
+
+
+def subject_key(subject: str) -> str:
+    """Return the name of a subject in the ledger, which must not disclose it."""
+    return f"{_SUBJECT}{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
+
+
+def is_subject_key(name: str) -> bool:
+    """Tell whether an entry of the ledger is that of a subject."""
+    return name.startswith(_SUBJECT)
+
+
+def _find_undividable(labels: dict[str, str], neighbors: dict[str, set[str]]) -> set[str]:
+    """Return the members of all groups that contain a class with fewer than three groups."""
+    groups = _group_neighbors(sorted({*labels, *(name for name in neighbors if is_subject_key(name))}), neighbors)
+    classes = [{labels[member] for member in group if member in labels} for group in groups]
+    counts = Counter(label for found in classes for label in found)
+    return {
+        member
+        for group, found in zip(groups, classes, strict=True)
+        if len(group) > 1 and any(counts[label] < len(SPLITS) for label in found)
+        for member in group
+    }
 
 
 def assign_new(
@@ -76,24 +129,28 @@ def assign_new(
 
     Args:
         labels: the emotion of each usable image, by content hash.
-        neighbors: the near-duplicates of each image; may name images without a label.
+        neighbors: the near-duplicates and the subjects of each image; may name images without a label.
         ledger: the earlier assignments.
 
     Returns:
         The new assignments, and the images left out because their near-duplicates are in different splits.
     """
     assigned = dict(ledger)
-    new = sorted(content_hash for content_hash in labels if content_hash not in ledger)
+    named = {other for label in labels for other in neighbors.get(label, ()) if is_subject_key(other)}
+    new = sorted(name for name in {*labels, *named} if name not in ledger)
     spanning = _follow_neighbors(new, neighbors, assigned)
     counts = Counter(
         (assigned[content_hash], label) for content_hash, label in labels.items() if content_hash in assigned
     )
     groups = _group_neighbors([h for h in new if h not in assigned and h not in spanning], neighbors)
+    remaining = Counter(label for group in groups for label in {labels[m] for m in group if m in labels})
     for group in sorted(groups, key=lambda members: hashlib.sha256(_SALT + members[0].encode()).digest()):
-        split = _most_underfilled(Counter(labels[member] for member in group), counts)
+        added = Counter(labels[member] for member in group if member in labels)
+        split = _most_underfilled(added, counts, remaining)
+        remaining.subtract(added.keys())
         for member in group:
             assigned[member] = split
-            counts[split, labels[member]] += 1
+        counts.update({(split, label): number for label, number in added.items()})
     return {content_hash: assigned[content_hash] for content_hash in new if content_hash in assigned}, spanning
 
 
@@ -106,25 +163,28 @@ def _follow_neighbors(new: list[str], neighbors: dict[str, set[str]], assigned: 
         for content_hash in new:
             if content_hash in assigned or content_hash in spanning:
                 continue
-            splits = {assigned[other] for other in neighbors.get(content_hash, ()) if other in assigned}
-            if len(splits) == 1:
-                assigned[content_hash] = splits.pop()
+            splits = Counter(assigned[other] for other in neighbors.get(content_hash, ()) if other in assigned)
+            if len(splits) == 1 or (splits and is_subject_key(content_hash)):
+                # A subject goes where most of its images are; the others are left out.
+                assigned[content_hash] = max(SPLITS, key=lambda split: splits[split])
                 progress = True
             elif splits:
                 spanning.add(content_hash)
     return spanning
 
 
-def _separated_duplicates(splits: dict[str, str], neighbors: dict[str, set[str]]) -> set[str]:
-    """Return the images that have a near-duplicate in a smaller split.
+def _separated(splits: dict[str, str], neighbors: dict[str, set[str]], known: dict[str, str]) -> set[str]:
+    """Return the images that have a near-duplicate in a smaller split, or their subject in another.
 
-    New images are never assigned like this, but a changed decoder may find two images alike that were not.
+    New images are never assigned like this, but a changed decoder may find two images alike that were not, and a
+    subject may be named later than its images were assigned.
     """
     return {
         content_hash
         for content_hash, split in splits.items()
         for other in neighbors.get(content_hash, ())
-        if other in splits and SPLITS.index(split) < SPLITS.index(splits[other])
+        if (other in splits and SPLITS.index(split) < SPLITS.index(splits[other]))
+        or (is_subject_key(other) and known[other] != split)
     }
 
 
@@ -144,8 +204,16 @@ def _group_neighbors(members: list[str], neighbors: dict[str, set[str]]) -> list
     return list(groups.values())
 
 
-def _most_underfilled(added: Counter[str], counts: Counter[tuple[str, str]]) -> str:
-    """Return the split that is furthest below its fraction of the classes in `added`."""
+def _most_underfilled(added: Counter[str], counts: Counter[tuple[str, str]], remaining: Counter[str]) -> str:
+    """Return the split that is furthest below its fraction of the classes in `added`.
+
+    A split that would stay without one of the classes comes first; `remaining` counts the groups of each class.
+    """
+    urgent: set[str] = set()
+    for label in added:
+        empty = [split for split in SPLITS if not counts[split, label]]
+        if remaining[label] <= len(empty):
+            urgent.update(empty)
 
     def missing(split: str) -> float:
         return sum(
@@ -154,4 +222,4 @@ def _most_underfilled(added: Counter[str], counts: Counter[tuple[str, str]]) -> 
             for label, number in added.items()
         )
 
-    return max(SPLITS, key=missing)
+    return max((split for split in SPLITS if not urgent or split in urgent), key=missing)

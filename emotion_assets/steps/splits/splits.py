@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.classes import EMOTIONS, ClassSet, read_classes
 from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import (
@@ -37,14 +37,16 @@ from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
-from emotion_assets.steps.ingest.near_duplicates import compute_descriptors, similar_pairs
+from emotion_assets.steps.ingest.export import path_text
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
+from emotion_assets.steps.ingest.subjects import content_subjects
 from emotion_assets.steps.splits.assignment import (
     SPLIT_FRACTIONS,
     SPLITS,
     ExclusionReason,
     SplitAssignment,
     assign_splits,
+    is_subject_key,
 )
 
 LEDGER_NAME: Final = "ledger.csv"
@@ -55,10 +57,12 @@ MIN_IMAGES_PER_CLASS: Final = 10
 
 _ARRAYS: Final = ("pixels", "class_indices", "content_hashes")
 _ASSIGNMENTS_SCHEMA: Final = pa.schema(
-    [(name, pa.string()) for name in ("content_hash", "label", "split", "excluded_because")]
+    [
+        *((name, pa.string()) for name in ("content_hash", "label", "split", "excluded_because", "subject")),
+        ("is_ungrouped", pa.bool_()),
+    ]
 )
-_SCHEMA_VERSION: Final = 1
-_NUM_REASONS_SHOWN: Final = 2
+_SCHEMA_VERSION: Final = 2
 _NUM_FACES_SHOWN: Final = 36
 _CHUNK_IMAGES: Final = 4096
 
@@ -70,8 +74,10 @@ class Split:
     pixels: Pixels
     """uint8 (image, row, column), 0..255."""
     class_indices: npt.NDArray[np.int64]
-    """int64 (image,), positions in EMOTIONS."""
+    """int64 (image,), positions in `emotions`."""
     content_hashes: tuple[str, ...]
+    emotions: tuple[str, ...] = EMOTIONS
+    """The classes, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,14 @@ class SplitReport:
     num_new: int
     num_label_conflicts: int
     num_spanning_splits: int
+    num_ungrouped: int
+    """Images whose group was divided, because a class has fewer than three groups."""
+    num_subjects: int
+
+    @property
+    def holds_every_class(self) -> bool:
+        """Whether every split has an image of every class."""
+        return all(all(counts.values()) for counts in self.counts.values())
 
     def summary(self) -> Summary:
         """Summarize the splits, with a sample of the train split's faces."""
@@ -98,6 +112,8 @@ class SplitReport:
                 "num_new": self.num_new,
                 "num_label_conflicts": self.num_label_conflicts,
                 "num_spanning_splits": self.num_spanning_splits,
+                "num_ungrouped": self.num_ungrouped,
+                "num_subjects": self.num_subjects,
                 "fingerprint": self.fingerprint,
             },
             tables={"counts": [{"split": name, **self.counts[name]} for name in SPLITS]},
@@ -114,8 +130,8 @@ def make_splits(paths: DataPaths) -> SplitReport:
     rewritten. The catalogue is only read.
 
     Raises:
-        UnusableDataError: there is no complete catalogue, another decoder made it, or a class has too few usable
-            images.
+        UnusableDataError: there is no complete catalogue, another decoder made it, a class has too few usable images,
+            or `classes.yaml` or `subjects.csv` is wrong.
     """
     store_path = paths.catalogue / STORE_NAME
     if not store_path.exists():
@@ -129,20 +145,24 @@ def make_splits(paths: DataPaths) -> SplitReport:
     ):
         remove_temporary_files(paths.splits)
         _require_complete(store)
-        assignment = assign_splits(store, read_ledger(ledger_path))
-        counts = _count(assignment)
-        _require_min_images(counts, store)
+        classes = read_classes(paths.classes)
+        _require_known_labels(store, classes)
+        assignment = assign_splits(store, read_ledger(ledger_path), content_subjects(store, paths))
+        counts = _count(assignment, classes)
+        _require_min_images(counts, assignment, store, paths, classes)
         _append_to_ledger(ledger_path, assignment.unassigned)
         _write_assignments(paths.splits, assignment)
-        fingerprint = _write_arrays(store, paths.splits, assignment)
+        fingerprint = _write_arrays(store, paths.splits, assignment, classes)
     reasons = Counter(assignment.excluded.values())
     return SplitReport(
         splits_dir=paths.splits,
         fingerprint=fingerprint,
         counts=counts,
-        num_new=len(assignment.unassigned),
+        num_new=sum(not is_subject_key(name) for name in assignment.unassigned),
         num_label_conflicts=reasons[ExclusionReason.LABEL_CONFLICT],
         num_spanning_splits=reasons[ExclusionReason.SPANS_SPLITS],
+        num_ungrouped=len(assignment.ungrouped),
+        num_subjects=len({assignment.subjects[name] for name in assignment.splits if name in assignment.subjects}),
     )
 
 
@@ -158,8 +178,17 @@ def _require_complete(store: Store) -> None:
         )
 
 
+def _require_known_labels(store: Store, classes: ClassSet) -> None:
+    unknown = store.labels() - set(classes.names)
+    if unknown:
+        raise UnusableDataError(
+            f"The catalogue has the class {min(unknown)}, which classes.yaml does not list ({classes}). Materialize "
+            "raw_images first: it reads the folders again."
+        )
+
+
 def read_ledger(path: Path) -> dict[str, str]:
-    """Return the split of every content ever assigned; a torn last line is ignored."""
+    """Return the split of every content and subject ever assigned; a torn last line is ignored."""
     if not path.exists():
         return {}
     lines = (line.split(",") for line in path.read_text().splitlines())
@@ -179,40 +208,73 @@ def _append_to_ledger(path: Path, unassigned: dict[str, str]) -> None:
     sync_folder(path.parent)
 
 
-def _count(assignment: SplitAssignment) -> dict[str, dict[str, int]]:
+def _count(assignment: SplitAssignment, classes: ClassSet) -> dict[str, dict[str, int]]:
     pairs = Counter((split, assignment.labels[content_hash]) for content_hash, split in assignment.splits.items())
-    return {split: {emotion: pairs[split, emotion] for emotion in EMOTIONS} for split in SPLITS}
+    return {split: {emotion: pairs[split, emotion] for emotion in classes.names} for split in SPLITS}
 
 
-def _require_min_images(counts: dict[str, dict[str, int]], store: Store) -> None:
-    usable = {emotion: sum(counts[split][emotion] for split in SPLITS) for emotion in EMOTIONS}
+def _require_min_images(
+    counts: dict[str, dict[str, int]], assignment: SplitAssignment, store: Store, paths: DataPaths, classes: ClassSet
+) -> None:
+    usable = {emotion: sum(counts[split][emotion] for split in SPLITS) for emotion in classes.names}
     found = ", ".join(f"{emotion} {number}" for emotion, number in usable.items() if number < MIN_IMAGES_PER_CLASS)
     if found:
+        reasons = unused_files(store) + _excluded_images(store, assignment)
+        listed = "".join(f"\n- {reason}" for reason in reasons)
         raise UnusableDataError(
-            f"Too few usable images to split: {found}; every emotion needs at least {MIN_IMAGES_PER_CLASS} "
-            f"different ones. Add images to raw/<Emotion>/.{_common_rejections(store)}"
+            f"Too few usable images to split: {found}; every class needs at least {MIN_IMAGES_PER_CLASS} different "
+            f"ones. Add images to {paths.raw}/<Class>/." + (f" What was not used:{listed}" if listed else "")
         )
 
 
-def _common_rejections(store: Store) -> str:
-    """Return a sentence for each of the most common reasons why files of `raw/` are not used."""
-    reasons = Counter(reason for _, _, reason in store.skipped_files())
-    reasons.update(rejection for *_, rejection, _ in store.file_rows() if rejection is not None)
-    return "".join(f" {number} not used: {reason}" for reason, number in reasons.most_common(_NUM_REASONS_SHOWN))
+def unused_files(store: Store) -> list[str]:
+    """Describe why files of `raw/` are not used: each reason with its number and the path of one file."""
+    numbers: Counter[str] = Counter()
+    examples: dict[str, tuple[bytes, str]] = {}
+    skipped = ((path, code, reason, number) for path, code, reason, number in store.skipped_files())
+    rejected = ((row[0], row[8], row[9], 1) for row in store.file_rows() if row[8] is not None and row[9] is not None)
+    for path, code, reason, number in (*skipped, *rejected):
+        numbers[code] += number
+        examples.setdefault(code, (path, reason))
+    return [
+        f"{number:,} with {code}, such as raw/{path_text(examples[code][0])}: {examples[code][1]}"
+        for code, number in numbers.most_common()
+    ]
+
+
+_ADVICE: Final = {
+    ExclusionReason.LABEL_CONFLICT: (
+        "The same picture, or a near-duplicate, has another label. Keep the right one; if these are frames of one "
+        "person in several expressions, put them below a folder such as subject_1, or name the subject in subjects.csv."
+    ),
+    ExclusionReason.SPANS_SPLITS: "A near-duplicate, or another image of its subject, is already in another split.",
+}
+
+
+def _excluded_images(store: Store, assignment: SplitAssignment) -> list[str]:
+    id_of = {content_hash: content_id for content_id, content_hash in store.hashes_by_id().items()}
+    examples = {reason: content_hash for content_hash, reason in sorted(assignment.excluded.items(), reverse=True)}
+    return [
+        f"{number:,} with {reason}, such as raw/{path_text(store.find_path(id_of[examples[reason]]))}: "
+        f"{_ADVICE[reason]}"
+        for reason, number in Counter(assignment.excluded.values()).most_common()
+    ]
 
 
 def _write_assignments(splits_dir: Path, assignment: SplitAssignment) -> None:
-    by_hash = (assignment.labels, assignment.splits, assignment.excluded)
+    by_hash = (assignment.labels, assignment.splits, assignment.excluded, assignment.subjects)
     hashes = sorted(assignment.splits.keys() | assignment.excluded.keys())
     columns = [hashes, *([values.get(content_hash) for content_hash in hashes] for values in by_hash)]
+    columns.append([content_hash in assignment.ungrouped for content_hash in hashes])
     with atomic_file(splits_dir / ASSIGNMENTS_NAME) as file:
         pq.write_table(pa.table(columns, schema=_ASSIGNMENTS_SCHEMA), file)
 
 
 def read_assignments(splits_dir: Path) -> pd.DataFrame:
-    """Return one row for each accepted image: content_hash, label, split and excluded_because.
+    """Return one row for each accepted image: content_hash, label, split, excluded_because, subject and is_ungrouped.
 
-    An image is in a split or excluded for a reason, so one of the two is null. The label is null if it has several.
+    An image is in a split or excluded for a reason, so one of the two is null. The label is null if it has several, the
+    subject if it is not known.
 
     Raises:
         UnusableDataError: there is no such table, or it is damaged.
@@ -226,23 +288,33 @@ def read_assignments(splits_dir: Path) -> pd.DataFrame:
         raise UnusableDataError(f"{path} is damaged ({error}). Materialize greyscale_splits again.") from error
 
 
-def _write_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment) -> str:
-    labels = assignment.labels
+def _write_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment, classes: ClassSet) -> str:
+    labels, index_of = assignment.labels, {name: index for index, name in enumerate(classes.names)}
     checksums = {content_hash: checksum for _, content_hash, _, checksum in store.labelled_contents()}
     lines = sorted(f"{h} {labels[h]} {split} {checksums[h]}\n" for h, split in assignment.splits.items())
-    fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
-    if not _is_written(splits_dir, fingerprint):
+    fingerprint = hashlib.sha256("".join([*lines, *classes.names]).encode()).hexdigest()
+    if not _is_written(splits_dir, fingerprint, classes):
         splits = {}
         for name in SPLITS:
             hashes = tuple(sorted(h for h, split in assignment.splits.items() if split == name))
-            class_indices = np.array([EMOTIONS.index(labels[h]) for h in hashes], dtype=np.int64)
-            splits[name] = Split(store.read_pixels(hashes), class_indices, hashes)
-        write_splits(splits_dir, fingerprint, splits)
+            class_indices = np.array([index_of[labels[h]] for h in hashes], dtype=np.int64)
+            splits[name] = Split(store.read_pixels(hashes), class_indices, hashes, classes.names)
+        write_splits(splits_dir, fingerprint, splits, classes.titles)
     return fingerprint
 
 
-def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]) -> None:
-    """Write splits by name for `read_split`, the manifest last; `fingerprint` identifies their content."""
+def write_splits(
+    splits_dir: Path, fingerprint: str, splits: Mapping[str, Split], titles: Sequence[str] | None = None
+) -> None:
+    """Write splits by name for `read_split`, the manifest last.
+
+    Args:
+        splits_dir: the folder of the splits.
+        fingerprint: identifies their content.
+        splits: by name, at least one.
+        titles: how pages call the classes; by default by their names.
+    """
+    emotions = next(iter(splits.values())).emotions
     files: dict[str, str] = {}
     counts: dict[str, dict[str, int]] = {}
     for name, split in splits.items():
@@ -254,14 +326,15 @@ def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]
             np.save(buffer, array, allow_pickle=False)
             write_atomically(path, buffer.getvalue())
             files[f"{name}/{array_name}.npy"] = file_sha256(path)
-        numbers = np.bincount(split.class_indices, minlength=len(EMOTIONS)).tolist()
-        counts[name] = dict(zip(EMOTIONS, numbers, strict=True))
+        numbers = np.bincount(split.class_indices, minlength=len(emotions)).tolist()
+        counts[name] = dict(zip(emotions, numbers, strict=True))
     write_json(
         splits_dir / MANIFEST_NAME,
         {
             "schema_version": _SCHEMA_VERSION,
             "fingerprint": fingerprint,
-            "emotions": EMOTIONS,
+            "emotions": emotions,
+            "titles": titles or emotions,
             "image_size_px": IMAGE_SIZE_PX,
             "fractions": SPLIT_FRACTIONS,
             "counts": counts,
@@ -270,10 +343,11 @@ def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]
     )
 
 
-def _is_written(splits_dir: Path, fingerprint: str) -> bool:
+def _is_written(splits_dir: Path, fingerprint: str, classes: ClassSet) -> bool:
     try:
         manifest = read_manifest(splits_dir)
-        return manifest["fingerprint"] == fingerprint and all(
+        is_current = (manifest["fingerprint"], manifest["titles"]) == (fingerprint, list(classes.titles))
+        return is_current and all(
             file_sha256(splits_dir / name) == digest for name, digest in manifest["files"].items()
         )
     except (UnusableDataError, OSError, KeyError, AttributeError):
@@ -289,7 +363,7 @@ def read_manifest(splits_dir: Path) -> dict[str, Any]:
     path = splits_dir / MANIFEST_NAME
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        is_known = (manifest["schema_version"], manifest["emotions"]) == (_SCHEMA_VERSION, list(EMOTIONS))
+        is_known = manifest["schema_version"] == _SCHEMA_VERSION and len(manifest["emotions"]) > 1
     except FileNotFoundError as error:
         raise UnusableDataError(f"There is no {path}. Materialize greyscale_splits first.") from error
     except (ValueError, TypeError, LookupError) as error:
@@ -320,20 +394,4 @@ def read_split(splits_dir: Path, name: str) -> Split:
             )
         arrays[array_name] = np.load(path, allow_pickle=False)
     hashes = tuple(value.decode() for value in arrays["content_hashes"].tolist())
-    return Split(arrays["pixels"], arrays["class_indices"], hashes)
-
-
-def leaking_pairs(splits: Iterable[Split], limit: int = 10) -> list[tuple[str, str]]:
-    """Return up to `limit` pairs of content hashes that are near-duplicates in different splits, from the pixels."""
-    splits = list(splits)
-    hashes = [content_hash for split in splits for content_hash in split.content_hashes]
-    split_of = np.concatenate([np.full(len(split.pixels), number) for number, split in enumerate(splits)])
-    chunks = [
-        split.pixels[start : start + _CHUNK_IMAGES]
-        for split in splits
-        for start in range(0, len(split.pixels), _CHUNK_IMAGES)
-    ]
-    descriptors = np.concatenate([compute_descriptors(chunk) for chunk in chunks])
-    pairs = similar_pairs(descriptors, np.zeros(len(descriptors), dtype=np.bool_))
-    crossing = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
-    return [(hashes[first], hashes[second]) for first, second in crossing[:limit].tolist()]
+    return Split(arrays["pixels"], arrays["class_indices"], hashes, tuple(manifest["emotions"]))

@@ -34,7 +34,6 @@ from emotion_assets.core.bundle import (
     is_version,
     write_manifest,
 )
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import golden_input
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import file_sha256, write_atomically
@@ -95,6 +94,8 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
             metrics={name: value for name, value in trained.history[-1].items() if name.startswith("val/")},
             golden_prediction=predict(golden_input())[0].tolist(),
             files={name: file_sha256(bundle_dir / name) for name in files},
+            emotions=list(trained.val.emotions),
+            titles=dict(zip(trained.val.emotions, trained.titles, strict=True)),
         ),
     )
     return bundle_dir
@@ -116,7 +117,7 @@ def _quantize_if_as_good(trained: TrainedNetwork, graph: bytes, session: onnxrun
     """Return the int8 graph, or None if its validation log loss is too high."""
     int8_graph = quantize(graph, trained.train.pixels)
     float32_loss, int8_loss = (
-        log_loss(trained.val.class_indices, _run(each, trained.val.pixels)[0], labels=range(len(EMOTIONS)))
+        log_loss(trained.val.class_indices, _run(each, trained.val.pixels)[0], labels=range(len(trained.val.emotions)))
         for each in (session, _open_session(int8_graph))
     )
     is_as_good = int8_loss <= float32_loss + MAX_ADDED_LOG_LOSS

@@ -43,13 +43,16 @@ def _block(num_in: int, num_out: int, kernel: int = 3, stride: int = 1) -> nn.Se
 class EmotionNet(nn.Module):
     """A stem of stride 2, three stages of convolutional blocks at 24, 12 and 6 pixels, mean pooling and a head."""
 
-    def __init__(self, width: int = 64, dropout: float = 0.3, num_blocks: int = 2) -> None:
+    def __init__(
+        self, width: int = 64, dropout: float = 0.3, num_blocks: int = 2, num_classes: int = len(EMOTIONS)
+    ) -> None:
         """Initialize random weights.
 
         Args:
             width: channels of the first stage; the others have 2 and 4 times as many.
             dropout: on the embedding.
             num_blocks: blocks in each of the second and third stages; the first, the most expensive, has two.
+            num_classes: outputs of the head.
         """
         super().__init__()
         stages = [_block(1, width, kernel=5, stride=2)]
@@ -59,7 +62,7 @@ class EmotionNet(nn.Module):
             stages += [_block(2 * num_in, 2 * num_in) for _ in range(num_blocks - 1)]
         self.body = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(4 * width, len(EMOTIONS))
+        self.head = nn.Linear(4 * width, num_classes)
 
     def forward(self, batch: Tensor) -> Tensor:
         """Return logits (image, emotion) for standardized float (image, 1, side, side), side a multiple of 8."""

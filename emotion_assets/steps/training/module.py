@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.datamodule import Batch
@@ -46,8 +45,6 @@ class Teacher:
 
 class EmotionModule(pl.LightningModule):
     """A network with its loss, its schedule and its validation scores."""
-
-    num_classes = len(EMOTIONS)
 
     def __init__(self, network: nn.Module, config: TrainingConfig, teachers: Sequence[Teacher] = ()) -> None:
         """Train `network` with `config`, distilling `teachers` if there are any."""
@@ -158,7 +155,7 @@ class EmotionModule(pl.LightningModule):
         scores = {
             "val/loss": functional.cross_entropy(logits, class_indices),
             "val/accuracy": (logits.argmax(dim=1) == class_indices).float().mean(),
-            "val/macro_f1": multiclass_f1_score(logits, class_indices, self.num_classes),
+            "val/macro_f1": multiclass_f1_score(logits, class_indices, logits.shape[1]),
         }
         self.log_dict(scores, prog_bar=True)
         train_loss = torch.stack(self._losses).mean().item() if self._losses else 0.0

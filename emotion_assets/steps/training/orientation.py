@@ -19,8 +19,6 @@ ORIENTATION_EPOCHS: Final = 12
 class OrientationModule(EmotionModule):
     """An `OrientationNet` with its loss; schedule, learning rates and history are the emotion network's."""
 
-    num_classes = NUM_ORIENTATIONS
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch in random orientations, without label smoothing."""
         del batch_idx

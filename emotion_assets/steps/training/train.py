@@ -66,6 +66,8 @@ class TrainedNetwork:
     """0 if this network was trained from scratch, whatever its teachers were."""
     train: Split
     val: Split
+    titles: tuple[str, ...]
+    """How pages call the classes."""
     seconds: float = 0.0
     """Of all networks, teachers included, and of earlier interrupted attempts up to their last finished epoch."""
     cpu_seconds: float = 0.0
@@ -78,6 +80,7 @@ class _Run:
 
     train: Split
     val: Split
+    titles: tuple[str, ...]
     fingerprint: str
     work_dir: Path
     code_version: str
@@ -116,8 +119,9 @@ def train(
     check_tracker(tracker)
     # Under the lock of make_splits, so that both splits and the fingerprint belong together.
     with locked(splits_dir / LOCK_NAME):
-        fingerprint = str(read_manifest(splits_dir)["fingerprint"])
+        manifest = read_manifest(splits_dir)
         train_split, val_split = read_split(splits_dir, "train"), read_split(splits_dir, "val")
+    fingerprint = str(manifest["fingerprint"])
     if config.devices > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         raise UnusableDataError(f"devices is {config.devices}, but train is one process. Call train_bundle instead.")
     if len(val_split.pixels) == 0:
@@ -128,6 +132,7 @@ def train(
     run = _Run(
         train=train_split,
         val=val_split,
+        titles=tuple(manifest["titles"]),
         fingerprint=fingerprint,
         work_dir=work_dir,
         code_version=code_version,
@@ -169,7 +174,7 @@ def _train_teacher(number: int, run: _Run, config: TrainingConfig) -> Teacher:
     # All processes load the first one's teacher: the running statistics of batch normalization differ by process.
     weights = load_tensors(path.read_bytes())
     temperature = float(weights.pop(_TEMPERATURE))
-    network = EmotionNet(own.width, own.dropout, own.num_blocks)
+    network = _build_network(run, own)
     network.load_state_dict(weights)
     network.eval().requires_grad_(requires_grad=False)
     return Teacher(network.to(memory_format=torch.channels_last), temperature)  # type: ignore[call-overload]
@@ -184,7 +189,7 @@ def _train_network(
 ) -> TrainedNetwork:
     """Train one of `num_sharing` networks that share `max_minutes`; by default its teachers and itself."""
     _seed_everything(config)
-    network = EmotionNet(config.width, config.dropout, config.num_blocks)
+    network = _build_network(run, config)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fraction = (1 - _ORIENTATION_TIME_FRACTION * config.corrects_orientation) / (num_sharing or config.num_teachers + 1)
     module = EmotionModule(network, _limit_time(config, fraction), teachers)
@@ -199,6 +204,7 @@ def _train_network(
         resumed_from_epoch=resumed_from_epoch,
         train=run.train,
         val=run.val,
+        titles=run.titles,
     )
 
 
@@ -241,6 +247,10 @@ def _fit(run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule
             finish_tracking(run.tracker)
     module.network.cpu().eval()
     return resumed_from_epoch
+
+
+def _build_network(run: _Run, config: TrainingConfig) -> EmotionNet:
+    return EmotionNet(config.width, config.dropout, config.num_blocks, len(run.train.emotions))
 
 
 def _seed_everything(config: TrainingConfig) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME, read_manifest, write_manifest
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import FEATURE_COLUMNS, PROBABILITY_COLUMNS
+from emotion_assets.core.features import feature_columns, probability_columns
 from emotion_assets.core.files import file_sha256
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import Pixels
@@ -28,7 +28,7 @@ from emotion_assets.steps.registry.registry import Registry
 def random_window(count: int, seed: int, shift: float = 0.0, happy: float = 0.2) -> pd.DataFrame:
     """Draw independent features and correct predictions, with `brightness` moved by `shift`."""
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame({name: rng.normal(0.5, 0.1, count) for name in FEATURE_COLUMNS[:-1]})
+    table = pd.DataFrame({name: rng.normal(0.5, 0.1, count) for name in feature_columns(EMOTIONS)[:-1]})
     table["brightness"] += shift
     table["emotion"] = rng.choice(EMOTIONS, count, p=_priors(happy))
     return table.assign(**{TRUE_EMOTION_COLUMN: table["emotion"]})
@@ -43,7 +43,7 @@ def calibrated_window(count: int, seed: int, happy: float = 0.2) -> pd.DataFrame
     logits[np.arange(count), truth] += 2
     # The posterior of a model that was trained with equal class priors.
     probabilities = np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)
-    table[list(PROBABILITY_COLUMNS)] = probabilities
+    table[probability_columns(EMOTIONS)] = probabilities
     table["emotion"] = [EMOTIONS[index] for index in probabilities.argmax(axis=1)]
     table[TRUE_EMOTION_COLUMN] = [EMOTIONS[index] for index in truth]
     return table
@@ -80,7 +80,7 @@ def normal_window(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
     predicted = rng.integers(0, len(EMOTIONS), count)
     probabilities = rng.uniform(0.05, 0.1, (count, len(EMOTIONS)))
     probabilities[np.arange(count), predicted] = 0.7
-    table = pd.DataFrame(np.hstack([statistics, probabilities]), columns=list(FEATURE_COLUMNS[:-1]))
+    table = pd.DataFrame(np.hstack([statistics, probabilities]), columns=feature_columns(EMOTIONS)[:-1])
     table["emotion"] = [EMOTIONS[index] for index in predicted]
     return table.assign(**{TRUE_EMOTION_COLUMN: table["emotion"]})
 

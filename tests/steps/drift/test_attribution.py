@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.drift.attribution import CorruptionProfile
 from emotion_assets.steps.reference.corruptions import CORRUPTION_COLUMN, UNCHANGED
@@ -31,7 +32,7 @@ def test_the_corruption_is_named(
     """Other faces, corrupted by other code than the profile's, resemble the right corruption."""
     val, others = halves
     pixels = np.stack([np.asarray(corrupt(Image.fromarray(face))) for face in others])
-    current = feature_table(pixels, predict_by_bands(pixels))
+    current = feature_table(pixels, predict_by_bands(pixels), EMOTIONS)
 
     found = CorruptionProfile(build_reference(val, predict_by_bands(val.pixels)), profile).attribute(current)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
-from emotion_assets.core.features import FEATURE_COLUMNS
+from emotion_assets.core.features import feature_columns
 from emotion_assets.steps.drift import prediction_log
 from emotion_assets.steps.drift.prediction_log import LOG_COLUMNS, PredictionLog, predict_folder
 from tests.steps.drift.helpers import random_window, write_segment
@@ -71,12 +72,12 @@ def test_a_folder_is_predicted_without_files_that_are_not_images(bundle_dir: Pat
     (tmp_path / "b.txt").write_text("no")
     classifier = Classifier(bundle_dir)
     none, num_rejected = predict_folder(tmp_path, classifier)
-    assert (len(none), num_rejected, tuple(none.columns)) == (0, 1, FEATURE_COLUMNS)
+    assert (len(none), num_rejected, list(none.columns)) == (0, 1, feature_columns(EMOTIONS))
     (tmp_path / "a.jpg").write_bytes(face)
 
     table, num_rejected = predict_folder(tmp_path, classifier)
 
-    assert (len(table), num_rejected, tuple(table.columns)) == (1, 1, FEATURE_COLUMNS)
+    assert (len(table), num_rejected, list(table.columns)) == (1, 1, feature_columns(EMOTIONS))
 
 
 def test_a_rare_model_is_found_behind_many_predictions(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.drift.tiers import NUMERIC_COLUMNS
+from emotion_assets.steps.drift.tiers import numeric_columns
 from emotion_assets.steps.drift.verdict import DriftReference, DriftState, Severity, assess
 from emotion_assets.steps.reference.corruptions import corruption_profile
 from emotion_assets.steps.reference.reference import build_reference, feature_table
@@ -68,7 +69,7 @@ def test_too_few_images_have_no_verdict(count: int) -> None:
 def test_constant_columns_and_missing_emotions_are_drift() -> None:
     """A camera that sends one and the same image is drift, not an error."""
     current = random_window(60, seed=1)
-    current[list(NUMERIC_COLUMNS)] = 0.5
+    current[numeric_columns(current)] = 0.5
     current["emotion"] = "sad"
 
     assert assess_tables(current, random_window(500, seed=0)).state == DriftState.PREDICTION_DRIFT
@@ -135,7 +136,7 @@ def test_the_cost_of_a_corruption_decides_the_state(
     pixels = (255 - others).astype(np.uint8)
 
     verdict = assess_tables(
-        feature_table(pixels, predict(pixels)),
+        feature_table(pixels, predict(pixels), EMOTIONS),
         build_reference(val, predict(val.pixels)),
         profile if is_harmful else corruption_profile(val, predict),
     )
@@ -159,7 +160,7 @@ def test_a_harmless_corruption_does_not_hide_another_change(
     probabilities /= probabilities.sum(axis=1, keepdims=True)
 
     verdict = assess_tables(
-        feature_table(dark, probabilities), build_reference(val, predict_by_bands(val.pixels)), profile
+        feature_table(dark, probabilities, EMOTIONS), build_reference(val, predict_by_bands(val.pixels)), profile
     )
 
     assert "darker" in verdict.nearest_corruptions

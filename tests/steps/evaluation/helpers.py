@@ -12,8 +12,8 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.gate import GateConfig
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 
-LENIENT = GateConfig(min_accuracy=0, min_recall=0, max_calibration_error=1)
-STRICT = GateConfig(min_accuracy=1.1)
+LENIENT = GateConfig(min_skill=-1, min_recall_over_chance=0, max_calibration_error=1)
+STRICT = GateConfig(min_skill=1.1)
 
 
 def simulate(

@@ -39,7 +39,7 @@ def test_a_first_model_is_accepted_with_a_report(paths: DataPaths) -> None:
 
 def test_the_champion_keeps_its_decision_when_it_is_evaluated_again(paths: DataPaths) -> None:
     """It is not compared with itself, records nothing, and keeps its force reason and its first test images."""
-    strict = replace(LENIENT, min_accuracy=1.1)
+    strict = replace(LENIENT, min_skill=1.1)
 
     first = evaluate_candidate(paths, strict, force_reason="the only one there is")
     predictions = first.report_dir / "predictions.parquet"

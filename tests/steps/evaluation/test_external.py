@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.external import read_external
 
@@ -12,13 +13,13 @@ from emotion_assets.steps.evaluation.external import read_external
 def test_images_in_emotion_folders_are_labelled(drawn_root: Path, tmp_path: Path) -> None:
     """Other folders, links and unreadable files are skipped; without any folder there are no images."""
     paths = DataPaths(tmp_path)
-    assert len(read_external(paths).pixels) == 0
+    assert len(read_external(paths, EMOTIONS).pixels) == 0
     shutil.copytree(drawn_root / "raw" / "Sad", paths.external / "sadness")
     shutil.copytree(drawn_root / "raw" / "Happy", paths.external / "unsorted")
     (paths.external / "Happy").symlink_to(drawn_root / "raw" / "Happy")
     (paths.external / "sadness" / "broken.jpg").write_bytes(b"not an image")
 
-    split = read_external(paths)
+    split = read_external(paths, EMOTIONS)
 
     assert split.pixels.shape == (40, 64, 64)
     assert set(split.class_indices.tolist()) == {3}
@@ -32,7 +33,7 @@ def test_the_former_folder_name_is_still_read(
     paths = DataPaths(tmp_path)
     shutil.copytree(drawn_root / "raw" / "Sad", tmp_path / "unlabelled" / "Sad")
 
-    assert len(read_external(paths).pixels) == 40
+    assert len(read_external(paths, EMOTIONS).pixels) == 40
     assert "Rename it" in caplog.text
     paths.external.mkdir()
-    assert len(read_external(paths).pixels) == 0
+    assert len(read_external(paths, EMOTIONS).pixels) == 0

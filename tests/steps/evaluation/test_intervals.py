@@ -87,7 +87,7 @@ def test_scores_from_sums_equal_the_scores() -> None:
     predictions = simulated(500)
     scores = compute_scores(predictions)
 
-    found = scores_from_sums(image_terms(predictions).sum(axis=0, keepdims=True))
+    found = scores_from_sums(image_terms(predictions).sum(axis=0, keepdims=True), EMOTIONS)
 
     for name in ("accuracy", "macro_f1", "log_loss", "calibration_error"):
         assert found[name][0] == pytest.approx(getattr(scores, name), rel=1e-6)

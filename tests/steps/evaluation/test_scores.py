@@ -50,7 +50,9 @@ def test_an_empty_split_is_rejected(bundle_dir: Path) -> None:
 
 def test_the_majority_baseline_predicts_the_class_priors() -> None:
     """Its accuracy is the fraction of the most frequent class, and it is calibrated."""
-    scores = compute_scores(predict_majority(np.array([0, 2, 2, 2])))
+    split = Split(np.zeros((4, 64, 64), dtype=np.uint8), np.array([0, 2, 2, 2]), ("",) * 4)
+
+    scores = compute_scores(predict_majority(split))
 
     assert scores.accuracy == 0.75
     assert scores.calibration_error == pytest.approx(0, abs=1e-6)

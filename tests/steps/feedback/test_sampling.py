@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emotion_assets.core.features import PROBABILITY_COLUMNS
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.features import probability_columns
 from emotion_assets.steps.feedback.sampling import NUM_REQUESTED, most_informative_images, sample_for_labelling
 from tests.steps.drift.helpers import calibrated_window
 
@@ -33,7 +34,7 @@ def test_half_of_a_request_is_random_and_half_is_informative(window: pd.DataFram
     assert set(window["prediction_id"][is_outlier]) <= set(request["prediction_id"])
     by_id = window.set_index("prediction_id").loc[request["prediction_id"]]
     assert request["emotion"].tolist() == by_id["emotion"].tolist()
-    assert np.allclose(request["confidence"], by_id[list(PROBABILITY_COLUMNS)].max(axis=1), atol=1e-4)
+    assert np.allclose(request["confidence"], by_id[probability_columns(EMOTIONS)].max(axis=1), atol=1e-4)
 
 
 def test_the_same_window_asks_for_the_same_images(window: pd.DataFrame, tmp_path: Path) -> None:
@@ -59,6 +60,6 @@ def test_stored_images_are_offered(window: pd.DataFrame, tmp_path: Path) -> None
     assert {row.prediction_id: row.image for row in request.itertuples() if row.image} == {
         name: str(stored[name]) for name in ("id3", "id70")
     }
-    confidence = window[list(PROBABILITY_COLUMNS)].max(axis=1)
+    confidence = window[probability_columns(EMOTIONS)].max(axis=1)
     rest = sorted(("id3", "id70"), key=lambda name: confidence[int(name[2:])])
     assert images == [stored[name] for name in ("id200", *rest)]

@@ -17,7 +17,7 @@ ALWAYS = {"class_balance", *(f"faces_{emotion}" for emotion in EMOTIONS)}
 
 def draw_previews(raw: Path) -> dict[str, bytes]:
     ingest_images(DataPaths(raw.parent))
-    return catalogue_previews(raw.parent / "catalogue", read_catalogue(raw.parent / "catalogue"))
+    return catalogue_previews(raw.parent / "catalogue", read_catalogue(raw.parent / "catalogue"), EMOTIONS)
 
 
 def test_previews_show_the_classes(raw: Path) -> None:

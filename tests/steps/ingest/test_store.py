@@ -37,7 +37,7 @@ def test_a_skipped_file_is_no_longer_used(tmp_path: Path) -> None:
         store.add_skipped([SkippedFile(FILE.path, SkipCode.FAILED_READ, "why")])
 
         assert list(store.file_rows()) == []
-        assert store.skipped_files() == [(b"Happy/1.jpg", "failed_read", "why")]
+        assert store.skipped_files() == [(b"Happy/1.jpg", "failed_read", "why", 1)]
         assert store.published_fingerprint() is None
 
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from emotion_assets.core.features import FEATURE_COLUMNS
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.features import feature_columns
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.reference.corruptions import CORRUPTIONS, MIN_FACES, UNCHANGED, corruption_profile
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, build_reference
@@ -33,7 +34,13 @@ def profile(val: Split) -> dict[tuple[str, float], pd.DataFrame]:
     """The tables of that profile by corruption and strength."""
     table = corruption_profile(val, predict)
     assert table is not None
-    assert tuple(table.columns) == (*FEATURE_COLUMNS, TRUE_EMOTION_COLUMN, "corruption", "strength", "val_index")
+    assert list(table.columns) == [
+        *feature_columns(EMOTIONS),
+        TRUE_EMOTION_COLUMN,
+        "corruption",
+        "strength",
+        "val_index",
+    ]
     return dict(list(table.groupby(["corruption", "strength"], sort=False)))
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.features import FEATURE_COLUMNS, image_features
+from emotion_assets.core.features import feature_columns, image_features
 from emotion_assets.steps.reference.reference import build_reference, feature_table, round_features
 from emotion_assets.steps.splits.splits import read_split
 
@@ -16,9 +16,9 @@ def test_features_equal_those_that_the_service_logs(drawn_root: Path) -> None:
     """The same statistics up to rounding, and the most probable emotion by name."""
     pixels = read_split(drawn_root / "splits", "val").pixels[:3]
     probabilities = np.eye(5, dtype=np.float32)[[0, 3, 1]]
-    table = feature_table(pixels, probabilities)
+    table = feature_table(pixels, probabilities, EMOTIONS)
 
-    assert tuple(table.columns) == FEATURE_COLUMNS
+    assert list(table.columns) == feature_columns(EMOTIONS)
     assert list(table["emotion"]) == [EMOTIONS[0], EMOTIONS[3], EMOTIONS[1]]
     for index, image in enumerate(pixels):
         for name, value in image_features(image).items():

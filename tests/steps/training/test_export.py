@@ -14,7 +14,7 @@ from emotion_assets.core.bundle import REFERENCE_NAME, WEIGHTS_NAME, read_manife
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.features import FEATURE_COLUMNS
+from emotion_assets.core.features import feature_columns
 from emotion_assets.steps.splits.splits import read_split
 from emotion_assets.steps.training.export import check_parity, make_version
 from emotion_assets.steps.training.model import EmotionNet, InferenceModel
@@ -38,7 +38,7 @@ def test_reference_has_the_validation_faces(bundle_dir: Path, drawn_root: Path) 
     reference = pd.read_parquet(bundle_dir / REFERENCE_NAME)
     val = read_split(drawn_root / "splits", "val")
 
-    assert tuple(reference.columns) == (*FEATURE_COLUMNS, "true_emotion")
+    assert list(reference.columns) == [*feature_columns(EMOTIONS), "true_emotion"]
     assert list(reference["true_emotion"]) == [EMOTIONS[index] for index in val.class_indices]
 
 

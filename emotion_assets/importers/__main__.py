@@ -1,0 +1,78 @@
+"""Import labelled faces: `python -m emotion_assets.importers FILE`, or `--kaggle` in place of the file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from emotion_assets.core.classes import read_classes
+from emotion_assets.core.errors import EmotionError, UnusableDataError
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.settings import EmotionSettings
+from emotion_assets.importers.archive import import_archive, import_folder
+from emotion_assets.importers.importer import Importer
+from emotion_assets.importers.kaggle import import_kaggle
+from emotion_assets.importers.table import TABLE_SUFFIX, import_table
+from emotion_assets.steps.ingest.scan import FolderScan, SourceFile
+
+
+def main() -> int:
+    """Import what the arguments name, and say what the next ingest will find."""
+    parser = argparse.ArgumentParser(prog="python -m emotion_assets.importers", description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, help="a zip or tar archive, a table of pixels (CSV), or a folder")
+    parser.add_argument("--kaggle", action="store_true", help="download the Kaggle data set")
+    parser.add_argument("--hold-out", metavar="FOLDER", help="put this part, such as test, into external/ instead")
+    arguments = parser.parse_args()
+    if arguments.kaggle == bool(arguments.file):
+        parser.error("name a file, as in `make import FILE=faces.zip`")
+    try:
+        paths = EmotionSettings.load().paths
+        for line in [*import_faces(paths, arguments.file, arguments.hold_out), *describe_raw(paths)]:
+            sys.stdout.write(f"{line}\n")
+    except EmotionError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) -> list[str]:
+    """Import a file or folder, or the Kaggle data set if it is None; return lines on what was written.
+
+    Raises:
+        UnusableDataError: the source cannot be read.
+    """
+    name = source.name.split(".")[0].strip() or "import" if source else "kaggle"
+    importer = Importer(paths, name, held_out)
+    if source is None:
+        import_kaggle(importer)
+    elif source.is_dir():
+        import_folder(source, importer)
+    elif not source.is_file():
+        raise UnusableDataError(f"There is no file {source}. Name an archive, a table or a folder.")
+    elif source.name.casefold().endswith(TABLE_SUFFIX):
+        with source.open("rb") as stream:
+            import_table(stream, importer, [])
+    else:
+        import_archive(source, importer)
+    return list(importer.report())
+
+
+def describe_raw(paths: DataPaths) -> list[str]:
+    """Return lines on what an ingest will find in `raw/`: files by class, and what has none."""
+    counts: Counter[str] = Counter()
+    problems: list[str] = []
+    for entry in FolderScan(paths.raw, read_classes(paths.classes)):
+        if isinstance(entry, SourceFile):
+            counts[entry.label] += 1
+        else:
+            problems.append(
+                f"{entry.num_files:,} files such as raw/{entry.path.decode(errors='replace')}: {entry.reason}"
+            )
+    found = ", ".join(f"{label} {number:,}" for label, number in sorted(counts.items())) or "no labelled images"
+    return [f"raw/ has {found}.", *problems, "Next: `make ui`, then Materialize all."]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

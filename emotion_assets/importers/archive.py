@@ -1,0 +1,115 @@
+"""Unpack a zip or tar archive, or copy a folder, without trusting it.
+
+No entry leads out of the target folder, links are left out, no header is believed about sizes, and an archive that
+unpacks to far more than its own size is refused.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Final
+
+from tqdm import tqdm
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import MAX_IMAGE_BYTES
+from emotion_assets.importers.importer import Importer
+from emotion_assets.importers.table import TABLE_SUFFIX, import_table
+
+_MAX_EXPANSION: Final = 100
+_FREE_BYTES: Final = 100_000_000
+"""Any archive may unpack to this, however small it is."""
+_DAMAGES: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+
+Entry = tuple[str, Callable[[], IO[bytes]]]
+"""The path in the delivery, and how to open it."""
+
+
+def import_archive(path: Path, importer: Importer) -> None:
+    """Import the images of an archive, and those of tables of pixels in it.
+
+    Raises:
+        UnusableDataError: it is damaged, encrypted, of another kind, or unpacks to far too much.
+    """
+    limit = _FREE_BYTES + _MAX_EXPANSION * path.stat().st_size
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entries = _zip_entries(archive, importer)
+                _import(tqdm(entries, "Unpacking", len(archive.filelist), unit=" files"), importer, limit)
+        elif tarfile.is_tarfile(path):
+            with tarfile.open(path) as archive:
+                _import(tqdm(_tar_entries(archive, importer), "Unpacking", unit=" files"), importer, limit)
+        else:
+            raise UnusableDataError(f"{path} is no zip or tar archive. Unpack it yourself, and import the folder.")
+    except _DAMAGES as error:
+        raise UnusableDataError(
+            f"{path} is damaged ({error}); {importer.num_new:,} images were unpacked before. Download it again, and "
+            "import it again."
+        ) from error
+    except RuntimeError as error:  # zipfile's for an encrypted entry
+        raise UnusableDataError(
+            f"{path} cannot be unpacked ({error}). Unpack it yourself, and import the folder."
+        ) from error
+
+
+def import_folder(folder: Path, importer: Importer) -> None:
+    """Copy the images of a folder, with its tree."""
+
+    def entries() -> Iterator[Entry]:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                yield path.relative_to(folder).as_posix(), partial(_open, path)
+
+    _import(tqdm(entries(), "Copying", unit=" files"), importer, None)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _zip_entries(archive: zipfile.ZipFile, importer: Importer) -> Iterator[Entry]:
+    for info in archive.infolist():
+        if (info.external_attr >> 28) == 0o12:
+            importer.left_out["a link"] += 1
+        elif not info.is_dir():
+            yield info.filename, partial(archive.open, info)
+
+
+def _tar_entries(archive: tarfile.TarFile, importer: Importer) -> Iterator[Entry]:
+    for member in archive:
+        if member.isfile():
+            yield member.name, partial(_extract, archive, member)
+        elif not member.isdir():
+            importer.left_out["a link or a device"] += 1
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    stream = archive.extractfile(member)
+    assert stream
+    return stream
+
+
+def _import(entries: Iterable[Entry], importer: Importer, limit: int | None) -> None:
+    num_bytes = 0
+    for name, open_entry in entries:
+        parts = name.replace("\\", "/").removeprefix("./").split("/")
+        if parts[-1].casefold().endswith(TABLE_SUFFIX):
+            with open_entry() as stream:
+                import_table(stream, importer, [*parts[:-1], parts[-1][: -len(TABLE_SUFFIX)]])
+        elif path := importer.wants(parts):
+            with open_entry() as stream:
+                content = stream.read(MAX_IMAGE_BYTES + 1)
+            num_bytes += len(content)
+            if limit is not None and num_bytes > limit:
+                raise UnusableDataError(
+                    f"It unpacks to more than {limit:,} bytes, {_MAX_EXPANSION} times its size, which no archive of "
+                    "images does. Unpack it yourself if you trust it, and import the folder."
+                )
+            importer.write(path, content)

@@ -1,0 +1,86 @@
+"""Write the images of a delivery below `raw/`, with the folders that they came in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import MAX_IMAGE_BYTES
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.ingest.scan import is_litter_name
+
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_MAX_NAME_BYTES: Final = 200
+
+
+class Importer:
+    """Writes files to `raw/<name>/…`; those of a held-out part to `external/<name>/…`.
+
+    Existing files stay, so a second import completes an interrupted one. A file appears under its name once it is
+    complete.
+    """
+
+    def __init__(self, paths: DataPaths, name: str, held_out: str | None = None) -> None:
+        """Start a delivery.
+
+        Args:
+            paths: the data root.
+            name: of the delivery, which becomes a folder.
+            held_out: a folder or part, such as `test`, that must never be trained on.
+        """
+        self._roots = (paths.raw / name, paths.external / name)
+        self._held_out = (held_out or "").casefold()
+        self.num_new = self.num_existing = self.num_held_out = 0
+        self.left_out: Counter[str] = Counter()
+        """Numbers of entries that were not written, by reason."""
+
+    def wants(self, parts: Sequence[str]) -> Path | None:
+        """Return where to write the image with this path in the delivery; None if it is left out or exists."""
+        if any(is_litter_name(os.fsencode(part)) for part in parts):
+            return None
+        if not parts or any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
+            self.left_out["a path that leads out of the folder, or has control characters"] += 1
+        elif max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES:
+            self.left_out[f"a name of more than {_MAX_NAME_BYTES} bytes"] += 1
+        elif not parts[-1].casefold().endswith(IMAGE_SUFFIXES):
+            self.left_out[f"a name that does not end in {', '.join(IMAGE_SUFFIXES)}"] += 1
+        else:
+            is_held_out = self._held_out in map(str.casefold, parts[:-1])
+            self.num_held_out += is_held_out
+            path = self._roots[is_held_out].joinpath(*parts)
+            if not path.exists():
+                return path
+            self.num_existing += 1
+        return None
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file that `wants` named.
+
+        Raises:
+            UnusableDataError: the disk is full, or the folder cannot be written to.
+        """
+        if len(content) > MAX_IMAGE_BYTES:
+            self.left_out[f"more than {MAX_IMAGE_BYTES:,} bytes"] += 1
+            return
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError as error:
+            raise UnusableDataError(
+                f"{path} cannot be written ({error.strerror}). Make room, and import again."
+            ) from error
+        self.num_new += 1
+
+    def report(self) -> Iterable[str]:
+        """Yield a line for each number that is not 0."""
+        yield f"{self.num_new:,} images are new, {self.num_existing:,} were there before."
+        if self.num_held_out:
+            yield f"{self.num_held_out:,} of them are held out in {self._roots[1]}."
+        for reason, number in self.left_out.most_common():
+            yield f"{number:,} entries were left out: {reason}."

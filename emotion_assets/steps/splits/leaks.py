@@ -1,0 +1,101 @@
+"""Check the written splits from scratch: does an image or a subject occur in two of them?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.summary import Row
+from emotion_assets.steps.ingest.near_duplicates import compute_descriptors, similar_pairs
+from emotion_assets.steps.ingest.store import STORE_NAME, Store
+from emotion_assets.steps.ingest.subjects import content_subjects
+from emotion_assets.steps.splits.assignment import SPLITS
+from emotion_assets.steps.splits.splits import Split, read_assignments, read_split
+
+_CHUNK_IMAGES: Final = 4096
+_NUM_SHOWN: Final = 10
+_DIVIDED: Final = (
+    "Some class has fewer than three groups of different pictures or people, so its groups were divided. The scores "
+    "hold for these recordings, not for other people. Add images of at least three people of every class."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """What occurs in two splits."""
+
+    rows: list[Row]
+    """The first ones."""
+    problem: str = ""
+    is_error: bool = True
+    """False where all of it was divided on purpose."""
+
+
+def find_leaking_images(paths: DataPaths) -> Leaks:
+    """Compare all stored pixels of each split with those of the others.
+
+    Raises:
+        UnusableDataError: the splits are missing or damaged.
+    """
+    pairs = leaking_pairs([read_split(paths.splits, name) for name in SPLITS])
+    ungrouped = _ungrouped(paths)
+    unexpected = [pair for pair in pairs if not ungrouped.issuperset(pair)]
+    rows: list[Row] = [{"first": first, "second": second} for first, second in (unexpected or pairs)[:_NUM_SHOWN]]
+    return _describe(rows, len(unexpected), "near-duplicates", is_divided=bool(pairs))
+
+
+def find_leaking_subjects(paths: DataPaths) -> Leaks:
+    """Look up the subject of every image of the splits again.
+
+    Raises:
+        UnusableDataError: the splits are missing or damaged, or a table of subjects is wrong.
+    """
+    split_of = {name: split for split in SPLITS for name in read_split(paths.splits, split).content_hashes}
+    ungrouped = _ungrouped(paths)
+    with Store(paths.catalogue / STORE_NAME) as store:
+        hash_of, subjects = store.hashes_by_id(), content_subjects(store, paths)
+    found: dict[str, set[str]] = defaultdict(set)
+    divided: set[str] = set()
+    for content_id, names in subjects.items():
+        content_hash = hash_of.get(content_id, "")
+        if content_hash in ungrouped:
+            divided |= names
+        elif content_hash in split_of:
+            for name in names:
+                found[name].add(split_of[content_hash])
+    leaking = sorted(name for name, splits in found.items() if len(splits) > 1)
+    rows: list[Row] = [{"subject": name, "splits": ", ".join(sorted(found[name]))} for name in leaking[:_NUM_SHOWN]]
+    rows = rows or [{"subject": name, "splits": "divided"} for name in sorted(divided)[:_NUM_SHOWN]]
+    return _describe(rows, len(leaking), "subjects", is_divided=bool(divided))
+
+
+def _describe(rows: list[Row], num_unexpected: int, things: str, *, is_divided: bool) -> Leaks:
+    if num_unexpected:
+        return Leaks(rows, f"{num_unexpected:,} {things} are in two splits. Materialize greyscale_splits again.")
+    return Leaks(rows, _DIVIDED, is_error=False) if is_divided else Leaks(rows)
+
+
+def _ungrouped(paths: DataPaths) -> set[str]:
+    table = read_assignments(paths.splits)
+    return set(table.loc[table["is_ungrouped"], "content_hash"])
+
+
+def leaking_pairs(splits: Iterable[Split]) -> list[tuple[str, str]]:
+    """Return the pairs of content hashes that are near-duplicates in different splits, from the pixels."""
+    splits = list(splits)
+    hashes = [content_hash for split in splits for content_hash in split.content_hashes]
+    split_of = np.concatenate([np.full(len(split.pixels), number) for number, split in enumerate(splits)])
+    chunks = [
+        split.pixels[start : start + _CHUNK_IMAGES]
+        for split in splits
+        for start in range(0, len(split.pixels), _CHUNK_IMAGES)
+    ]
+    descriptors = np.concatenate([compute_descriptors(chunk) for chunk in chunks])
+    pairs = similar_pairs(descriptors, np.zeros(len(descriptors), dtype=np.bool_))
+    crossing = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
+    return [(hashes[first], hashes[second]) for first, second in crossing.tolist()]
