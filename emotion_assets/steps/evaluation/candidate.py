@@ -30,9 +30,10 @@ from emotion_assets.steps.evaluation.scores import (
     predict_split,
 )
 from emotion_assets.steps.evaluation.slices import score_slices
+from emotion_assets.steps.evaluation.subjects import score_subjects
 from emotion_assets.steps.registry.decision import Decision
 from emotion_assets.steps.registry.registry import ModelState, Registry
-from emotion_assets.steps.splits.splits import Split, read_split
+from emotion_assets.steps.splits.splits import Split, read_assignments, read_split
 
 _NUM_THREADS: Final = 2
 _NUM_LATENCY_RUNS: Final = 30
@@ -243,4 +244,6 @@ def _evaluate(
         test_set_change=change,
         baseline=read_baseline(paths, split),
         external=compute_scores(predict_split(classifier, external)) if len(external.pixels) else None,
+        subjects=score_subjects(candidate, split, paths.splits),
+        is_divided=bool(read_assignments(paths.splits)["is_ungrouped"].any()),
     )

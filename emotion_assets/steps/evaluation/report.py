@@ -19,6 +19,7 @@ from emotion_assets.steps.evaluation.baseline import BaselineResult
 from emotion_assets.steps.evaluation.intervals import Interval
 from emotion_assets.steps.evaluation.scores import SCORE_NAMES, LabelledPredictions, Scores, risk_coverage
 from emotion_assets.steps.evaluation.slices import Slice
+from emotion_assets.steps.evaluation.subjects import SubjectScores
 from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
 from emotion_assets.steps.splits.splits import Split
 from emotion_assets.steps.training.figures import learning_curve_figure
@@ -64,6 +65,10 @@ class Evaluation:
     baseline: BaselineResult | None = None
     external: Scores | None = None
     """On labelled images of another source, if there are any."""
+    subjects: SubjectScores | None = None
+    """By subject, if at least two are known."""
+    is_divided: bool = False
+    """Whether a recording was divided among the splits, so that the scores hold for it alone."""
 
     def as_record(self) -> dict[str, Any]:
         """Return the content of `scores.json`, apart from the risk-coverage curve."""

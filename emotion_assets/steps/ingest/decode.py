@@ -27,6 +27,8 @@ class DecodedContent:
     format: str | None = None
     pixels: bytes | None = None
     """uint8 (row, column)."""
+    warning: str | None = None
+    """What is wrong with an accepted image."""
     rejection_code: str | None = None
     rejection: str | None = None
 
@@ -108,5 +110,5 @@ def _decode(content_hash: str, content: bytes) -> DecodedContent:
     except ImageError as error:
         return DecodedContent(content_hash, rejection_code=error.code, rejection=str(error))
     return DecodedContent(
-        content_hash, image.width_px, image.height_px, image.mode, image.format, image.pixels.tobytes()
+        content_hash, image.width_px, image.height_px, image.mode, image.format, image.pixels.tobytes(), image.warning
     )

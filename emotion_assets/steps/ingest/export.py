@@ -34,6 +34,7 @@ _TABLE_SCHEMA: Final = pa.schema(
         ("height_px", pa.int32()),
         ("mode", pa.string()),
         ("format", pa.string()),
+        ("warning", pa.string()),
         ("is_accepted", pa.bool_()),
         ("reason_code", pa.string()),
         ("reason", pa.string()),

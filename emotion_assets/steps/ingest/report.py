@@ -56,6 +56,7 @@ class IngestReport:
                 "num_rejected": num_rejected,
                 "rejected_fraction": num_rejected / max(1, int(catalogue.loc[~is_other_class, "num_files"].sum())),
                 "num_other_class": int(catalogue.loc[is_other_class, "num_files"].sum()),
+                "num_damaged": int(accepted["warning"].notna().sum()),
                 "num_label_conflicts": int(accepted["has_label_conflict"].sum()),
                 "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
                 "seconds": round(self.seconds, 2),
@@ -70,7 +71,11 @@ class IngestReport:
                         "reason": str(row.reason),
                     }
                     for row in catalogue[~catalogue["is_accepted"]].head(_NUM_REJECTED_SHOWN).itertuples()
-                ]
+                ],
+                "damaged": [
+                    {"path": str(row.path), "warning": str(row.warning)}
+                    for row in accepted[accepted["warning"].notna()].head(_NUM_REJECTED_SHOWN).itertuples()
+                ],
             },
             images=catalogue_previews(self.paths.catalogue, catalogue, self.emotions),
             files={"catalogue": self.paths.catalogue / TABLE_NAME},

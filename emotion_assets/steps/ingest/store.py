@@ -37,6 +37,7 @@ CREATE TABLE contents (
     checksum INTEGER,           -- of its pixels
     descriptor BLOB,            -- int16, see near_duplicates
     is_compared INTEGER NOT NULL DEFAULT 0,
+    warning TEXT,               -- what is wrong with an accepted image
     rejection_code TEXT, rejection TEXT,
     decoder TEXT NOT NULL       -- DECODER_VERSION of the code that read it
 );
@@ -59,7 +60,7 @@ INSERT INTO state VALUES (NULL);
 CREATE TABLE skipped_files (path BLOB PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL,
     num_files INTEGER NOT NULL) WITHOUT ROWID;
 """
-_COLUMNS: Final = ("content_hash", "width_px", "height_px", "mode", "format", "rejection_code", "rejection")
+_COLUMNS: Final = ("content_hash", "width_px", "height_px", "mode", "format", "warning", "rejection_code", "rejection")
 
 
 class Store:
@@ -230,11 +231,12 @@ class Store:
         files = ((*file, content.content_hash) for file, content in entries)
         with self.transaction():
             self._connection.executemany(
-                "INSERT INTO contents (content_hash, width_px, height_px, mode, format, rejection_code, rejection,"
-                " position, checksum, descriptor, decoder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO contents (content_hash, width_px, height_px, mode, format, warning, rejection_code,"
+                " rejection, position, checksum, descriptor, decoder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 # Equal pixels stay where they are, and known near-duplicates stay known.
                 " ON CONFLICT (content_hash) DO UPDATE SET width_px = excluded.width_px,"
                 " height_px = excluded.height_px, mode = excluded.mode, format = excluded.format,"
+                " warning = excluded.warning,"
                 " position = iif(checksum = excluded.checksum, position, excluded.position),"
                 " checksum = excluded.checksum, is_compared = is_compared AND descriptor IS excluded.descriptor,"
                 " descriptor = excluded.descriptor, rejection_code = excluded.rejection_code,"
@@ -362,11 +364,11 @@ class Store:
         positions = np.array([position for position, _ in rows], dtype=np.int64)
         return self._pixel_file.read(positions, [checksum for _, checksum in rows])
 
-    def file_rows(self) -> Iterator[tuple[bytes, str, int, str, int, int, str, str, str | None, str | None, int]]:
-        """Yield path, label, size_bytes, content hash, width, height, mode, format, code, rejection, id."""
+    def file_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield path, label, size_bytes, content hash, width, height, mode, format, warning, code, rejection, id."""
         return self._connection.execute(
             "SELECT f.path, f.label, f.size_bytes, c.content_hash, c.width_px, c.height_px, c.mode, c.format,"
-            " c.rejection_code, c.rejection, c.content_id"
+            " c.warning, c.rejection_code, c.rejection, c.content_id"
             " FROM files f JOIN contents c USING (content_id) ORDER BY f.path"
         )
 

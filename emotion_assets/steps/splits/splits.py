@@ -232,7 +232,7 @@ def unused_files(store: Store) -> list[str]:
     numbers: Counter[str] = Counter()
     examples: dict[str, tuple[bytes, str]] = {}
     skipped = ((path, code, reason, number) for path, code, reason, number in store.skipped_files())
-    rejected = ((row[0], row[8], row[9], 1) for row in store.file_rows() if row[8] is not None and row[9] is not None)
+    rejected = ((path, code, reason, 1) for path, *_, code, reason, _ in store.file_rows() if code is not None)
     for path, code, reason, number in (*skipped, *rejected):
         numbers[code] += number
         examples.setdefault(code, (path, reason))

@@ -133,6 +133,8 @@ def test_the_schema_is_stable(written: Written) -> None:
         "baseline",
         "slices",
         "external",
+        "subjects",
+        "is_divided",
         "risk_coverage",
     }
     assert written.record["gate"]["is_accepted"]
