@@ -15,6 +15,7 @@ from emotion_assets.importers.archive import import_archive, import_folder
 from emotion_assets.importers.importer import Importer
 from emotion_assets.importers.kaggle import import_kaggle
 from emotion_assets.importers.table import TABLE_SUFFIX, import_table
+from emotion_assets.steps.ingest.export import path_text
 from emotion_assets.steps.ingest.scan import FolderScan, SourceFile
 
 
@@ -67,9 +68,7 @@ def describe_raw(paths: DataPaths) -> list[str]:
         if isinstance(entry, SourceFile):
             counts[entry.label] += 1
         else:
-            problems.append(
-                f"{entry.num_files:,} files such as raw/{entry.path.decode(errors='replace')}: {entry.reason}"
-            )
+            problems.append(f"{entry.num_files:,} not used, such as raw/{path_text(entry.path)}: {entry.reason}")
     found = ", ".join(f"{label} {number:,}" for label, number in sorted(counts.items())) or "no labelled images"
     return [f"raw/ has {found}.", *problems, "Next: `make ui`, then Materialize all."]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from emotion_assets.steps.ingest.scan import is_litter_name
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _MAX_NAME_BYTES: Final = 200
+_UNSAFE: Final = re.compile(r"^\.{0,2}$|[/\\]")
 
 
 class Importer:
@@ -40,10 +42,10 @@ class Importer:
 
     def wants(self, parts: Sequence[str]) -> Path | None:
         """Return where to write the image with this path in the delivery; None if it is left out or exists."""
-        if any(is_litter_name(os.fsencode(part)) for part in parts):
-            return None
-        if not parts or any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
+        if not parts or any(_UNSAFE.search(part) or not part.isprintable() for part in parts):
             self.left_out["a path that leads out of the folder, or has control characters"] += 1
+        elif any(is_litter_name(os.fsencode(part)) for part in parts):
+            return None
         elif max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES:
             self.left_out[f"a name of more than {_MAX_NAME_BYTES} bytes"] += 1
         elif not parts[-1].casefold().endswith(IMAGE_SUFFIXES):

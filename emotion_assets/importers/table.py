@@ -32,7 +32,8 @@ def import_table(stream: IO[bytes], importer: Importer, folders: Sequence[str]) 
         UnusableDataError: the table is no text.
     """
     csv.field_size_limit(_MAX_CELL_BYTES)
-    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    rows = csv.reader(text)
     try:
         columns = {name.strip().casefold(): index for index, name in enumerate(next(rows, []))}
         if not columns.keys() >= {"emotion", "pixels"}:
@@ -42,6 +43,8 @@ def import_table(stream: IO[bytes], importer: Importer, folders: Sequence[str]) 
             _import_row(number, row, columns, importer, folders)
     except (csv.Error, UnicodeDecodeError) as error:
         raise UnusableDataError(f"The table {'/'.join(folders)}{TABLE_SUFFIX} cannot be read ({error}).") from error
+    finally:
+        text.detach()  # the caller closes the stream
 
 
 def _import_row(

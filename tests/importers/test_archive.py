@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.importers.__main__ import import_faces
+
+TREE = ("train/happy/1.jpg", "train/sad/1.jpg", "test/happy/1.jpg", "__MACOSX/happy/._1.jpg", "README.txt")
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, entries: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "folder"])
+def test_a_delivery_keeps_its_tree(tmp_path: Path, face: bytes, kind: str) -> None:
+    """Images arrive below `raw/` with their folders; a second import adds nothing."""
+    paths, entries = DataPaths(tmp_path / "data"), dict.fromkeys(TREE, face)
+    source = tmp_path / f"faces.{kind}"
+    if kind == "folder":
+        for name in TREE:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(face)
+    else:
+        (make_zip if kind == "zip" else make_tar)(source, entries)
+
+    first, second = (import_faces(paths, source, None) for _ in range(2))
+
+    assert files(paths.raw) == {"faces/train/happy/1.jpg", "faces/train/sad/1.jpg", "faces/test/happy/1.jpg"}
+    assert first[0] == "3 images are new, 0 were there before."
+    assert second[0] == "0 images are new, 3 were there before."
+    assert "1 entries were left out: a name that does not end in" in first[1]
+
+
+def test_a_test_part_is_held_out(tmp_path: Path, face: bytes) -> None:
+    """It goes to `external/`, which is never trained on and has its own line in the report."""
+    paths = DataPaths(tmp_path / "data")
+    source = make_zip(tmp_path / "faces.zip", dict.fromkeys(TREE, face))
+
+    lines = import_faces(paths, source, "TEST")
+
+    assert files(paths.external) == {"faces/test/happy/1.jpg"}
+    assert files(paths.raw) == {"faces/train/happy/1.jpg", "faces/train/sad/1.jpg"}
+    assert f"1 of them are held out in {paths.external / 'faces'}." in lines
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize("name", ["../../happy/out.jpg", "/happy/out.jpg", "happy/..\\..\\out.jpg", "happy/a\x07.jpg"])
+def test_nothing_leaves_the_folder(tmp_path: Path, face: bytes, make: object, name: str) -> None:
+    """A path that leads out of the folder is left out, and the rest arrives."""
+    paths = DataPaths(tmp_path / "a" / "b" / "data")
+    source = make(tmp_path / "x.archive", {name: face, "happy/1.jpg": face})  # type: ignore[operator]
+
+    lines = import_faces(paths, source, None)
+
+    assert [path.name for path in tmp_path.rglob("*.jpg")] == ["1.jpg"]
+    assert any("leads out of the folder" in line for line in lines)
+
+
+def test_links_are_left_out(tmp_path: Path, face: bytes) -> None:
+    """A link could point at any file of this machine."""
+    (tmp_path / "secret.jpg").write_bytes(face)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"happy/{int(kind)}.jpg")
+            info.type, info.linkname = kind, str(tmp_path / "secret.jpg")
+            archive.addfile(info)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        entry = zipfile.ZipInfo("happy/link.jpg")
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, str(tmp_path / "secret.jpg"))
+    paths = DataPaths(tmp_path / "data")
+
+    tar_lines, zip_lines = (import_faces(paths, tmp_path / name, None) for name in ("x.tar", "x.zip"))
+
+    assert files(paths.raw) == set()
+    assert "3 entries were left out: a link or a device." in tar_lines
+    assert "1 entries were left out: a link." in zip_lines
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    """A hundred kilobytes do not become gigabytes."""
+    entries = {f"happy/{number}.bmp": bytes(9 * 2**20) for number in range(20)}
+    source = make_zip(tmp_path / "bomb.zip", entries)
+    paths = DataPaths(tmp_path / "data")
+
+    with pytest.raises(UnusableDataError, match="100 times its size"):
+        import_faces(paths, source, None)
+
+    assert sum(path.stat().st_size for path in paths.raw.rglob("*.bmp")) < 200 * 2**20
+
+
+def test_a_large_file_is_left_out(tmp_path: Path, face: bytes) -> None:
+    source = make_zip(tmp_path / "x.zip", {"happy/1.jpg": face, "happy/2.bmp": bytes(11 * 2**20)})
+
+    lines = import_faces(DataPaths(tmp_path / "data"), source, None)
+
+    assert "1 entries were left out: more than 10,485,760 bytes." in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.zip", b"PK\x03\x04 cut off", "no zip or tar archive"),
+        ("x.rar", b"Rar!\x1a\x07", "no zip or tar archive"),
+        ("x.tar.gz", b"\x1f\x8b\x08\x00 cut off", "no zip or tar archive"),
+    ],
+)
+def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(UnusableDataError, match=message):
+        import_faces(DataPaths(tmp_path / "data"), tmp_path / name, None)
+
+
+def test_a_damaged_archive_keeps_what_it_gave(tmp_path: Path, face: bytes) -> None:
+    """The message says how much arrived, and what to do."""
+    content = bytearray(
+        make_zip(tmp_path / "x.zip", {f"happy/{i}.jpg": face + bytes([i]) for i in range(3)}).read_bytes()
+    )
+    start = content.find(b"happy/2.jpg") + 200
+    content[start : start + 50] = bytes(50)
+    (tmp_path / "x.zip").write_bytes(content)
+    paths = DataPaths(tmp_path / "data")
+
+    with pytest.raises(UnusableDataError, match=r"damaged .*2 images were unpacked before"):
+        import_faces(paths, tmp_path / "x.zip", None)
+
+    assert files(paths.raw) == {"x/happy/0.jpg", "x/happy/1.jpg"}
+
+
+def test_a_full_disk_is_named(tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_zip(tmp_path / "x.zip", {"happy/1.jpg": face})
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(UnusableDataError, match=r"happy/1.jpg cannot be written \(No space left on device\)"):
+        import_faces(DataPaths(tmp_path / "data"), source, None)
