@@ -5,10 +5,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 # DEMO=1 points every target below, `ui` and `serve` above all, at what `make demo` left behind.
+DEMO_DIR := $(CURDIR)/data/demo$(if $(CLASSES),-$(basename $(notdir $(CLASSES))))
 ifdef DEMO
-EMOTION_DATA_DIR := $(CURDIR)/data/demo
-export BENTOML_HOME := $(CURDIR)/data/demo/bentoml
-DAGSTER_HOME := $(CURDIR)/data/demo/dagster_home
+EMOTION_DATA_DIR := $(DEMO_DIR)
+export BENTOML_HOME := $(DEMO_DIR)/bentoml
+DAGSTER_HOME := $(DEMO_DIR)/dagster_home
 endif
 EMOTION_DATA_DIR ?= $(CURDIR)/data
 DAGSTER_HOME ?= $(CURDIR)/dagster_home
@@ -31,8 +32,8 @@ $(READY): pyproject.toml constraints.txt
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
 	@touch $(READY)
 
-demo: $(READY) ## draw faces, run the whole pipeline, predict one face over HTTP; about two minutes
-	$(BIN)/python scripts/demo.py
+demo: $(READY) ## draw faces, run the whole pipeline, predict one over HTTP; two minutes. CLASSES=examples/…
+	$(BIN)/python scripts/demo.py $(if $(CLASSES),"$(CLASSES)")
 
 demo-loop: $(READY) ## the whole loop: drift, incident, labels, retraining, better predictions; about five minutes
 	$(BIN)/python scripts/demo_loop.py $(if $(FACES),--faces "$(FACES)")

@@ -2,6 +2,7 @@
 
 Usage: python -m benchmarks.near_duplicates RAW_DIR GALLERY.png      real faces; never commit that gallery
        python -m benchmarks.near_duplicates --drawn GALLERY.png      changed copies of drawn faces
+       python -m benchmarks.near_duplicates --conflicts [RAW_DIR]    pairs with different labels, real and drawn
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from benchmarks.labelled_faces import find_labelled, read_pixels
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import Pixels, decode_image
-from emotion_assets.demo.faces import draw_face
-from emotion_assets.steps.ingest.near_duplicates import compute_descriptors
+from emotion_assets.demo.faces import draw_face, draw_frame
+from emotion_assets.steps.ingest.near_duplicates import component_labels, compute_descriptors, similar_pairs
 
 EDGES = (0.75, 0.78, 0.80, 0.82, 0.85, 0.88, 0.90, 0.94, 0.98, 1.01)
 PAIRS_SHOWN = 12
@@ -116,14 +117,56 @@ def count_real(raw_dir: Path, path: Path) -> None:
         Image.fromarray(np.concatenate(rows)).save(path)
 
 
+def show_conflicts(raw_dir: Path | None) -> None:
+    """Print the similarities of near-duplicates with different labels, and the sizes of their groups."""
+    print(
+        "| pairs with different labels | pairs | 5 % | median | 95 % | largest | group sizes |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    if raw_dir:
+        files, labels = find_labelled(raw_dir)
+        # Equal files would count as pairs of copies.
+        pixels, first = np.unique(read_pixels(files), axis=0, return_index=True)
+        print_conflicts("real faces", pixels, labels[first])
+    for movement in (0.0, 0.5, 1.0):
+        for subject in (1, 2, 3):
+            frames = [
+                (label, draw_frame(name, subject, number, movement=movement))
+                for label, name in enumerate(EMOTIONS)
+                for number in range(40)
+            ]
+            pixels = np.stack([decode_image(content).pixels for _, content in frames])
+            title = f"frames of one person, movement {movement:g}, subject {subject}"
+            print_conflicts(title, pixels, np.array([label for label, _ in frames]))
+
+
+def print_conflicts(title: str, pixels: Pixels, labels: np.ndarray) -> None:
+    """Print a row of the table of `show_conflicts`."""
+    descriptors = compute_descriptors(pixels)
+    pairs = similar_pairs(descriptors, np.zeros(len(pixels), dtype=np.bool_))
+    groups = component_labels(pairs, len(pixels))
+    differ = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+    straight, mirrored = unit_descriptors(pixels), unit_descriptors(pixels[:, :, ::-1])
+    values = np.maximum(*((straight[differ[:, 0]] * other[differ[:, 1]]).sum(axis=1) for other in (straight, mirrored)))
+    sizes = np.bincount(groups)[groups[differ[:, 0]]]
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    print(
+        f"| {title} | {len(differ):,} | {low:.2f} | {middle:.2f} | {high:.3f} | {values.max():.3f} "
+        f"| {sizes.min()} to {sizes.max()} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raw_dir", type=Path, nargs="?")
-    parser.add_argument("gallery", type=Path)
+    parser.add_argument("gallery", type=Path, nargs="?")
     parser.add_argument("--drawn", action="store_true")
+    parser.add_argument("--conflicts", action="store_true")
     options = parser.parse_args()
-    if options.drawn or options.raw_dir is None:
-        show_drawn(options.gallery)
+    if options.conflicts:
+        show_conflicts(options.raw_dir)
+    elif options.drawn or options.raw_dir is None:
+        show_drawn(options.gallery or options.raw_dir)
     else:
         count_real(options.raw_dir, options.gallery)
 

@@ -1,6 +1,7 @@
 """The whole product in one go: draw faces, run the job `retrain`, serve the bento, predict one face.
 
-Everything is left in `data/demo`, or in EMOTION_DATA_DIR if that holds no images of yours.
+Everything is left in `data/demo`, or in EMOTION_DATA_DIR if that holds no images of yours. With the path of a
+`classes.yaml` as argument, other classes than the five emotions are drawn, in `data/demo-<name of the file>`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.classes import read_classes
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 
@@ -36,7 +39,9 @@ _STEP_END = re.compile(r" - (?P<step>\w+) - STEP_(?P<end>SUCCESS|FAILURE) - .* (
 
 def main() -> int:
     """Run the demo and return the exit status."""
-    home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / "demo"
+    classes_file = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    folder = f"demo-{classes_file.stem}" if classes_file else "demo"
+    home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / folder
     home = home.absolute()
     environment = os.environ | {
         "EMOTION_DATA_DIR": str(home),
@@ -52,13 +57,21 @@ def main() -> int:
         return 1
     (home / "dagster_home").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CHECKOUT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
-    say("1/4  Drawing faces")
-    num_faces = draw_dataset(DataPaths(home), num_per_class=NUM_PER_CLASS, seed=0, difficulty=DIFFICULTY)
+    paths = DataPaths(home)
+    try:
+        if classes_file:
+            shutil.copyfile(classes_file, paths.classes)
+        classes = read_classes(paths.classes)
+    except (OSError, UnusableDataError) as error:
+        say(str(error))
+        return 1
+    say(f"1/4  Drawing faces: {classes}")
+    num_faces = draw_dataset(paths, num_per_class=NUM_PER_CLASS, seed=0, difficulty=DIFFICULTY)
     say(f"2/4  Running the Dagster job `retrain` on {num_faces} drawn faces")
     if not run_job(environment, home / "demo.log", CHECKOUT / "scripts" / "demo_run.yaml"):
         return 1
     say("3/4  Starting the service")
-    return predict_one(environment, home)
+    return predict_one(environment, home, classes.names)
 
 
 def shell_settings(home: Path) -> str:
@@ -104,7 +117,7 @@ def run_job(environment: dict[str, str], log_path: Path, run_config: Path) -> bo
     return process.returncode == 0
 
 
-def predict_one(environment: dict[str, str], home: Path) -> int:
+def predict_one(environment: dict[str, str], home: Path, emotions: Sequence[str]) -> int:
     """Start the bento, send it a new face, print the prediction, stop it."""
     port = free_port()
     log_path = home / "service.log"
@@ -118,8 +131,8 @@ def predict_one(environment: dict[str, str], home: Path) -> int:
                 say(log_path.read_text())
                 say("The service did not start; see its log above.")
                 return 1
-            emotion = EMOTIONS[2]
-            face = draw_face(emotion, np.random.default_rng(12345))
+            emotion = emotions[2 % len(emotions)]
+            face = draw_face(emotion, np.random.default_rng(12345), emotions=emotions)
             (home / "question.jpg").write_bytes(face)
             say(f"4/4  Sending one new {emotion} face: POST http://127.0.0.1:{port}/predict")
             request = urllib.request.Request(
@@ -137,7 +150,7 @@ def predict_one(environment: dict[str, str], home: Path) -> int:
         f"\nThe service predicts {predicted} ({prediction['probabilities'][predicted]:.0%}). Next:\n"
         f"  make ui {where}\n      the assets with every number and image, http://localhost:3000\n"
         f"  make serve {where}\n      the page, http://localhost:3001\n"
-        "  your own images\n      copy them to data/raw/<Emotion>/, then `make ui` and Materialize all"
+        "  your own images\n      copy them to data/raw/<Class>/, or `make import FILE=…`; then `make ui` and Materialize all"
     )
     return 0
 

@@ -89,6 +89,28 @@ def draw_face(
     return buffer.getvalue()
 
 
+def draw_frame(emotion: str, subject: int, number: int, *, movement: float = 1.0) -> bytes:
+    """Draw one frame of the recording of a person, as a grayscale JPEG of 96×96 pixels.
+
+    Args:
+        emotion: what the person expresses.
+        subject: who it is.
+        number: of the frame; expression, pose, light and noise vary from frame to frame.
+        movement: of the head, in degrees and pixels of the canvas (standard deviation, times 3).
+    """
+    identity, rng = np.random.default_rng(subject), np.random.default_rng((subject, number, *emotion.encode()))
+    face = _Expression(*(_mean_expression(emotion) + rng.normal(0, _as_array(_SPREAD)) / 2).tolist())
+    image = Image.fromarray(_background(identity))
+    _draw(ImageDraw.Draw(image), face, identity)
+    angle, right, down = rng.normal(0, 3 * movement, 3)
+    image = image.rotate(angle, Image.Resampling.BILINEAR, translate=(int(right), int(down)))
+    values = np.asarray(image.resize((_SIZE_PX, _SIZE_PX), Image.Resampling.BOX), dtype=np.float64)
+    values = values * (1 + rng.normal(0, 0.1)) + rng.normal(0, 4, values.shape)
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
 def draw_dataset(paths: DataPaths, *, num_per_class: int, seed: int, difficulty: float = 0.0) -> int:
     """Draw faces into `raw/<Class>/demo/` and dim ones into `external/demo/`; return the number of labelled faces.
 

@@ -18,7 +18,7 @@ from emotion_assets.steps.ingest.store import Store
 
 TABLE_NAME: Final = "catalogue.parquet"
 MAX_COPIES: Final = 30
-"""A published photograph has fewer copies, re-encoded and cropped: at most 15 in FER2013."""
+"""A published photograph has fewer copies, re-encoded and cropped: at most 16 in FER2013."""
 
 Subjects = Mapping[int, set[str]]
 """The subjects of contents, by content id."""
