@@ -150,7 +150,7 @@ def predict_one(environment: dict[str, str], home: Path, emotions: Sequence[str]
         f"\nThe service predicts {predicted} ({prediction['probabilities'][predicted]:.0%}). Next:\n"
         f"  make ui {where}\n      the assets with every number and image, http://localhost:3000\n"
         f"  make serve {where}\n      the page, http://localhost:3001\n"
-        "  your own images\n      copy them to data/raw/<Class>/, or `make import FILE=…`; then `make ui` and Materialize all"
+        "  your own images\n      `make import FILE=…`, or copy them to data/raw/<Class>/; then `make ui`"
     )
     return 0
 

@@ -39,6 +39,11 @@ class TrainingConfig(BaseModel):
     )
     dropout: float = Field(default=0.3, ge=0, lt=1, description="Dropout on the embedding.")
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
+    class_weighting: str = Field(
+        default="none",
+        pattern="^(none|balanced)$",
+        description="none or balanced, which weights classes by the inverse square root of their frequency.",
+    )
     averaging_fraction: float = Field(
         default=0.02,
         ge=0,

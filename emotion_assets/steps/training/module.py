@@ -46,9 +46,23 @@ class Teacher:
 class EmotionModule(pl.LightningModule):
     """A network with its loss, its schedule and its validation scores."""
 
-    def __init__(self, network: nn.Module, config: TrainingConfig, teachers: Sequence[Teacher] = ()) -> None:
-        """Train `network` with `config`, distilling `teachers` if there are any."""
+    def __init__(
+        self,
+        network: nn.Module,
+        config: TrainingConfig,
+        teachers: Sequence[Teacher] = (),
+        class_weights: Tensor | None = None,
+    ) -> None:
+        """Set up the training of a network.
+
+        Args:
+            network: what to train.
+            config: the choices of the run.
+            teachers: networks to distill.
+            class_weights: float (class,), of the labels' loss.
+        """
         super().__init__()
+        self._class_weights = class_weights
         self.network = network
         self.config = config
         self._teachers = tuple(teachers)
@@ -118,7 +132,9 @@ class EmotionModule(pl.LightningModule):
         side_px = choose_side_px(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
         views = self._make_views(pixels, side_px).to(self.device).contiguous(memory_format=torch.channels_last)
         logits = self.network(views)
-        loss = functional.cross_entropy(logits.float(), class_indices, label_smoothing=self.config.label_smoothing)
+        weights = None if self._class_weights is None else self._class_weights.to(logits.device)
+        smoothing = self.config.label_smoothing
+        loss = functional.cross_entropy(logits.float(), class_indices, weights, label_smoothing=smoothing)
         if self._teachers:
             targets = torch.stack([teacher.predict(views) for teacher in self._teachers]).mean(dim=0)
             distillation = functional.cross_entropy(logits.float(), targets)

@@ -192,7 +192,8 @@ def _train_network(
     network = _build_network(run, config)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fraction = (1 - _ORIENTATION_TIME_FRACTION * config.corrects_orientation) / (num_sharing or config.num_teachers + 1)
-    module = EmotionModule(network, _limit_time(config, fraction), teachers)
+    weights = class_weights(run.train) if config.class_weighting == "balanced" else None
+    module = EmotionModule(network, _limit_time(config, fraction), teachers, weights)
     resumed_from_epoch = _fit(run, run.folder(config), config, module)
     return TrainedNetwork(
         network=network,
@@ -247,6 +248,17 @@ def _fit(run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule
             finish_tracking(run.tracker)
     module.network.cpu().eval()
     return resumed_from_epoch
+
+
+def class_weights(split: Split) -> torch.Tensor:
+    """Return the weight of each class in the loss, float (class,), with mean 1 over the images.
+
+    The inverse square root of the frequency, as for sampling in Mahajan et al. 2018, "Exploring the limits of weakly
+    supervised pretraining": the inverse itself costs frequent classes more than rare ones gain.
+    """
+    counts = np.bincount(split.class_indices, minlength=len(split.emotions)) + 1
+    weights = counts**-0.5
+    return torch.from_numpy(weights / np.average(weights, weights=counts)).float()
 
 
 def _build_network(run: _Run, config: TrainingConfig) -> EmotionNet:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
@@ -10,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.splits.splits import Split, read_split, write_splits
 from emotion_assets.steps.training.calibration import fit_log_loss_temperature, predict_logits
 from emotion_assets.steps.training.checkpoints import remove_run_files
 from emotion_assets.steps.training.module import EmotionModule
-from emotion_assets.steps.training.train import train
+from emotion_assets.steps.training.train import class_weights, train
 from tests.steps.training.helpers import TINY, flatten_weights, interrupted_at, tiny
 
 
@@ -187,3 +189,33 @@ def test_unusable_inputs_are_rejected(drawn_root: Path, tmp_path: Path) -> None:
         train(tmp_path, tmp_path / "work", TINY)
     with pytest.raises(UnusableDataError, match="Call train_bundle"):
         train(drawn_root / "splits", tmp_path / "work", tiny(devices=2))
+
+
+def test_class_weights_grow_with_rarity() -> None:
+    """Their mean over the images is 1; a class without images gets a finite weight."""
+    indices = np.repeat(np.arange(4), [399, 99, 24, 0])
+    split = Split(np.zeros((len(indices), 1, 1), np.uint8), indices, ("",) * len(indices), ("a", "b", "c", "d"))
+
+    weights = class_weights(split)
+
+    assert (weights / weights[0]).tolist() == pytest.approx([1, 2, 4, 20])
+    assert float((weights[indices]).mean()) == pytest.approx(1, rel=0.05)
+
+
+def test_balanced_classes_have_equal_weights(drawn_root: Path, tmp_path: Path) -> None:
+    """On classes of one size `balanced` changes nothing; on others it does."""
+    train_split, val_split = (read_split(drawn_root / "splits", name) for name in ("train", "val"))
+    kept = np.flatnonzero((train_split.class_indices != 0) | (np.arange(len(train_split.pixels)) % 4 == 0))
+    hashes = tuple(train_split.content_hashes[i] for i in kept)
+    rare = Split(train_split.pixels[kept], train_split.class_indices[kept], hashes)
+    same = []
+    for name, split in (("equal", train_split), ("rare", rare)):
+        write_splits(tmp_path / name, name, {"train": split, "val": val_split})
+        networks = [
+            train(tmp_path / name, tmp_path / weighting, TINY.model_copy(update={"class_weighting": weighting})).network
+            for weighting in ("none", "balanced")
+        ]
+        first, second = (network.state_dict()["head.weight"] for network in networks)
+        same.append(torch.allclose(first, second, atol=1e-4))
+
+    assert same == [True, False]
