@@ -50,15 +50,16 @@ def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type
     metadata = as_metadata(summary, settings)
     if report.state:
         metadata |= {SIGNATURE: report.state.signature, OWN_SIGNATURE: report.state.own_signature}
-    values = summary.values
-    passed = (
-        all(values[f"num_{emotion}"] for emotion in report.emotions),
-        float(values["rejected_fraction"]) <= _MAX_REJECTED_FRACTION,
+    missing = [emotion for emotion in report.emotions if not summary.values[f"num_{emotion}"]]
+    fraction = float(summary.values["rejected_fraction"])
+    problems = (
+        f"There is no usable image of {', '.join(missing)}." if missing else "",
+        f"{fraction:.0%} of the files are rejected." if fraction > _MAX_REJECTED_FRACTION else "",
     )
-    severities = (dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN)
+    not_used = summary.texts.get("not_used", "")
     results = [
-        dg.AssetCheckResult(check_name=spec.name, passed=ok, severity=severity)
-        for spec, ok, severity in zip(_CATALOGUE_CHECKS, passed, severities, strict=True)
+        check_result(problem and f"{problem}\n{not_used}", is_error=is_error, check_name=spec.name)
+        for spec, problem, is_error in zip(_CATALOGUE_CHECKS, problems, (True, False), strict=True)
     ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint), metadata=metadata, check_results=results

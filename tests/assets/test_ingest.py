@@ -50,3 +50,6 @@ def test_an_empty_class_and_rejected_files_are_reported(settings: PipelineSettin
     assert not checks["every_class_has_images"].passed
     assert not checks["few_files_are_rejected"].passed
     assert checks["few_files_are_rejected"].severity == dg.AssetCheckSeverity.WARN
+    assert str(checks["every_class_has_images"].description).startswith(
+        "There is no usable image of angry, fear, sad, surprise.\n- 2 with unsupported_format, such as raw/Happy/2.jpg: "
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
-from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
+from emotion_assets.steps.ingest.export import TABLE_NAME, path_text, read_catalogue
 from emotion_assets.steps.ingest.scan import FolderState, SkipCode
+from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
 _NUM_REJECTED_SHOWN: Final = 36
 
@@ -35,6 +37,8 @@ class IngestReport:
 
     def summary(self) -> Summary:
         """Summarize this ingest and the catalogue that it published."""
+        with Store(self.paths.catalogue / STORE_NAME) as store:
+            unused = unused_files(store)
         # Matplotlib is slow to import.
         from emotion_assets.steps.ingest.previews import catalogue_previews  # noqa: PLC0415
 
@@ -62,6 +66,7 @@ class IngestReport:
                 "seconds": round(self.seconds, 2),
                 "fingerprint": self.fingerprint,
             },
+            texts={"not_used": "\n".join(f"- {reason}" for reason in unused)} if unused else {},
             tables={
                 "rejected": [
                     {
@@ -80,3 +85,18 @@ class IngestReport:
             images=catalogue_previews(self.paths.catalogue, catalogue, self.emotions),
             files={"catalogue": self.paths.catalogue / TABLE_NAME},
         )
+
+
+def unused_files(store: Store) -> list[str]:
+    """Describe why files of `raw/` are not used: each reason with its number and the path of one file."""
+    numbers: Counter[str] = Counter()
+    examples: dict[str, tuple[bytes, str]] = {}
+    skipped = ((path, code, reason, number) for path, code, reason, number in store.skipped_files())
+    rejected = ((path, code, reason, 1) for path, *_, code, reason, _ in store.file_rows() if code is not None)
+    for path, code, reason, number in (*skipped, *rejected):
+        numbers[code] += number
+        examples.setdefault(code, (path, reason))
+    return [
+        f"{number:,} with {code}, such as raw/{path_text(examples[code][0])}: {examples[code][1]}"
+        for code, number in numbers.most_common()
+    ]

@@ -38,6 +38,7 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
 from emotion_assets.steps.ingest.export import path_text
+from emotion_assets.steps.ingest.report import unused_files
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 from emotion_assets.steps.ingest.subjects import content_subjects
 from emotion_assets.steps.splits.assignment import (
@@ -225,21 +226,6 @@ def _require_min_images(
             f"Too few usable images to split: {found}; every class needs at least {MIN_IMAGES_PER_CLASS} different "
             f"ones. Add images to {paths.raw}/<Class>/." + (f" What was not used:{listed}" if listed else "")
         )
-
-
-def unused_files(store: Store) -> list[str]:
-    """Describe why files of `raw/` are not used: each reason with its number and the path of one file."""
-    numbers: Counter[str] = Counter()
-    examples: dict[str, tuple[bytes, str]] = {}
-    skipped = ((path, code, reason, number) for path, code, reason, number in store.skipped_files())
-    rejected = ((path, code, reason, 1) for path, *_, code, reason, _ in store.file_rows() if code is not None)
-    for path, code, reason, number in (*skipped, *rejected):
-        numbers[code] += number
-        examples.setdefault(code, (path, reason))
-    return [
-        f"{number:,} with {code}, such as raw/{path_text(examples[code][0])}: {examples[code][1]}"
-        for code, number in numbers.most_common()
-    ]
 
 
 _ADVICE: Final = {
