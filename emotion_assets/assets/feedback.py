@@ -14,7 +14,7 @@ _LABELS_HAVE_IMAGES = dg.AssetCheckSpec(
 
 @dg.asset(group_name="emotions", kinds={"python", "file"}, check_specs=[_LABELS_HAVE_IMAGES], deps=["labels"])
 def collected_feedback(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
-    """Images that people labelled on the page or over HTTP, copied to `raw/<Emotion>/feedback/`.
+    """Images that people labelled on the page or over HTTP, copied to `raw/<Class>/feedback/`.
 
     Needs a service that stores images (`EMOTION_STORE_IMAGES=1`); a label without an image is only counted.
     """

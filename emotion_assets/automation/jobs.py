@@ -18,7 +18,7 @@ check_drift = dg.define_asset_job(
 collect_feedback = dg.define_asset_job(
     "collect_feedback",
     selection=dg.AssetSelection.assets(collected_feedback),
-    description="Copy labelled images to raw/<Emotion>/feedback/.",
+    description="Copy labelled images to raw/<Class>/feedback/.",
 )
 compact_log = dg.define_asset_job(
     "compact_log",

@@ -15,7 +15,7 @@ LABEL_REQUEST_NAME: Final = "requested.json"
 
 
 FEEDBACK_IMAGES: Final = "feedback"
-"""Subfolder of `raw/<Emotion>/` for images that people labelled."""
+"""Subfolder of `raw/<Class>/` for images that people labelled."""
 
 
 @dataclass(frozen=True, slots=True)

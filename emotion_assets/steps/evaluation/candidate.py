@@ -237,7 +237,7 @@ def _evaluate(
         decision=decision,
         scores=compute_scores(candidate),
         intervals=compute_intervals(candidate),
-        slices=score_slices(candidate, split, paths.catalogue),
+        slices=score_slices(candidate, split, paths),
         majority_scores=compute_scores(predict_majority(split)),
         champion_scores=compute_scores(compared) if compared else None,
         champion_intervals=compute_intervals(compared) if compared else None,

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
+from emotion_assets.core.classes import ClassSet, read_classes
 from emotion_assets.core.image_stats import image_statistics
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.ingest.export import TABLE_NAME
 from emotion_assets.steps.splits.splits import Split
@@ -41,13 +43,16 @@ class Slice:
     """Wilson's 95 % interval of the accuracy."""
 
 
-def score_slices(predictions: LabelledPredictions, split: Split, catalogue_dir: Path) -> list[Slice]:
+def score_slices(predictions: LabelledPredictions, split: Split, paths: DataPaths) -> list[Slice]:
     """Score slices of a split; slices with fewer than 20 images are left out.
 
     Original sizes and source folders come from the catalogue's table, if it exists.
     """
     slices = []
-    for family, name, chosen in [*_by_statistic(split), *_by_origin(split, catalogue_dir)]:
+    for family, name, chosen in [
+        *_by_statistic(split),
+        *_by_origin(split, paths.catalogue, read_classes(paths.classes)),
+    ]:
         num, num_correct = int(chosen.sum()), int(predictions.is_correct[chosen].sum())
         if num >= MIN_SLICE_IMAGES:
             interval = binomtest(num_correct, num).proportion_ci(method="wilson")
@@ -68,7 +73,7 @@ def _by_statistic(split: Split) -> Iterator[_Selection]:
         yield from ((family, name, thirds == number) for number, name in enumerate(names))
 
 
-def _by_origin(split: Split, catalogue_dir: Path) -> Iterator[_Selection]:
+def _by_origin(split: Split, catalogue_dir: Path, classes: ClassSet) -> Iterator[_Selection]:
     path = catalogue_dir / TABLE_NAME
     if not path.exists():
         return
@@ -77,10 +82,10 @@ def _by_origin(split: Split, catalogue_dir: Path) -> Iterator[_Selection]:
     sides = table[["width_px", "height_px"]].min(axis=1).to_numpy(dtype=np.float64, na_value=np.nan)
     for name, low, high in _SIZES_PX:
         yield "original size", name, (sides >= low) & (sides < high)
-    # A path is <Emotion>/<source>/…; a file directly in the emotion's folder has no source.
-    folders = table["path"].fillna("").str.split("/")
-    sources = np.array([parts[1] if len(parts) > 2 else "(none)" for parts in folders], dtype=object)
-    names, counts = np.unique(sources.astype(str), return_counts=True)
+    # The first folder that names no class; a file directly in the folder of its class has no source.
+    folders = table["path"].fillna("").str.split("/").str[:-1]
+    sources = np.array([next((name for name in parts if not classes.find(name)), "(none)") for parts in folders])
+    names, counts = np.unique(sources, return_counts=True)
     if len(names) > 1:
         for name in names[np.argsort(-counts)][:_MAX_SOURCES]:
             yield "source folder", str(name), sources == name

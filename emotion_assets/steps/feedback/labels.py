@@ -1,7 +1,7 @@
 """Labels that people gave to predictions, and the training images that they turn into.
 
 A label counts for the prediction that it names. Where the service stored the image, the image is copied to
-`raw/<Emotion>/feedback/`, and the next ingest reads it like any other.
+`raw/<Class>/feedback/`, and the next ingest reads it like any other.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.evaluation.slices import score_slices
 from emotion_assets.steps.splits.splits import Split
@@ -29,7 +30,7 @@ def correct_on_first_half(count: int) -> LabelledPredictions:
 
 def test_thirds_by_brightness_partition_the_faces(tmp_path: Path) -> None:
     """Each third has a third of the faces; all of the darkest are correct, none of the brightest."""
-    slices = score_slices(correct_on_first_half(90), gradually_brighter(90), tmp_path)
+    slices = score_slices(correct_on_first_half(90), gradually_brighter(90), DataPaths(tmp_path))
     found = {item.name: item for item in slices if item.family == "brightness"}
 
     assert [item.num_images for item in found.values()] == [30, 30, 30]
@@ -38,20 +39,21 @@ def test_thirds_by_brightness_partition_the_faces(tmp_path: Path) -> None:
 
 
 def test_sizes_and_sources_come_from_the_catalogue(tmp_path: Path) -> None:
-    """The shorter side gives the size, the folder below the emotion the source; small slices are left out."""
+    """The shorter side gives the size, the first folder that names no class the source; small slices are left out."""
     split = gradually_brighter(60)
     table = pd.DataFrame(
         {
-            "path": [f"Angry/{'phone' if i < 25 else 'studio'}/{i}.jpg" for i in range(55)]
+            "path": [f"Angry/phone/{i}.jpg" if i < 25 else f"studio/Angry/{i}.jpg" for i in range(55)]
             + [f"Angry/{i}.jpg" for i in range(55, 60)],
             "content_hash": split.content_hashes,
             "width_px": [48] * 30 + [300] * 30,
             "height_px": [60] * 30 + [400] * 30,
         }
     )
-    table.to_parquet(tmp_path / "catalogue.parquet")
+    (tmp_path / "catalogue").mkdir()
+    table.to_parquet(tmp_path / "catalogue" / "catalogue.parquet")
 
-    slices = score_slices(correct_on_first_half(60), split, tmp_path)
+    slices = score_slices(correct_on_first_half(60), split, DataPaths(tmp_path))
     found = {(item.family, item.name): item for item in slices}
 
     assert found["original size", "under 64 px"].accuracy == 1

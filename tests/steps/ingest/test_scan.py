@@ -96,7 +96,7 @@ def test_signature_changes_with_the_files(raw: Path, face: bytes) -> None:
 
 
 def test_one_signature_leaves_out_labelled_images(raw: Path, face: bytes) -> None:
-    """Files in `<Emotion>/feedback/` do not count when they are excluded."""
+    """Files in `<Class>/feedback/` do not count when they are excluded."""
     before = folder_state(raw).own_signature
     (raw / "Happy" / "feedback").mkdir()
     (raw / "Happy" / "feedback" / "x.jpg").write_bytes(face)
