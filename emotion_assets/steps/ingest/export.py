@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emotion_assets.core.files import atomic_file
-from emotion_assets.steps.ingest.near_duplicates import component_labels, duplicate_groups
+from emotion_assets.steps.ingest.conflicts import Subjects, resolve_labels
+from emotion_assets.steps.ingest.near_duplicates import duplicate_groups
 from emotion_assets.steps.ingest.store import Store
 
 TABLE_NAME: Final = "catalogue.parquet"
-MAX_COPIES: Final = 30
-"""A published photograph has fewer copies, re-encoded and cropped: at most 16 in FER2013."""
-
-Subjects = Mapping[int, set[str]]
-"""The subjects of contents, by content id."""
-
 _ROWS_PER_GROUP: Final = 20_000
 _TABLE_SCHEMA: Final = pa.schema(
     [
@@ -63,9 +57,10 @@ def read_catalogue(catalogue_dir: Path) -> pd.DataFrame:
 
 def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]]:
     groups = duplicate_groups(store.pairs(), store.hashes_by_id())
-    conflicting = conflicting_contents(store, subjects)
+    resolved = resolve_labels(store, subjects)
     for path, *columns, code, reason, content_id in store.file_rows():
-        is_conflicting = content_id in conflicting
+        label = columns[0]
+        is_conflicting = content_id in resolved.conflicting or (content_id, label) in resolved.set_aside
         subject = " and ".join(sorted(subjects.get(content_id, ()))) or None
         yield (
             path_text(path),
@@ -92,26 +87,6 @@ def is_readable(table_path: Path) -> bool:
     except (OSError, pa.ArrowInvalid):
         return False
     return True
-
-
-def conflicting_contents(store: Store, subjects: Subjects) -> set[int]:
-    """Return the ids of contents that have two labels, by themselves or together with a near-duplicate.
-
-    Near-duplicates of one subject, or in a group of more than 30, are frames of a recording: there, another label is
-    another expression. Likeness cannot tell the two cases apart; see docs/near_duplicates.md.
-    """
-    labels = store.labels_by_content()
-    conflicting = {content_id for content_id, names in labels.items() if len(names) > 1}
-    pairs = store.pairs()
-    ids, nodes = np.unique(pairs, return_inverse=True)
-    groups = component_labels(nodes.reshape(-1, 2), len(ids))
-    is_recording = dict(zip(ids.tolist(), (np.bincount(groups)[groups] > MAX_COPIES).tolist(), strict=True))
-    for first, second in pairs.tolist():
-        if first not in labels or second not in labels or labels[first] == labels[second]:
-            continue
-        if not is_recording[first] and not subjects.get(first, set()) & subjects.get(second, set()):
-            conflicting |= {first, second}
-    return conflicting
 
 
 def path_text(path: bytes) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
+from emotion_assets.steps.ingest.conflicts import is_feedback
 from emotion_assets.steps.ingest.export import TABLE_NAME, path_text, read_catalogue
 from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
@@ -47,6 +48,7 @@ class IngestReport:
         is_other_class = catalogue["reason_code"] == SkipCode.OTHER_CLASS
         rejected = catalogue[~catalogue["is_accepted"] & ~is_other_class]
         num_rejected = int(rejected["num_files"].sum())
+        conflicting = [str(path) for path in accepted.loc[accepted["has_label_conflict"].astype(bool), "path"]]
         counts = accepted["label"].value_counts()
         return Summary(
             values={
@@ -61,7 +63,8 @@ class IngestReport:
                 "rejected_fraction": num_rejected / max(1, int(catalogue.loc[~is_other_class, "num_files"].sum())),
                 "num_other_class": int(catalogue.loc[is_other_class, "num_files"].sum()),
                 "num_damaged": int(accepted["warning"].notna().sum()),
-                "num_label_conflicts": int(accepted["has_label_conflict"].sum()),
+                "num_label_conflicts": len(conflicting),
+                "num_labels_set_aside": sum(is_feedback(path.encode()) for path in conflicting),
                 "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
                 "seconds": round(self.seconds, 2),
                 "fingerprint": self.fingerprint,

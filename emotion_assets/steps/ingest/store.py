@@ -332,12 +332,12 @@ class Store:
             " ORDER BY c.content_hash, f.label"
         ).fetchall()
 
-    def labels_by_content(self) -> dict[int, set[str]]:
-        """Return the labels of every accepted content, by content id."""
-        labels: dict[int, set[str]] = {}
-        for content_id, _, label, _ in self.labelled_contents():
-            labels.setdefault(content_id, set()).add(label)
-        return labels
+    def labelled_files(self) -> Iterator[tuple[int, str, bytes]]:
+        """Yield content id, label and path of every file whose content is accepted."""
+        return self._connection.execute(
+            "SELECT f.content_id, f.label, f.path FROM files f JOIN contents c USING (content_id)"
+            " WHERE c.position IS NOT NULL"
+        )
 
     def labels(self) -> set[str]:
         """Return the labels of all files."""

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from emotion_assets.steps.ingest.export import Subjects, conflicting_contents
+from emotion_assets.steps.ingest.conflicts import Subjects, resolve_labels
 from emotion_assets.steps.ingest.near_duplicates import component_labels
 from emotion_assets.steps.ingest.store import Store
 
@@ -65,11 +65,10 @@ def assign_splits(store: Store, ledger: dict[str, str], subjects: Subjects | Non
         subjects: of contents, by content id.
     """
     hash_of, subjects = store.hashes_by_id(), subjects or {}
-    conflicting = {hash_of[content_id] for content_id in conflicting_contents(store, subjects)}
+    resolved = resolve_labels(store, subjects)
+    conflicting = {hash_of[content_id] for content_id in resolved.conflicting}
     labels = {
-        hash_of[content_id]: next(iter(names))
-        for content_id, names in store.labels_by_content().items()
-        if len(names) == 1
+        hash_of[content_id]: next(iter(names)) for content_id, names in resolved.labels.items() if len(names) == 1
     }
     usable = {content_hash: label for content_hash, label in labels.items() if content_hash not in conflicting}
     neighbors: dict[str, set[str]] = defaultdict(set)
