@@ -17,6 +17,7 @@ from bentoml.images import Image
 from bentoml.models import BentoModel
 from pydantic import BaseModel
 
+from emotion_assets.core.errors import EmotionError
 from emotion_service.app import EmotionApp
 from emotion_service.settings import Settings
 
@@ -80,8 +81,19 @@ class EmotionService:
             _logger.warning("EMOTION_DATA_DIR is not absolute: predictions are logged below %s", _settings.data_dir)
         _app.follow_champion()
         if _app.model is None:
+            self._load_packed()
+
+    def _load_packed(self) -> None:
+        # An exception here would make BentoML start this worker again, endlessly, while connections wait.
+        try:
             _app.load(Path(self.packed_model.path))
             _logger.warning("Serving model %s, which was packed into the bento", _app.version)
+        except (EmotionError, OSError) as error:
+            _logger.error(  # noqa: TRY400 -- the traceback adds nothing
+                "No model can be served: %s Until another one is accepted in %s, /readyz answers 503.",
+                error,
+                _settings.paths.models,
+            )
 
     @property
     def model_version(self) -> str:

@@ -3,6 +3,8 @@
 The rules of the gate are in `steps.evaluation.gate`.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 from pydantic import Field
 
@@ -39,23 +41,37 @@ def evaluation_report(settings: Settings, config: EvaluationRunConfig) -> dg.Mat
     )
 
 
-@dg.asset_check(
-    asset=evaluation_report,
-    blocking=True,
-    description="The candidate is not worse than the champion, or passes the floors if it is the first.",
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            "candidate_is_not_worse",
+            asset=evaluation_report,
+            blocking=True,
+            description="The candidate is not worse than the champion, or passes the minimums if it is the first.",
+        )
+    ]
 )
-def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
-    """Stop the run when the gate rejected the candidate; the champion continues to be served."""
+def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, settings: Settings) -> Iterator[dg.AssetCheckResult]:
+    """Stop the run when the gate rejected a new candidate; the champion continues to be served.
+
+    A candidate that was rejected before, because nothing new was trained, only warns.
+    """
     from emotion_assets.steps.registry.decision import read_decision
     from emotion_assets.steps.registry.registry import Registry
 
-    found = latest_metadata(context.instance, evaluation_report.key).get("version")
-    version = str(found.value) if found else Registry(settings.paths.models).candidate()
+    found = latest_metadata(context.instance, evaluation_report.key)
+    version = str(found["version"].value) if "version" in found else Registry(settings.paths.models).candidate()
     decision = read_decision(settings.paths.evaluation_report(version))
-    if not decision.is_accepted:
-        context.log.error("The gate rejected %s: %s", decision.candidate, " ".join(decision.reasons))
-    return dg.AssetCheckResult(
+    is_new = "is_new" not in found or bool(found["is_new"].value)
+    reasons = " ".join(decision.reasons)
+    yield dg.AssetCheckResult(
         passed=decision.is_accepted,
-        description=" ".join(decision.reasons),
+        severity=dg.AssetCheckSeverity.ERROR if is_new else dg.AssetCheckSeverity.WARN,
+        description=reasons,
         metadata={"candidate": decision.candidate, "champion": decision.champion or "none"},
     )
+    if not decision.is_accepted and is_new:
+        # Dagster's own message would only name the check.
+        raise dg.Failure(f"The gate rejected {decision.candidate}: {reasons}", allow_retries=False)
+    if not decision.is_accepted:
+        context.log.warning("Nothing new was trained, and %s was rejected before: %s", decision.candidate, reasons)

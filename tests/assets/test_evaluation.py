@@ -103,8 +103,34 @@ def test_the_check_is_about_the_model_that_was_evaluated(site: PipelineSettings,
         instance.report_runless_asset_event(
             dg.AssetMaterialization("evaluation_report", metadata={"version": evaluated})
         )
-        result = candidate_is_not_worse(dg.build_asset_check_context(instance=instance), settings=site)
+        (result,) = candidate_is_not_worse(dg.build_asset_check_context(instance=instance), settings=site)
 
     assert isinstance(result, dg.AssetCheckResult)
     assert result.passed
     assert result.metadata["candidate"].value == evaluated
+
+
+def test_the_run_says_why_it_failed(site: PipelineSettings) -> None:
+    """The reasons of the gate are the message of the failed step, not only metadata."""
+    add(site, fit(site.paths.splits, site.data_dir / "candidate", epochs=1))
+
+    result = materialize(site)
+
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    error = failure.step_failure_data.error
+    decision = Registry(site.paths.models).history()[-1]
+    assert error
+    assert f"The gate rejected {decision['candidate']}: {decision['reasons'][0]}" in error.message
+
+
+def test_a_run_that_trained_nothing_new_succeeds(site: PipelineSettings) -> None:
+    """The candidate that was rejected before is rejected again, with a warning; the champion is packed."""
+    add(site, fit(site.paths.splits, site.data_dir / "candidate", epochs=1))
+    champion = Registry(site.paths.models).champion()
+
+    first, second = materialize(site), materialize(site)
+
+    (check,) = (c for c in second.get_asset_check_evaluations() if c.check_name == "candidate_is_not_worse")
+    assert (first.success, second.success, check.passed) == (False, True, False)
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert Registry(site.paths.models).champion() == champion == packed_version()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bentoml
 import pytest
 
 from emotion_assets.steps.packing.bento import build_bento
@@ -66,3 +67,21 @@ def test_a_damaged_champion_leaves_the_packed_model(packed_version: str, bundle_
     (tmp_path / "models" / champion / "model.onnx").write_bytes(b"damaged")
 
     assert start(tmp_path) == f"{packed_version} True"
+
+
+def test_without_any_model_the_service_stays_up_unready(packed_version: str, tmp_path: Path) -> None:
+    """It says why in one message and waits for an accepted model, instead of dying and being started for ever."""
+    model = Path(bentoml.models.get(f"emotion_cnn:{packed_version}").path) / "model.onnx"
+    content = model.read_bytes()
+    model.write_bytes(b"damaged")
+    try:
+        environment = os.environ | {"EMOTION_DATA_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+        )
+    finally:
+        model.write_bytes(content)
+
+    assert done.stdout.strip().splitlines()[-1] == "none False"
+    assert done.stderr.count("No model can be served") + done.stdout.count("No model can be served") == 1
+    assert "Traceback" not in done.stderr

@@ -49,6 +49,8 @@ class CandidateEvaluation:
     report_dir: Path
     card_path: Path
     images: dict[str, bytes]
+    is_new: bool
+    """False if the same model was rejected before, because nothing new was trained."""
 
     @property
     def scores(self) -> Scores:
@@ -70,6 +72,7 @@ class CandidateEvaluation:
                 "version": decision.candidate,
                 "champion": champion or "none",
                 "is_accepted": decision.is_accepted,
+                "is_new": self.is_new,
                 **({"force_reason": decision.force_reason} if decision.force_reason else {}),
                 "num_test_images": scores.num_images,
                 "latency_ms": round(decision.latency_ms or 0, 2),
@@ -129,6 +132,7 @@ def evaluate_candidate(
         champion = candidate if is_champion else _predict_champion(registry, split, is_forced=force_reason is not None)
         # A champion keeps the decision that accepted it: compared with itself, it proves nothing.
         accepted = registry.acceptance(candidate.version) if is_champion else None
+        is_new = registry.state(candidate.version) != ModelState.REJECTED
         decision = accepted or _decide(registry, candidate, champion, gate, force_reason)
         evaluation = _evaluate(paths, classifier, split, candidate, champion, decision)
         report_dir = paths.evaluation_report(candidate.version)
@@ -137,7 +141,7 @@ def evaluate_candidate(
         card_path = write_model_card(paths, evaluation)
         if not is_champion:
             registry.record(decision)
-    return CandidateEvaluation(evaluation, report_dir, card_path, images)
+    return CandidateEvaluation(evaluation, report_dir, card_path, images, is_new)
 
 
 def _predict_champion(registry: Registry, split: Split, *, is_forced: bool) -> LabelledPredictions | None:
