@@ -32,7 +32,12 @@ def test_assets_and_checks() -> None:
     assert names(graph.get_all_asset_keys()) == RETRAINED | EXTERNAL | {"collected_feedback", "prediction_history"}
     assert names(graph.external_asset_keys) == EXTERNAL
     assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == RETRAINED | {"collected_feedback"}
-    assert blocking == {"candidate_is_not_worse", "splits_share_no_image"}
+    assert blocking == {
+        "candidate_is_not_worse",
+        "images_show_something",
+        "splits_share_no_image",
+        "splits_share_no_subject",
+    }
 
 
 def test_the_lineage_is_one_connected_graph() -> None:
