@@ -16,6 +16,13 @@ DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # Not make's own abspath, which takes a path with a space for two.
 override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
 export EMOTION_DATA_DIR DAGSTER_HOME
+SERVE_PORT ?= 3001
+ifdef UI_PORT
+export UI_PORT
+endif
+ifdef REPORTS_PORT
+export REPORTS_PORT
+endif
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
@@ -47,14 +54,14 @@ check: $(READY) ## lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-ui: $(READY) ## the Dagster UI on port 3000, its reports on port 3002
+ui: $(READY) ## the Dagster UI on port 3000 (UI_PORT=…), its reports on port 3002 (REPORTS_PORT=…)
 	$(BIN)/python scripts/ui.py
 
 drift-ui: $(READY) ## the history of drift reports, on port 3003
 	$(BIN)/python -m emotion_assets.steps.drift.dashboard 3003
 
-serve: $(READY) ## the accepted model on port 3001
-	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port 3001
+serve: $(READY) ## the accepted model on port 3001, or SERVE_PORT=…
+	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port $(SERVE_PORT)
 
 container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
 	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo

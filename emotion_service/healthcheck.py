@@ -1,7 +1,7 @@
 """Health check of the container: `python healthcheck.py` exits with status 0 if the service is healthy, else 1.
 
 Healthy means that as many workers serve a model as were configured; `/readyz` alone passes as long as one is left.
-Only the standard library is imported, because this starts every few seconds.
+Only light modules are imported, because this starts every few seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import urllib.request
+from pathlib import Path
 
 _TIMEOUT_SECONDS = 5
 # The request must not go through http_proxy: it is to this machine.
@@ -28,6 +29,15 @@ def find_problem(address: str, num_workers: int) -> str:
     return "" if num_serving >= num_workers else f"{num_serving:g} of {num_workers} workers serve a model"
 
 
+def count_allowed_workers() -> int:
+    """Return the default number of workers, as the service's settings have it."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from emotion_assets.core.cpus import count_cpus  # noqa: PLC0415 -- not on the path of a script
+
+    return count_cpus()
+
+
 if __name__ == "__main__":
     port = os.environ.get("BENTOML_PORT", os.environ.get("PORT", "3000"))
-    sys.exit(find_problem(f"http://127.0.0.1:{port}", int(os.environ.get("EMOTION_WORKERS", os.cpu_count() or 1))) or 0)
+    workers = os.environ.get("EMOTION_WORKERS") or count_allowed_workers()
+    sys.exit(find_problem(f"http://127.0.0.1:{port}", int(workers)) or 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
+from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.settings import AbsolutePath, EmotionSettings
 
 
@@ -31,10 +31,10 @@ class Settings(EmotionSettings):
         description="Root of the pipeline's data. The service logs predictions and labels below it.",
     )
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=count_cpus,
         ge=1,
         le=1_000,
-        description="Number of worker processes; each uses one core. The default is the number of cores.",
+        description="Number of worker processes, one for each allowed processor by default.",
     )
     max_concurrency: int = Field(
         default=64, ge=1, le=100_000, description="Requests that one worker handles at once; more get status 429."

@@ -32,6 +32,9 @@ NUM_PER_CLASS = 160
 DIFFICULTY = 0.7
 READY_SECONDS = 120
 
+# Requests to this machine never go through http_proxy.
+LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 # What a person follows: the steps' own lines, and the end of each step.
 _LINE = re.compile(r" - INFO - retrain - [0-9a-f-]{36} - (?P<step>\w+) - (?P<text>.*)")
 _STEP_END = re.compile(r" - (?P<step>\w+) - STEP_(?P<end>SUCCESS|FAILURE) - .* (?:in|of) (?P<time>[\d.]+m?s)?")
@@ -138,7 +141,7 @@ def predict_one(environment: dict[str, str], home: Path, emotions: Sequence[str]
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/predict", face, {"Content-Type": "image/jpeg"}, method="POST"
             )
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with LOOPBACK.open(request, timeout=30) as response:
                 prediction = json.load(response)
         finally:
             service.terminate()
@@ -166,7 +169,7 @@ def _is_ready(port: int, service: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and service.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+            with LOOPBACK.open(f"http://127.0.0.1:{port}/readyz", timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)

@@ -228,7 +228,7 @@ class Client:
 
     def __init__(self, port: int, result: LoopResult) -> None:
         """Ask on `port`."""
-        self._http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self._http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         self._result = result
 
     def close(self) -> None:

@@ -13,11 +13,10 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from demo import BIN, CHECKOUT, free_port
+from demo import BIN, CHECKOUT, LOOPBACK, free_port
 from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = CHECKOUT / "docs" / "images"
@@ -37,7 +36,7 @@ def running(home: Path, ready: str, *command: str) -> Iterator[str]:
     with subprocess.Popen(words, cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
             for _ in range(240):
-                with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(address + ready):
+                with contextlib.suppress(urllib.error.URLError, OSError), LOOPBACK.open(address + ready):
                     break
                 time.sleep(0.5)
             yield address

@@ -1,9 +1,10 @@
-"""Dagster's UI on port 3000, and on port 3002 the reports that its assets link to. Ctrl-C stops both."""
+"""Dagster's UI on UI_PORT (3000), and on REPORTS_PORT (3002) the reports that its assets link to. Ctrl-C stops both."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,8 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-UI_PORT = 3000
-REPORTS_PORT = 3002
+UI_PORT, REPORTS_PORT = (int(os.environ.get(name, port)) for name, port in (("UI_PORT", 3000), ("REPORTS_PORT", 3002)))
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
@@ -29,10 +29,19 @@ def main() -> int:
     reports = Path(os.environ["EMOTION_DATA_DIR"]) / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("EMOTION_REPORTS_URL", f"http://localhost:{REPORTS_PORT}")
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", REPORTS_PORT), partial(QuietHandler, directory=reports))
+        # Checked first: Dagster says that it serves even if another program has its port.
+        port = UI_PORT
+        socket.create_server(("127.0.0.1", port)).close()
+        port = REPORTS_PORT
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=reports))
     except OSError as error:
-        sys.exit(f"Port {REPORTS_PORT} is taken ({error.strerror}): does another `make ui` run? Stop it first.")
+        name = "UI_PORT" if port == UI_PORT else "REPORTS_PORT"
+        sys.exit(
+            f"Port {port} cannot be used ({error.strerror}): does another `make ui` run? Stop it, or choose another "
+            f"port: make ui {name}=…"
+        )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     command = [BIN / "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(UI_PORT)]
     # Started in the background, a shell hands down an ignored SIGINT, by which `dagster dev` stops its own processes.

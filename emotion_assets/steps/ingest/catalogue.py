@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from emotion_assets.core.classes import ClassSet, read_classes
+from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_temporary_files
 from emotion_assets.core.images import IMAGE_SIZE_PX
@@ -47,7 +47,7 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
 
     Args:
         paths: the data root.
-        num_workers: processes that decode; one for each core by default.
+        num_workers: processes that decode; one for each allowed processor by default.
 
     Raises:
         UnusableDataError: `raw/` does not exist, `classes.yaml` is wrong, or far too many images are near-duplicates.
@@ -63,7 +63,7 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
     with locked(paths.catalogue / LOCK_NAME), Store(store_path) as store:
         remove_temporary_files(paths.catalogue)
         ingest = _Ingest(paths.raw, classes, store)
-        ingest.run(DecodePool(str(paths.raw), str(store_path), num_workers or os.cpu_count() or 1))
+        ingest.run(DecodePool(str(paths.raw), str(store_path), num_workers or count_cpus()))
         num_removed = _drop_missing_files(store, paths.raw, classes) if store.has_missing_files() else 0
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)

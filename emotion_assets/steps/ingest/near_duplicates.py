@@ -20,6 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
+from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.ingest.store import Store
@@ -120,7 +121,7 @@ def similar_pairs(
 
     starts = range(int(is_compared.sum()), len(order), _BLOCK_ROWS)
     # One thread per core with single-threaded products: blocks stay in the core's cache, and no thread waits.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(count_cpus()) as threads:
         found = [pairs for block in threads.map(pairs_of_block, starts) for pairs in block]
     if not found:
         return np.empty((0, 2), dtype=np.int64)

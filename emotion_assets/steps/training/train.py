@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_temporary_files, write_atomically
 from emotion_assets.steps.splits.splits import LOCK_NAME, Split, read_manifest, read_split
@@ -117,6 +118,8 @@ def train(
         FloatingPointError: the loss became infinite or NaN.
     """
     check_tracker(tracker)
+    # torch knows the affinity, but no quota of a container.
+    torch.set_num_threads(min(torch.get_num_threads(), count_cpus()))
     # Under the lock of make_splits, so that both splits and the fingerprint belong together.
     with locked(splits_dir / LOCK_NAME):
         manifest = read_manifest(splits_dir)
