@@ -42,7 +42,7 @@ _SEPARATORS: Final = re.compile(r"[\s_.-]+")
 _PREFIX: Final = re.compile(r"^\d+ (?=\D)")
 _SUFFIX: Final = re.compile(r"(?: ?\(\d+\)| ?\d+| copy| faces?| images?| imgs?| photos?| pictures?)$")
 _MAX_NAME_LENGTH: Final = 60
-_FORBIDDEN: Final = re.compile(r"[/\\\x00-\x1f\x7f]|^\.|^feedback$")
+_FORBIDDEN: Final = re.compile(r"[/\\\x00-\x1f\x7f]|^\.|^feedback$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,10 @@ class ClassSet:
                 if found.setdefault(_normalize(folder), name) != name:
                     raise ValueError(f"the folder {folder!r} stands for both {found[_normalize(folder)]} and {name}")
         for name in names:
-            for synonym in _SYNONYMS.get(_normalize(name), ()):
-                found.setdefault(synonym, name)
+            for words in ((emotion, *others) for emotion, others in _SYNONYMS.items()):
+                if _normalize(name) in words:
+                    for word in words:
+                        found.setdefault(word, name)
         return cls(names, tuple(titles.get(name, _TITLES.get(name, name)) for name in names), found)
 
     def find(self, folder: str) -> str | None:
@@ -92,7 +94,7 @@ class ClassSet:
 
     def closest(self, folder: str) -> str | None:
         """Return the class whose folder names resemble `folder`, or None."""
-        found = difflib.get_close_matches(_normalize(folder), self.folders, n=1, cutoff=0.7)
+        found = difflib.get_close_matches(_normalize(folder), self.folders, n=1, cutoff=0.75)
         return self.folders[found[0]] if found else None
 
     def __str__(self) -> str:
@@ -131,25 +133,31 @@ def _parse(entries: Any) -> ClassSet:
     titles: dict[str, str] = {}
     folders: dict[str, tuple[str, ...]] = {}
     for entry in entries:
-        fields = entry if isinstance(entry, dict) else {"name": entry}
-        name, title, extra = fields.get("name"), fields.get("title"), fields.get("folders", [])
-        if unknown := fields.keys() - {"name", "title", "folders"}:
-            raise ValueError(f"{name!r} has the unknown key {min(map(str, unknown))!r}")
-        texts = [name, *([title] if title is not None else []), *(extra if isinstance(extra, list) else [extra])]
-        for text in texts:
-            if not isinstance(text, str):
-                raise ValueError(f"{text!r} is not text; put it in quotes")  # noqa: TRY004 -- as above
-        name = unicodedata.normalize("NFC", str(name).strip())
-        if not name or len(name) > _MAX_NAME_LENGTH or _FORBIDDEN.search(name):
-            raise ValueError(f"{name!r} cannot name a class and its folder")
+        name, title, extra = _parse_entry(entry)
         if _normalize(name) in map(_normalize, folders):
             raise ValueError(f"{name!r} occurs twice")
         if title:
-            titles[name] = str(title).strip()
-        folders[name] = tuple(texts[1 + (title is not None) :])
+            titles[name] = title
+        folders[name] = extra
     if len(folders) < MIN_CLASSES:
         raise ValueError(f"it has {len(folders)}")
     return ClassSet.build(tuple(folders), titles, folders)
+
+
+def _parse_entry(entry: Any) -> tuple[str, str, tuple[str, ...]]:
+    """Return the name, the title (empty if there is none) and the further folder names of a class."""
+    fields = entry if isinstance(entry, dict) else {"name": entry}
+    if unknown := fields.keys() - {"name", "title", "folders"}:
+        raise ValueError(f"{fields.get('name')!r} has the unknown key {min(map(str, unknown))!r}")
+    name, title, extra = fields.get("name"), fields.get("title", ""), fields.get("folders", [])
+    folders = extra if isinstance(extra, list) else [extra]
+    for text in (name, title, *folders):
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} is not text; put it in quotes")  # noqa: TRY004 -- as above
+    for text in (name, *folders):
+        if not text.strip() or len(text) > _MAX_NAME_LENGTH or _FORBIDDEN.search(text.strip()):
+            raise ValueError(f"{text!r} cannot name a class and its folder")
+    return unicodedata.normalize("NFC", str(name).strip()), str(title).strip(), tuple(folders)
 
 
 def _normalize(folder: str) -> str:

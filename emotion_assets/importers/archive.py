@@ -7,6 +7,7 @@ unpacks to far more than its own size is refused.
 from __future__ import annotations
 
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -21,8 +22,10 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_assets.importers.importer import Importer
 from emotion_assets.importers.table import TABLE_SUFFIX, import_table
+from emotion_assets.steps.ingest.scan import is_litter_name
 
 _MAX_EXPANSION: Final = 100
+_UTF8_FLAG: Final = 0x800
 _FREE_BYTES: Final = 100_000_000
 """Any archive may unpack to this, however small it is."""
 _DAMAGES: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -59,12 +62,22 @@ def import_archive(path: Path, importer: Importer) -> None:
         ) from error
 
 
+def _import_table(stream: IO[bytes], importer: Importer, folders: list[str]) -> None:
+    """Import a table that came with other files, and must not end the import of those."""
+    try:
+        import_table(stream, importer, folders)
+    except UnusableDataError:
+        importer.left_out["a table that is no text in UTF-8, or damaged"] += 1
+
+
 def import_folder(folder: Path, importer: Importer) -> None:
     """Copy the images of a folder, with its tree."""
 
     def entries() -> Iterator[Entry]:
         for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink():
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                importer.left_out["a link or a device"] += 1
+            elif path.is_file():
                 yield path.relative_to(folder).as_posix(), partial(_open, path)
 
     _import(tqdm(entries(), "Copying", unit=" files"), importer, None)
@@ -79,7 +92,17 @@ def _zip_entries(archive: zipfile.ZipFile, importer: Importer) -> Iterator[Entry
         if (info.external_attr >> 28) == 0o12:
             importer.left_out["a link"] += 1
         elif not info.is_dir():
-            yield info.filename, partial(archive.open, info)
+            yield _zip_name(info), partial(archive.open, info)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of an entry; many programs write UTF-8 without saying so."""
+    if info.flag_bits & _UTF8_FLAG:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _tar_entries(archive: tarfile.TarFile, importer: Importer) -> Iterator[Entry]:
@@ -100,9 +123,11 @@ def _import(entries: Iterable[Entry], importer: Importer, limit: int | None) -> 
     num_bytes = 0
     for name, open_entry in entries:
         parts = name.replace("\\", "/").removeprefix("./").split("/")
+        if any(is_litter_name(os.fsencode(part)) for part in parts if part not in {".", ".."}):
+            continue
         if parts[-1].casefold().endswith(TABLE_SUFFIX):
             with open_entry() as stream:
-                import_table(stream, importer, [*parts[:-1], parts[-1][: -len(TABLE_SUFFIX)]])
+                _import_table(stream, importer, [*parts[:-1], parts[-1][: -len(TABLE_SUFFIX)]])
         elif path := importer.wants(parts):
             with open_entry() as stream:
                 content = stream.read(MAX_IMAGE_BYTES + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import re
 from collections import Counter
@@ -9,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from emotion_assets.core.classes import read_classes
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_assets.core.layout import DataPaths
@@ -16,14 +19,14 @@ from emotion_assets.steps.ingest.scan import is_litter_name
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _MAX_NAME_BYTES: Final = 200
-_UNSAFE: Final = re.compile(r"^\.{0,2}$|[/\\]")
+_UNSAFE: Final = re.compile(r"^\.{0,2}$|[/\\\x00-\x1f\x7f]")
 
 
 class Importer:
     """Writes files to `raw/<name>/…`; those of a held-out part to `external/<name>/…`.
 
-    Existing files stay, so a second import completes an interrupted one. A file appears under its name once it is
-    complete.
+    Existing files stay, so a second import completes an interrupted one; a different file of the same name is written
+    beside it. A file appears under its name once it is complete.
     """
 
     def __init__(self, paths: DataPaths, name: str, held_out: str | None = None) -> None:
@@ -34,15 +37,19 @@ class Importer:
             name: of the delivery, which becomes a folder.
             held_out: a folder or part, such as `test`, that must never be trained on.
         """
+        self.classes = read_classes(paths.classes)
         self._roots = (paths.raw / name, paths.external / name)
-        self._held_out = (held_out or "").casefold()
+        # As people type it: `test/`, `./archive/test`, `"Test "`.
+        self._held_out = _plain((held_out or "").replace("\\", "/").rstrip("/ ").rpartition("/")[2])
+        self._holds_all_out = bool(self._held_out) and _plain(name) == self._held_out
+        self.num_also_in_raw = 0
         self.num_new = self.num_existing = self.num_held_out = 0
         self.left_out: Counter[str] = Counter()
         """Numbers of entries that were not written, by reason."""
 
     def wants(self, parts: Sequence[str]) -> Path | None:
-        """Return where to write the image with this path in the delivery; None if it is left out or exists."""
-        if not parts or any(_UNSAFE.search(part) or not part.isprintable() for part in parts):
+        """Return where to write the image with this path in the delivery; None if it is left out."""
+        if not parts or any(_UNSAFE.search(part) for part in parts):
             self.left_out["a path that leads out of the folder, or has control characters"] += 1
         elif any(is_litter_name(os.fsencode(part)) for part in parts):
             return None
@@ -51,12 +58,10 @@ class Importer:
         elif not parts[-1].casefold().endswith(IMAGE_SUFFIXES):
             self.left_out[f"a name that does not end in {', '.join(IMAGE_SUFFIXES)}"] += 1
         else:
-            is_held_out = self._held_out in map(str.casefold, parts[:-1])
+            is_held_out = self._holds_all_out or (bool(self._held_out) and self._held_out in map(_plain, parts[:-1]))
             self.num_held_out += is_held_out
-            path = self._roots[is_held_out].joinpath(*parts)
-            if not path.exists():
-                return path
-            self.num_existing += 1
+            self.num_also_in_raw += is_held_out and self._roots[0].joinpath(*parts).exists()
+            return self._roots[is_held_out].joinpath(*parts)
         return None
 
     def write(self, path: Path, content: bytes) -> None:
@@ -68,14 +73,26 @@ class Importer:
         if len(content) > MAX_IMAGE_BYTES:
             self.left_out[f"more than {MAX_IMAGE_BYTES:,} bytes"] += 1
             return
-        temporary = path.with_name(f".{path.name}.part")
         try:
+            if path.is_file() and path.read_bytes() != content:
+                # Two deliveries, or two folders that differ in case, may use one name for different images.
+                path = path.with_name(f"{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}")
+            if path.is_file():
+                self.num_existing += 1
+                return
+            temporary = path.with_name(f".{path.name}.part")
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
             temporary.replace(path)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            self.left_out["a file whose name is also that of a folder"] += 1
+            return
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                self.left_out["a path that is too long for this disk"] += 1
+                return
             raise UnusableDataError(
-                f"{path} cannot be written ({error.strerror}). Make room, and import again."
+                f"{path} cannot be written ({error.strerror}). Check the disk and the folder, and import again."
             ) from error
         self.num_new += 1
 
@@ -84,5 +101,14 @@ class Importer:
         yield f"{self.num_new:,} images are new, {self.num_existing:,} were there before."
         if self.num_held_out:
             yield f"{self.num_held_out:,} of them are held out in {self._roots[1]}."
+        elif self._held_out:
+            yield f"No folder is called {self._held_out}, so nothing was held out."
+        if self.num_also_in_raw:
+            yield f"{self.num_also_in_raw:,} of those are in {self._roots[0]} as well: remove them there."
         for reason, number in self.left_out.most_common():
             yield f"{number:,} entries were left out: {reason}."
+
+
+def _plain(name: str) -> str:
+    """Return the name of a part without what people vary: case, spaces, dashes."""
+    return re.sub(r"[\s_-]+", "", name.casefold())

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from emotion_assets.core.classes import raw_folder
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import MIN_SIDE_PX
 from emotion_assets.importers.importer import Importer
@@ -42,7 +43,8 @@ def import_table(stream: IO[bytes], importer: Importer, folders: Sequence[str]) 
         for number, row in enumerate(tqdm(rows, "Reading rows", unit=" rows"), start=1):
             _import_row(number, row, columns, importer, folders)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UnusableDataError(f"The table {'/'.join(folders)}{TABLE_SUFFIX} cannot be read ({error}).") from error
+        name = "/".join(folders) or "file"
+        raise UnusableDataError(f"The table {name} cannot be read ({error}). Save it as CSV in UTF-8.") from error
     finally:
         text.detach()  # the caller closes the stream
 
@@ -54,11 +56,17 @@ def _import_row(
         importer.left_out["a row with too few columns"] += 1
         return
     emotion, usage = row[columns["emotion"]].strip(), row[columns["usage"]].strip() if "usage" in columns else ""
-    if emotion.isdecimal():
-        if int(emotion) >= len(FER2013_CODES):
+    code = emotion.removesuffix(".0")
+    if code.isdecimal() and (label := importer.classes.find(code)):
+        emotion = raw_folder(label)
+    elif code.isdecimal():
+        if int(code) >= len(FER2013_CODES):
             importer.left_out[f"a row of an emotion that is none of the codes 0 to {len(FER2013_CODES) - 1}"] += 1
             return
-        emotion = FER2013_CODES[int(emotion)]
+        emotion = FER2013_CODES[int(code)]
+    elif not emotion:
+        importer.left_out["a row without an emotion"] += 1
+        return
     path = importer.wants([*folders, *filter(None, [usage]), emotion, f"{number:06}.png"])
     if path is None:
         return

@@ -74,6 +74,21 @@ def test_classes_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_classes(tmp_path / "missing.yaml") is DEFAULT_CLASSES
 
 
+def test_a_class_named_by_a_synonym_has_the_others(tmp_path: Path) -> None:
+    """`fearful` reads FER2013's folder `Fear`."""
+    path = tmp_path / "classes.yaml"
+    path.write_text("- fearful\n- disgusted\n- {name: surprised, folders: [fear]}\n")
+
+    classes = read_classes(path)
+
+    assert [classes.find(name) for name in ("Disgust", "Suprise", "scared", "Fear")] == [
+        "disgusted",
+        "surprised",
+        "fearful",
+        "surprised",
+    ]
+
+
 def test_numbered_classes_stay_apart(tmp_path: Path) -> None:
     """A number is left out of a folder's name only where the name with it stands for no class."""
     path = tmp_path / "classes.yaml"
@@ -95,7 +110,8 @@ def test_numbered_classes_stay_apart(tmp_path: Path) -> None:
         ("- happy\n- Happy", "'Happy' occurs twice"),
         ("- happy\n- a/b", "'a/b' cannot name a class"),
         ("- happy\n- ..", "cannot name a class"),
-        ("- feedback\n- happy", "cannot name a class"),
+        ("- Feedback\n- happy", "cannot name a class"),
+        ("- {name: sad, folders: [feedback]}\n- happy", "cannot name a class"),
         ("- {name: a, folders: [x]}\n- {name: b, folders: [X]}", "stands for both a and b"),
         ("- {name: a, colour: red}\n- b", "unknown key 'colour'"),
         ("- [", "expected"),

@@ -160,3 +160,30 @@ def test_a_full_disk_is_named(tmp_path: Path, face: bytes, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(UnusableDataError, match=r"happy/1.jpg cannot be written \(No space left on device\)"):
         import_faces(DataPaths(tmp_path / "data"), source, None)
+
+
+def test_a_bad_table_and_litter_end_nothing(tmp_path: Path, face: bytes) -> None:
+    """A zip made on macOS has an unreadable shadow of each file."""
+    entries = {
+        "__MACOSX/._fer2013.csv": b"\x00\x05\x16\x07\xff",
+        "notes.csv": "Gefühl;Wert\n".encode("latin-1"),
+        "happy/1.jpg": face,
+    }
+    paths = DataPaths(tmp_path / "data")
+
+    lines = import_faces(paths, make_zip(tmp_path / "x.zip", entries), None)
+
+    assert files(paths.raw) == {"x/happy/1.jpg"}
+    assert "1 entries were left out: a table that is no text in UTF-8, or damaged." in lines
+
+
+def test_utf8_names_without_a_flag(tmp_path: Path, face: bytes) -> None:
+    """Many programs write them; names in the old encoding are read as such."""
+    paths = DataPaths(tmp_path / "data")
+    for number, name in enumerate(("Überrascht/ä.jpg".encode(), "Über/ä.jpg".encode("cp437"))):
+        placeholder = "x" * len(name)
+        path = make_zip(tmp_path / f"{number}.zip", {placeholder: face})
+        path.write_bytes(path.read_bytes().replace(placeholder.encode(), name))
+        import_faces(paths, path, None)
+
+    assert files(paths.raw) == {"0/Überrascht/ä.jpg", "1/Über/ä.jpg"}

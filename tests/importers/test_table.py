@@ -116,3 +116,17 @@ def test_another_table_is_left_out(tmp_path: Path) -> None:
     assert "without the columns emotion and pixels" in import_faces(DataPaths(tmp_path), tmp_path / "x.csv", None)[1]
     with pytest.raises(UnusableDataError, match="cannot be read"):
         import_faces(DataPaths(tmp_path), tmp_path / "y.csv", None)
+
+
+def test_codes_may_stand_for_other_classes(tmp_path: Path) -> None:
+    """A folder name in classes.yaml is also a code in a table; pandas writes codes with a decimal point."""
+    paths = DataPaths(tmp_path)
+    paths.classes.write_text("- {name: sad, folders: ['0']}\n- {name: happy, folders: ['1']}\n")
+    rows = "".join(
+        f"{code},{' '.join(map(str, range(number, number + 64)))}\n" for number, code in enumerate(("0", "1.0"))
+    )
+    (tmp_path / "x.csv").write_text(f"emotion,pixels\n{rows}")
+
+    import_faces(paths, tmp_path / "x.csv", None)
+
+    assert {path.parent.name for path in paths.raw.rglob("*.png")} == {"Sad", "Happy"}

@@ -161,7 +161,8 @@ class FolderScan:
             reason = f"The folder {folder} is inside {place.folder}, so the class is unclear. Move it out."
             return place._replace(problem=(SkipCode.CONTRADICTORY_FOLDERS, reason))
         if label:
-            return _Place(label, folder, place.problem)
+            is_unclear = place.problem is not None and place.problem[0] == SkipCode.CONTRADICTORY_FOLDERS
+            return _Place(label, folder, place.problem if is_unclear else None)
         if is_other:
             reason = (
                 f"The folder {folder} is none of the classes ({self._classes}). To train it, list it in classes.yaml."

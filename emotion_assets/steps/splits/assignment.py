@@ -5,7 +5,8 @@ images are assigned in the order of a content hash, each to the split furthest b
 result does not depend on file names or order, and the split fractions are exact up to the size of one group.
 
 Three splits need three groups of every class. Where a class has fewer, as in the recording of one person, its groups
-are divided, and the scores say nothing about other people; a check says so.
+are divided, and the scores say nothing about other people; a check says so. Once there are enough groups, those that
+were divided are assigned as a whole.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SPLIT_FRACTIONS: Final = {"train": 0.8, "val": 0.1, "test": 0.1}
 # Changing it would move every image when a ledger is rebuilt.
 _SALT: Final = b"emotion-splits-1"
 _SUBJECT: Final = "subject-"
+_DIVIDED: Final = "divided-"
 
 
 class ExclusionReason(StrEnum):
@@ -47,7 +49,7 @@ class SplitAssignment:
     labels: dict[str, str]
     """Of every accepted image that has only one."""
     unassigned: dict[str, str]
-    """The part of `splits`, and the subjects, that the ledger does not have yet."""
+    """The entries, of images and of subjects, that the ledger does not have yet."""
     excluded: dict[str, ExclusionReason]
     """Accepted images that are in no split."""
     ungrouped: set[str]
@@ -61,7 +63,8 @@ def assign_splits(store: Store, ledger: dict[str, str], subjects: Subjects | Non
 
     Args:
         store: the catalogue's.
-        ledger: the earlier assignments, of contents by their hash and of subjects by `subject_key`.
+        ledger: the earlier assignments: of contents by their hash, of subjects by `subject_key`, and of the images of
+            divided groups by `divided_key`.
         subjects: of contents, by content id.
     """
     hash_of, subjects = store.hashes_by_id(), subjects or {}
@@ -87,8 +90,11 @@ def assign_splits(store: Store, ledger: dict[str, str], subjects: Subjects | Non
         for member, others in neighbors.items()
         if member not in ungrouped
     }
-    unassigned, spanning = assign_new(usable, neighbors, ledger)
-    known = ledger | unassigned
+    known = _valid_entries(ledger, ungrouped, subjects_of)
+    assigned, spanning = assign_new(usable, neighbors, known)
+    known |= assigned
+    entries = {divided_key(name) if name in ungrouped else name: split for name, split in assigned.items()}
+    unassigned = {name: split for name, split in entries.items() if ledger.get(name) != split}
     splits = {content_hash: known[content_hash] for content_hash in usable if content_hash in known}
     spanning |= _separated(splits, neighbors, known)
     splits = {content_hash: split for content_hash, split in splits.items() if content_hash not in spanning}
@@ -106,6 +112,29 @@ def subject_key(subject: str) -> str:
 def is_subject_key(name: str) -> bool:
     """Tell whether an entry of the ledger is that of a subject."""
     return name.startswith(_SUBJECT)
+
+
+def divided_key(content_hash: str) -> str:
+    """Return the name in the ledger of an image whose group is divided: it counts only as long as that is so."""
+    return f"{_DIVIDED}{content_hash}"
+
+
+def _valid_entries(ledger: dict[str, str], ungrouped: set[str], subjects_of: dict[str, set[str]]) -> dict[str, str]:
+    """Return the assignments that still hold, by content hash or key of a subject.
+
+    An image whose subject is new, or in another split, is assigned anew with its subject: where it was before, it was
+    apart from the other images of a person.
+    """
+
+    def holds(name: str, split: str) -> bool:
+        return all(ledger.get(subject_key(subject)) == split for subject in subjects_of.get(name, ()))
+
+    known = {
+        name: split
+        for name, split in ledger.items()
+        if name not in ungrouped and not name.startswith(_DIVIDED) and holds(name, split)
+    }
+    return known | {name: ledger[key] for name in ungrouped if (key := divided_key(name)) in ledger}
 
 
 def _find_undividable(labels: dict[str, str], neighbors: dict[str, set[str]]) -> set[str]:
@@ -175,8 +204,8 @@ def _follow_neighbors(new: list[str], neighbors: dict[str, set[str]], assigned: 
 def _separated(splits: dict[str, str], neighbors: dict[str, set[str]], known: dict[str, str]) -> set[str]:
     """Return the images that have a near-duplicate in a smaller split, or their subject in another.
 
-    New images are never assigned like this, but a changed decoder may find two images alike that were not, and a
-    subject may be named later than its images were assigned.
+    New images are never assigned like this, but a changed decoder may find two images alike that were not, and an image
+    may show two subjects.
     """
     return {
         content_hash

@@ -68,6 +68,11 @@ TREES: dict[str, tuple[list[str], dict[str, int], dict[str, str]]] = {
         {"train/neutral/1.jpg": "other_class"},
     ),
     "a close name": (["hapy/1.jpg"], {}, {"hapy/1.jpg": "unknown_folder"}),
+    "a container that resembles a class": (
+        ["fer/train/happy/1.jpg", "FER+/sad/2.jpg", "Angela/happy/3.jpg", "emotions/angry/4.jpg"],
+        {"happy": 2, "sad": 1, "angry": 1},
+        {},
+    ),
     "numbers only": (["0/1.jpg", "1/2.jpg"], {}, {"0/1.jpg": "unlabelled_file", "1/2.jpg": "unlabelled_file"}),
     "no folder": (["1.jpg", "2.jpg"], {}, {"1.jpg": "unlabelled_file"}),
     "a split without classes": (["test/1.jpg", "train/sad/2.jpg"], {"sad": 1}, {"test/1.jpg": "unlabelled_file"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.demo.faces import draw_face, draw_frame
+from emotion_assets.demo.faces import draw_dataset, draw_face, draw_frame
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.leaks import find_leaking_images, find_leaking_subjects
@@ -18,7 +19,6 @@ from emotion_assets.steps.splits.splits import (
     SplitReport,
     make_splits,
     read_assignments,
-    read_ledger,
     read_split,
 )
 
@@ -100,8 +100,8 @@ def test_new_images_follow_their_subject_for_ever(tmp_path: Path) -> None:
     assert "subject_2" not in (paths.splits / LEDGER_NAME).read_text()
 
 
-def test_a_subject_that_is_named_late_keeps_most_of_its_images(tmp_path: Path) -> None:
-    """Its images in other splits are left out, not moved, and nothing of it is in two splits."""
+def test_subjects_that_are_named_late_are_assigned_anew(tmp_path: Path) -> None:
+    """Images without a subject stay; nothing is left out, and every split has every class."""
     paths, rng = DataPaths(tmp_path), np.random.default_rng(0)
     for emotion in EMOTIONS:
         for number in range(30):
@@ -109,20 +109,63 @@ def test_a_subject_that_is_named_late_keeps_most_of_its_images(tmp_path: Path) -
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(draw_face(emotion, rng))
     remake(paths)
-    ledger = read_ledger(paths.splits / LEDGER_NAME)
-    (tmp_path / "subjects.csv").write_text(
-        "path,subject\n" + "".join(f"{e}/{i}.jpg,x\n" for e in EMOTIONS for i in range(8))
-    )
+    before = read_assignments(paths.splits).set_index("content_hash")["split"]
+    rows = [f"{emotion}/{number}.jpg,{number // 5}\n" for emotion in EMOTIONS for number in range(25)]
+    (tmp_path / "subjects.csv").write_text("path,subject\n" + "".join(rows))
 
     report = remake(paths)
 
-    (splits,) = splits_of(paths).values()
-    assert splits == {"train"}
-    assert 0 < report.num_spanning_splits < 40
+    table = read_assignments(paths.splits).set_index("content_hash")
+    others = table.index[table["subject"].isna()]
+    assert all(len(splits) == 1 for splits in splits_of(paths).values())
+    assert (table.loc[others, "split"] == before[others]).all()
+    assert (report.num_spanning_splits, report.holds_every_class) == (0, True)
     assert not find_leaking_subjects(paths).problem
-    after = read_ledger(paths.splits / LEDGER_NAME)
-    assert ledger.items() <= after.items()
-    assert len(after) == len(ledger) + 1
+    assert remake(paths).num_new == 0
+
+
+@pytest.mark.parametrize("folder", ["subject_{}", "film_{}"])
+@pytest.mark.parametrize("steps", [(1, 3), (1, 2, 3), (1, 4), (2, 5)])
+def test_people_may_be_added_to_a_recording(tmp_path: Path, steps: tuple[int, ...], folder: str) -> None:
+    """What was divided is joined again, so that no image is lost and every split has its own people."""
+    for num_people in steps:
+        paths = record(tmp_path, *range(num_people), num_frames=15, folder=folder)
+        report = remake(paths)
+
+    assert report.num_spanning_splits == report.num_ungrouped == 0
+    assert report.holds_every_class
+    assert sum(sum(counts.values()) for counts in report.counts.values()) == 15 * 5 * steps[-1]
+    assert not find_leaking_images(paths).problem
+    assert not find_leaking_subjects(paths).problem
+
+
+def test_people_may_be_removed(tmp_path: Path) -> None:
+    """One of three remains, and is divided."""
+    paths = record(tmp_path, 0, 1, 2, num_frames=15)
+    remake(paths)
+    for number in (0, 1):
+        shutil.rmtree(paths.raw / f"subject_{number}")
+
+    report = remake(paths)
+
+    assert report.holds_every_class
+    assert report.num_ungrouped == 75
+    assert remake(paths).num_new == 0
+
+
+@pytest.mark.parametrize("folder", ["subject_1", "me"])
+def test_a_public_set_may_be_added_to_a_recording(tmp_path: Path, folder: str) -> None:
+    """The recording is then one group among many: all of it is in one split, and none is lost."""
+    paths = record(tmp_path, 1, folder=folder, num_frames=20, movement=0)
+    remake(paths)
+    draw_dataset(paths, num_per_class=20, seed=0)
+
+    report = remake(paths)
+
+    assert report.num_spanning_splits == 0
+    assert report.counts["train"]["happy"] >= 20
+    assert report.holds_every_class
+    assert not find_leaking_images(paths).problem
 
 
 def test_a_planted_subject_is_found(tmp_path: Path) -> None:
