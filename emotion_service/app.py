@@ -191,7 +191,8 @@ class EmotionApp:
         text = Path(__file__).with_name("web").joinpath(name).read_text(encoding="utf-8")
 
         async def page(_: Request) -> Response:
-            titles = self.model.manifest.titles if self.model else {}
+            # Pairs, because a script orders the keys of an object that look like numbers by their value.
+            titles = list(self.model.manifest.titles.items()) if self.model else []
             # No text may end the script that it stands in.
             return HTMLResponse(text.replace("TITLES_HERE", json.dumps(titles).replace("<", "\\u003c")))
 

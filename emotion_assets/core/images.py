@@ -84,6 +84,9 @@ _TIFF_SAMPLES: Final = 277
 _TIFF_TILE_SIDES: Final = (322, 323)
 _TIFF_TILES: Final = 324
 _WHITE_IS_ZERO: Final = 0
+_JPEG_DAMAGE: Final = ("Corrupt JPEG data", "Premature end")
+_JPEG_HARMLESS: Final = "extraneous bytes before marker 0xd9"
+_NEARLY_BLACK: Final = 16
 _WHITES: Final = (1, 255, 4095, 65535)
 _USUAL_TILE_PIXELS: Final = 1024 * 1024
 
@@ -110,7 +113,7 @@ class DecodedImage:
     mode: str
     format: str
     warning: str | None = None
-    """What the decoder made up for, in a damaged file that it can read nevertheless."""
+    """What is odd about it: the decoder made up for damaged data, or the image is nearly black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class GrayImage:
     mode: str
     format: str
     warning: str | None = None
-    """As in DecodedImage."""
+    """What the decoder made up for."""
 
 
 def decode_image(content: bytes) -> DecodedImage:
@@ -141,7 +144,11 @@ def decode_image(content: bytes) -> DecodedImage:
     """
     gray = decode_gray(content, IMAGE_SIZE_PX)
     pixels = face_pixels(gray.image)
-    return DecodedImage(pixels, gray.width_px, gray.height_px, gray.mode, gray.format, gray.warning)
+    warning = gray.warning
+    if (brightest := int(pixels.max())) < _NEARLY_BLACK:
+        dark = f"The image is nearly black: {brightest} of 255 at most. Was a deep image written with too few bits?"
+        warning = f"{warning} {dark}" if warning else dark
+    return DecodedImage(pixels, gray.width_px, gray.height_px, gray.mode, gray.format, warning)
 
 
 def needs_worker_thread(content: bytes) -> bool:
@@ -337,7 +344,9 @@ def _load_jpeg(content: bytes, image: Image.Image) -> tuple[Image.Image, str | N
             content, colorspace="GRAY", strict=True, min_height=image.height, min_width=image.width
         )
     except ValueError as error:
-        return image, f"The JPEG data are damaged, and a part was made up: {error}."
+        # What else it refuses is unusual, but whole: odd samplings, newer versions of the container.
+        is_damaged = str(error).startswith(_JPEG_DAMAGE) and not str(error).endswith(_JPEG_HARMLESS)
+        return image, f"The JPEG data are damaged, and a part was made up: {error}." if is_damaged else None
     if gray.shape[:2] != (image.height, image.width):
         return image, None
     return Image.fromarray(gray[:, :, 0]), None

@@ -62,7 +62,7 @@ class IngestReport:
                 "num_rejected": num_rejected,
                 "rejected_fraction": num_rejected / max(1, int(catalogue.loc[~is_other_class, "num_files"].sum())),
                 "num_other_class": int(catalogue.loc[is_other_class, "num_files"].sum()),
-                "num_damaged": int(accepted["warning"].notna().sum()),
+                "num_warnings": int(accepted["warning"].notna().sum()),
                 "num_label_conflicts": len(conflicting),
                 "num_labels_set_aside": sum(is_feedback(path.encode()) for path in conflicting),
                 "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
@@ -80,7 +80,7 @@ class IngestReport:
                     }
                     for row in catalogue[~catalogue["is_accepted"]].head(_NUM_REJECTED_SHOWN).itertuples()
                 ],
-                "damaged": [
+                "warnings": [
                     {"path": str(row.path), "warning": str(row.warning)}
                     for row in accepted[accepted["warning"].notna()].head(_NUM_REJECTED_SHOWN).itertuples()
                 ],

@@ -1,7 +1,8 @@
 """Which person an image shows, where that is known, so that faces of one person do not get into two splits.
 
 A subject is named by the table `subjects.csv` in the data root or in `raw/`, with the columns `path` (of a file or a
-folder below `raw/`) and `subject`, or by a folder such as `subject_07`, `person 7` or `participant-anna`.
+folder below `raw/`) and `subject`, or by a folder such as `subject_07`, `person 7` or
+`participant=anna`. Case and separators do not matter.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
@@ -17,7 +19,9 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.store import Store
 
-_FOLDER: Final = re.compile(rb"(?:subject|person|participant)(?:[ _=-].+|\d+)", re.IGNORECASE)
+# With a number, or a name behind an equals sign: `person smiling` is no person's name.
+_FOLDER: Final = re.compile(r"(?:subject|person|participant)(?:=.+|[ _-]?\w*\d\w*)", re.IGNORECASE)
+_SEPARATORS: Final = re.compile(r"[\s_.=-]+")
 _COLUMNS: Final = ("path", "subject")
 
 _logger = logging.getLogger(__name__)
@@ -34,45 +38,75 @@ def content_subjects(store: Store, paths: DataPaths) -> dict[int, set[str]]:
     Raises:
         UnusableDataError: a table lacks a column, or is no text.
     """
+    subjects, unused = _find_subjects(store, paths)
+    if unused:
+        _logger.warning(describe_unused(unused))
+    return subjects
+
+
+def unused_paths(store: Store, paths: DataPaths) -> list[str]:
+    """Return the paths in the tables of subjects that name no file of the catalogue.
+
+    Raises:
+        UnusableDataError: a table lacks a column, or is no text.
+    """
+    return _find_subjects(store, paths)[1]
+
+
+def describe_unused(unused: list[str]) -> str:
+    """Say what is wrong with paths that name no file."""
+    return (
+        f"{len(unused):,} paths in subjects.csv name no file in raw/, such as {unused[0]}. Write paths of files or "
+        "folders as they are below raw/, with slashes."
+    )
+
+
+def _find_subjects(store: Store, paths: DataPaths) -> tuple[dict[int, set[str]], list[str]]:
     table = {name: subject for path in _tables(paths) for name, subject in _read_table(path).items()}
     subjects: dict[int, set[str]] = defaultdict(set)
     used = set()
     for path, content_id in store.file_contents():
-        parts = path.split(b"/")
+        parts = _clean_path(path.decode("utf-8", "backslashreplace")).split("/")
         if table:
-            above = (b"/".join(parts[:count]) for count in range(len(parts), 0, -1))
+            above = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
             if named := next((prefix for prefix in above if prefix in table), None):
                 used.add(named)
                 subjects[content_id].add(table[named])
                 continue
         if folder := next((part for part in reversed(parts[:-1]) if _FOLDER.fullmatch(part)), None):
-            subjects[content_id].add(folder.decode("utf-8", "backslashreplace").casefold())
-    if unused := table.keys() - used:
-        example = min(unused).decode("utf-8", "replace")
-        _logger.warning("%s: %d paths name no file in raw/, such as %s", paths.subjects.name, len(unused), example)
-    return subjects
+            subjects[content_id].add(_plain(folder))
+    return subjects, sorted(table.keys() - used)
 
 
 def _tables(paths: DataPaths) -> tuple[Path, Path]:
     return paths.subjects, paths.raw / paths.subjects.name
 
 
-def _read_table(path: Path) -> dict[bytes, str]:
+def _read_table(path: Path) -> dict[str, str]:
     """Return the subject of each path of a table; empty if there is none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
-            if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
+            rows = csv.reader(file, skipinitialspace=True, strict=True)
+            header = [name.strip().casefold() for name in next(rows, [])]
+            if missing := [name for name in _COLUMNS if name not in header]:
                 raise UnusableDataError(
                     f"{path} has no column {' and no column '.join(missing)}. Begin it with the line `path,subject`."
                 )
-            return {_clean_path(row["path"]): row["subject"].strip() for row in rows if row["path"] and row["subject"]}
+            positions = [header.index(name) for name in _COLUMNS]
+            pairs = [[row[position].strip() for position in positions] for row in rows if len(row) > max(positions)]
+            return {_clean_path(name): _plain(subject) for name, subject in pairs if name and subject}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, csv.Error) as error:
         raise UnusableDataError(f"{path} cannot be read ({error}). Save it as CSV in UTF-8.") from error
 
 
-def _clean_path(path: str) -> bytes:
-    """Return a path as the catalogue has it: relative to `raw/`, with slashes."""
-    return path.strip().replace("\\", "/").removeprefix("./").removeprefix("raw/").strip("/").encode()
+def _clean_path(path: str) -> str:
+    """Return a path as the catalogue has it: relative to `raw/`, with slashes, in the usual form of Unicode."""
+    text = unicodedata.normalize("NFC", path).replace("\\", "/").removeprefix("./").removeprefix("raw/")
+    return re.sub("/+", "/", text).strip("/")
+
+
+def _plain(subject: str) -> str:
+    """Return the name of a subject without what people vary."""
+    return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", subject)).strip().casefold()
