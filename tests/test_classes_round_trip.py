@@ -58,16 +58,16 @@ DELIVERIES = {
         SEVEN,
         ("angry", "disgusted", "afraid", "happy", "neutral", "sad", "surprised"),
         "archive/{part}/{name}",
-        30,
+        20,
     ),
     "two, with spaces": Delivery(
         "- {name: not smiling, title: </script>ernst}\n- {name: is smiling, title: fröhlich}\n",
         ("not smiling", "is smiling"),
         ("</script>ernst", "fröhlich"),
         "images/{part}/{name}",
-        60,
+        40,
     ),
-    "forty": Delivery("".join(f"- {name}\n" for name in FORTY), FORTY, FORTY, "{name}", 20),
+    "forty": Delivery("".join(f"- {name}\n" for name in FORTY), FORTY, FORTY, "{name}", 12),
 }
 
 

@@ -27,12 +27,16 @@ from emotion_assets.steps.training.figures import encode_png
 _NUM_SHOWN: Final = 24
 _TILE_PX: Final = 96
 _NUM_COLUMNS: Final = 8
+_MAX_READABLE: Final = 12
+"""Of more classes, charts show no numbers and no legend; the table beside them has both."""
+_MAX_HORIZONTAL: Final = 6
 
 
 def confusion_figure(scores: Scores) -> bytes:
     """Draw the confusion matrix normalized by true emotion, and as counts; return a PNG."""
     counts = np.array(scores.confusion)
-    figure = Figure(figsize=(9.5, 4.2))
+    is_small = len(counts) <= _MAX_READABLE
+    figure = Figure(figsize=(9.5, 4.2) if is_small else (16, 7))
     left, right = figure.subplots(1, 2)
     fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     for axes, values, form, limits, title in (
@@ -40,7 +44,16 @@ def confusion_figure(scores: Scores) -> bytes:
         (right, counts, "d", {"vmin": 0}, f"counts of {scores.num_images:,} images"),
     ):
         display = ConfusionMatrixDisplay(values, display_labels=scores.emotions)
-        display.plot(ax=axes, cmap="Blues", colorbar=False, values_format=form, im_kw=limits)
+        rotation = "horizontal" if len(counts) <= _MAX_HORIZONTAL else "vertical"
+        display.plot(
+            include_values=is_small,
+            ax=axes,
+            cmap="Blues",
+            colorbar=False,
+            values_format=form,
+            im_kw=limits,
+            xticks_rotation=rotation,
+        )
         axes.set(xlabel="predicted", ylabel="true", title=title)
     figure.tight_layout()
     return encode_png(figure)
@@ -79,7 +92,8 @@ def precision_recall_figure(predictions: LabelledPredictions) -> bytes:
             area = average_precision_score(truth, predictions.probabilities[:, index])
             axes.plot(recall, precision, label=f"{emotion} ({area:.2f})")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(title="average precision")
+    if len(predictions.emotions) <= _MAX_READABLE:
+        axes.legend(title="average precision")
     axes.grid(alpha=0.3)
     return encode_png(figure)
 

@@ -16,6 +16,8 @@ from emotion_assets.steps.ingest.store import STORE_NAME, Store
 _NUM_FACES: Final = 36
 _NUM_GROUPS: Final = 12
 _NUM_PER_GROUP: Final = 3
+_MAX_HORIZONTAL: Final = 6
+"""With more classes, their names stand upright."""
 
 
 def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame, emotions: Sequence[str]) -> dict[str, bytes]:
@@ -48,9 +50,12 @@ def _sample_groups(rows: pd.DataFrame, min_members: int) -> list[str]:
 
 def _draw_class_balance(accepted: pd.DataFrame, emotions: Sequence[str]) -> bytes:
     counts = accepted["label"].value_counts().reindex(list(emotions), fill_value=0)
-    figure = Figure(figsize=(5, 2.4))
+    is_small = len(emotions) <= _MAX_HORIZONTAL
+    figure = Figure(figsize=(5, 2.4) if is_small else (0.35 * len(emotions) + 2, 2.8))
     axes = figure.subplots()
-    axes.bar_label(axes.bar(list(emotions), counts.to_numpy()), fmt="{:,.0f}")
+    axes.bar_label(axes.bar(list(emotions), counts.to_numpy()), fmt="{:,.0f}", fontsize=None if is_small else 7)
+    if not is_small:
+        axes.tick_params("x", rotation=90)
     axes.set_ylabel("different images")
     axes.margins(y=0.15)
     buffer = io.BytesIO()
