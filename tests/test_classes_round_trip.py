@@ -78,11 +78,14 @@ def materialize(
     chosen = assets or ASSETS
     config = {"trained_cnn": TINY, "evaluation_report": {"force_reason": force_reason} if force_reason else {}}
     names = {asset.node_def.name for asset in chosen}
-    return dg.materialize(
-        chosen,
-        resources={"settings": PipelineSettings(data_dir=paths.root)},
-        run_config={"ops": {name: {"config": values} for name, values in config.items() if name in names}},
-    )
+    # An instance of its own: other tests leave the variable DAGSTER_HOME behind in Dagster's caches.
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            chosen,
+            instance=instance,
+            resources={"settings": PipelineSettings(data_dir=paths.root)},
+            run_config={"ops": {name: {"config": values} for name, values in config.items() if name in names}},
+        )
 
 
 def deliver(paths: DataPaths, delivery: Delivery) -> list[tuple[str, bytes]]:

@@ -12,7 +12,6 @@ from emotion_assets.steps.drift.attribution import Attribution
 from emotion_assets.steps.drift.subpopulations import Subpopulation
 from emotion_assets.steps.drift.tiers import INPUT_COLUMNS, INPUT_LIMIT
 from emotion_assets.steps.reference.corruptions import UNCHANGED
-from emotion_assets.steps.reference.reference import emotions_of
 
 _PHRASES: Final = {
     "brightness": ("brighter", "darker"),
@@ -43,7 +42,7 @@ def describe_predictions(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     """Describe which class is predicted more often."""
     change = {
         emotion: float((current[EMOTION_COLUMN] == emotion).mean() - (reference[EMOTION_COLUMN] == emotion).mean())
-        for emotion in emotions_of(reference)
+        for emotion in sorted({*current[EMOTION_COLUMN], *reference[EMOTION_COLUMN]})
     }
     gained = max(change, key=lambda emotion: change[emotion])
     return f"predictions shift to {gained} ({change[gained]:+.0%})"
