@@ -17,6 +17,7 @@ _IMPORTED: Final = (
     "prometheus-client",
     "pydantic-settings",
     "python-multipart",
+    "simplejpeg",
     "starlette",
     "uvicorn",
 )
