@@ -44,13 +44,14 @@ def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type
     deleted.
     """
     from emotion_assets.steps.ingest.catalogue import ingest_images
+    from emotion_assets.steps.ingest.report import count_key
 
     report = ingest_images(settings.paths)
     summary = report.summary()
     metadata = as_metadata(summary, settings)
     if report.state:
         metadata |= {SIGNATURE: report.state.signature, OWN_SIGNATURE: report.state.own_signature}
-    missing = [emotion for emotion in report.emotions if not summary.values[f"num_{emotion}"]]
+    missing = [emotion for emotion in report.emotions if not summary.values[count_key(emotion)]]
     fraction = float(summary.values["rejected_fraction"])
     problems = (
         f"There is no usable image of {', '.join(missing)}." if missing else "",

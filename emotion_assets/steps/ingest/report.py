@@ -14,6 +14,22 @@ from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
 _NUM_REJECTED_SHOWN: Final = 36
+_TAKEN: Final = frozenset(
+    (
+        "files",
+        "new",
+        "cached",
+        "removed",
+        "decoded",
+        "to_retry",
+        "rejected",
+        "other_class",
+        "warnings",
+        "label_conflicts",
+        "labels_set_aside",
+        "near_duplicate_groups",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +68,7 @@ class IngestReport:
         counts = accepted["label"].value_counts()
         return Summary(
             values={
-                **{f"num_{emotion}": int(counts.get(emotion, 0)) for emotion in self.emotions},
+                **{count_key(emotion): int(counts.get(emotion, 0)) for emotion in self.emotions},
                 "num_files": self.num_files,
                 "num_new": self.num_new,
                 "num_cached": self.num_cached,
@@ -88,6 +104,11 @@ class IngestReport:
             images=catalogue_previews(self.paths.catalogue, catalogue, self.emotions),
             files={"catalogue": self.paths.catalogue / TABLE_NAME},
         )
+
+
+def count_key(emotion: str) -> str:
+    """Return the name of a class's number of images: `num_happy`, or another one where that says something else."""
+    return f"num_class_{emotion}" if emotion in _TAKEN else f"num_{emotion}"
 
 
 def unused_files(store: Store) -> list[str]:

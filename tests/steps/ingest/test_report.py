@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.demo.faces import draw_frame
 from emotion_assets.steps.ingest.catalogue import ingest_images
+from emotion_assets.steps.ingest.report import count_key
 
 
 def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
@@ -23,3 +25,18 @@ def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
     ]
     assert {"class_balance", "faces_angry", "label_conflicts"} <= summary.images.keys()
     assert summary.files["catalogue"].exists()
+
+
+def test_classes_may_be_called_like_other_numbers(tmp_path: Path) -> None:
+    """A class `new` does not hide how many files are new."""
+    paths = DataPaths(tmp_path)
+    paths.classes.write_text("- new\n- happy\n")
+    for number in range(3):
+        path = paths.raw / "New" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(draw_frame("new", number, 0))
+
+    ingest_images(paths)
+    values = ingest_images(paths).summary().values
+
+    assert (values["num_new"], values[count_key("new")], values[count_key("happy")]) == (0, 3, 0)
