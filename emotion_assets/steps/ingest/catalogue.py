@@ -30,7 +30,7 @@ from emotion_assets.steps.ingest.near_duplicates import compare_new_contents, co
 from emotion_assets.steps.ingest.report import IngestReport
 from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.ingest.subjects import content_subjects, has_table
+from emotion_assets.steps.ingest.subjects import find_subjects, has_table
 
 LOCK_NAME: Final = ".lock"
 BATCH_FILES: Final = 128
@@ -71,7 +71,7 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
         # A table of subjects may change without any image.
         if fingerprint is None or has_table(paths) or not is_readable(paths.catalogue / TABLE_NAME):
             store.sync()
-            export_catalogue(store, paths.catalogue, content_subjects(store, paths))
+            export_catalogue(store, paths.catalogue, find_subjects(store, paths).by_content)
             fingerprint = _fingerprint(store)
             store.mark_published(fingerprint)
     return IngestReport(

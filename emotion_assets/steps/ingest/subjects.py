@@ -12,6 +12,7 @@ import logging
 import re
 import unicodedata
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,36 +33,32 @@ def has_table(paths: DataPaths) -> bool:
     return any(path.exists() for path in _tables(paths))
 
 
-def content_subjects(store: Store, paths: DataPaths) -> dict[int, set[str]]:
-    """Return the subjects of every content of which a file has one, by content id.
+@dataclass(frozen=True, slots=True)
+class FoundSubjects:
+    """Who is known to be in which image."""
+
+    by_content: dict[int, set[str]]
+    """The subjects of every content of which a file has one, by content id."""
+    unused: list[str]
+    """Paths in the tables that name no file of the catalogue."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the tables, or an empty string."""
+        if not self.unused:
+            return ""
+        return (
+            f"{len(self.unused):,} paths in subjects.csv name no file in raw/, such as {self.unused[0]}. Write paths "
+            "of files or folders as they are below raw/, with slashes."
+        )
+
+
+def find_subjects(store: Store, paths: DataPaths) -> FoundSubjects:
+    """Look up the subject of every file of the catalogue, in the tables and in the names of its folders.
 
     Raises:
         UnusableDataError: a table lacks a column, or is no text.
     """
-    subjects, unused = _find_subjects(store, paths)
-    if unused:
-        _logger.warning(describe_unused(unused))
-    return subjects
-
-
-def unused_paths(store: Store, paths: DataPaths) -> list[str]:
-    """Return the paths in the tables of subjects that name no file of the catalogue.
-
-    Raises:
-        UnusableDataError: a table lacks a column, or is no text.
-    """
-    return _find_subjects(store, paths)[1]
-
-
-def describe_unused(unused: list[str]) -> str:
-    """Say what is wrong with paths that name no file."""
-    return (
-        f"{len(unused):,} paths in subjects.csv name no file in raw/, such as {unused[0]}. Write paths of files or "
-        "folders as they are below raw/, with slashes."
-    )
-
-
-def _find_subjects(store: Store, paths: DataPaths) -> tuple[dict[int, set[str]], list[str]]:
     table = {name: subject for path in _tables(paths) for name, subject in _read_table(path).items()}
     subjects: dict[int, set[str]] = defaultdict(set)
     used = set()
@@ -75,7 +72,10 @@ def _find_subjects(store: Store, paths: DataPaths) -> tuple[dict[int, set[str]],
                 continue
         if folder := next((part for part in reversed(parts[:-1]) if _FOLDER.fullmatch(part)), None):
             subjects[content_id].add(_plain(folder))
-    return subjects, sorted(table.keys() - used)
+    found = FoundSubjects(subjects, sorted(table.keys() - used))
+    if found.problem:
+        _logger.warning(found.problem)
+    return found
 
 
 def _tables(paths: DataPaths) -> tuple[Path, Path]:

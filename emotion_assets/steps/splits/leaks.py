@@ -13,7 +13,7 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Row
 from emotion_assets.steps.ingest.near_duplicates import compute_descriptors, similar_pairs
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.ingest.subjects import content_subjects, describe_unused, unused_paths
+from emotion_assets.steps.ingest.subjects import find_subjects
 from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.splits import Split, read_assignments, read_split
 
@@ -58,11 +58,10 @@ def find_leaking_subjects(paths: DataPaths) -> Leaks:
     split_of = {name: split for split in SPLITS for name in read_split(paths.splits, split).content_hashes}
     ungrouped = _ungrouped(paths)
     with Store(paths.catalogue / STORE_NAME) as store:
-        hash_of, subjects = store.hashes_by_id(), content_subjects(store, paths)
-        unused = unused_paths(store, paths)
+        hash_of, subjects = store.hashes_by_id(), find_subjects(store, paths)
     found: dict[str, set[str]] = defaultdict(set)
     divided: set[str] = set()
-    for content_id, names in subjects.items():
+    for content_id, names in subjects.by_content.items():
         content_hash = hash_of.get(content_id, "")
         if content_hash in ungrouped:
             divided |= names
@@ -72,8 +71,8 @@ def find_leaking_subjects(paths: DataPaths) -> Leaks:
     leaking = sorted(name for name, splits in found.items() if len(splits) > 1)
     rows: list[Row] = [{"subject": name, "splits": ", ".join(sorted(found[name]))} for name in leaking[:_NUM_SHOWN]]
     rows = rows or [{"subject": name, "splits": "divided"} for name in sorted(divided)[:_NUM_SHOWN]]
-    if unused and not leaking:
-        return Leaks([{"path": path} for path in unused[:_NUM_SHOWN]], describe_unused(unused), is_error=False)
+    if subjects.problem and not leaking:
+        return Leaks([{"path": path} for path in subjects.unused[:_NUM_SHOWN]], subjects.problem, is_error=False)
     return _describe(rows, len(leaking), "subjects", is_divided=bool(divided))
 
 

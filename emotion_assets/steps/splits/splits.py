@@ -40,7 +40,7 @@ from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NA
 from emotion_assets.steps.ingest.export import path_text
 from emotion_assets.steps.ingest.report import unused_files
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.ingest.subjects import content_subjects
+from emotion_assets.steps.ingest.subjects import find_subjects
 from emotion_assets.steps.splits.assignment import (
     SPLIT_FRACTIONS,
     SPLITS,
@@ -148,7 +148,7 @@ def make_splits(paths: DataPaths) -> SplitReport:
         _require_complete(store)
         classes = read_classes(paths.classes)
         _require_known_labels(store, classes)
-        assignment = assign_splits(store, read_ledger(ledger_path), content_subjects(store, paths))
+        assignment = assign_splits(store, read_ledger(ledger_path), find_subjects(store, paths).by_content)
         counts = _count(assignment, classes)
         _require_min_images(counts, assignment, store, paths, classes)
         _append_to_ledger(ledger_path, assignment.unassigned)

@@ -201,3 +201,15 @@ def test_a_large_set_is_not_divided_for_one_recording(tmp_path: Path) -> None:
     assert set(table.loc[table["is_ungrouped"], "label"]) == {"surprise"}
     assert report.holds_every_class
     assert len(read_split(paths.splits, "train").pixels) == report.summary().values["num_train"]
+
+
+def test_a_table_that_names_no_file_is_noticed(tmp_path: Path) -> None:
+    """The subjects would silently be unknown, and the check green."""
+    paths = record(tmp_path, *range(4), folder="film_{}", num_frames=4)
+    (tmp_path / "subjects.csv").write_text("path,subject\ndata/raw/film_1,anna\n")
+    remake(paths)
+
+    leaks = find_leaking_subjects(paths)
+
+    assert "1 paths in subjects.csv name no file in raw/, such as data/raw/film_1" in leaks.problem
+    assert not leaks.is_error
