@@ -205,7 +205,7 @@ def test_a_large_set_is_not_divided_for_one_recording(tmp_path: Path) -> None:
 
 def test_a_table_that_names_no_file_is_noticed(tmp_path: Path) -> None:
     """The subjects would silently be unknown, and the check green."""
-    paths = record(tmp_path, *range(4), folder="film_{}", num_frames=4)
+    paths = record(tmp_path, *range(4), folder="film_{}", num_frames=10)
     (tmp_path / "subjects.csv").write_text("path,subject\ndata/raw/film_1,anna\n")
     remake(paths)
 
