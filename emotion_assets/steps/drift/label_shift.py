@@ -23,7 +23,7 @@ _MIN_PRIOR: Final = 1e-4
 def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Estimate the class priors of a window by expectation maximization, float (class,)."""
     probabilities = current[probability_columns(emotions_of(reference))].to_numpy(dtype=np.float64)
-    before = _class_priors(reference)
+    before = class_priors(reference)
     priors = before.copy()
     for _ in range(_NUM_STEPS):
         weighted = probabilities * (priors / before)
@@ -35,14 +35,15 @@ def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt
 
 def class_prior_weights(reference: pd.DataFrame, priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the weight of each row of the reference, float (image,), that gives its true classes these priors."""
-    before = _class_priors(reference)
+    before = class_priors(reference)
     indices = (
         reference[TRUE_EMOTION_COLUMN].map({emotion: i for i, emotion in enumerate(emotions_of(reference))}).to_numpy()
     )
     return np.asarray((priors / before)[indices])
 
 
-def _class_priors(reference: pd.DataFrame) -> npt.NDArray[np.float64]:
+def class_priors(reference: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the proportions of the true classes, float (class,)."""
     emotions = list(emotions_of(reference))
     counts = reference[TRUE_EMOTION_COLUMN].value_counts().reindex(emotions, fill_value=0).to_numpy(dtype=np.float64)
     # Laplace's pseudo-count, so that a class absent from the reference gets a prior.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from emotion_assets.core.features import EMOTION_COLUMN
 from emotion_assets.steps.drift.attribution import Attribution
 from emotion_assets.steps.drift.subpopulations import Subpopulation
-from emotion_assets.steps.drift.tiers import INPUT_COLUMNS, INPUT_LIMIT
+from emotion_assets.steps.drift.tiers import INPUT_COLUMNS
 from emotion_assets.steps.reference.corruptions import UNCHANGED
 
 _PHRASES: Final = {
@@ -30,9 +30,9 @@ _PHRASES: Final = {
 }
 
 
-def describe_inputs(p_values: Mapping[str, float], shifts: Mapping[str, float]) -> str:
-    """Describe the three strongest significant shifts of the inputs."""
-    changed = [name for name in INPUT_COLUMNS if p_values[name] < INPUT_LIMIT]
+def describe_inputs(drifted: Collection[str], shifts: Mapping[str, float]) -> str:
+    """Describe the three strongest shifts of the inputs among the columns that drifted."""
+    changed = [name for name in INPUT_COLUMNS if name in drifted]
     strongest = sorted(changed, key=lambda name: -abs(shifts[name]))[:3]
     phrases = [_PHRASES[name][shifts[name] < 0] for name in strongest]
     return f"images are {', '.join(phrases)} than the validation images"
@@ -48,12 +48,26 @@ def describe_predictions(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     return f"predictions shift to {gained} ({change[gained]:+.0%})"
 
 
-def describe_attribution(attribution: Attribution, *, is_unexplained: bool) -> str:
-    """Name the known corruptions that the images resemble, and their cost."""
-    names = " or ".join(name for name in attribution.corruptions if name != UNCHANGED)
-    if is_unexplained:
-        return f"images look {names}, but the predictions changed more than that explains"
-    return f"images look {names}, which costs {_describe_cost(attribution.loss)} on validation images"
+def describe_attribution(attribution: Attribution, part: Subpopulation | None) -> str:
+    """Name the known corruptions that the images resemble, those of a part of them, and their cost."""
+    names = _join(attribution)
+    if part:
+        names += f", and about {part.fraction:.0%} of them {part.corruption} as well"
+    cost = _describe_cost(attribution.loss, is_lower_bound=attribution.is_lower_bound)
+    return f"images look {names}, which costs {cost} on validation images"
+
+
+def describe_unexplained(attribution: Attribution, loss: float, error: float) -> str:
+    """Say that no known corruption explains the images, and what they may cost."""
+    nearest = f" (the nearest: {names})" if (names := _join(attribution)) else ""
+    return (
+        f"no known corruption explains the images{nearest}; by the model's confidence they cost about "
+        f"{100 * loss:.0f} points of accuracy, give or take {100 * error:.0f}"
+    )
+
+
+def _join(attribution: Attribution) -> str:
+    return " or ".join(name for name in attribution.corruptions if name != UNCHANGED)
 
 
 def describe_subpopulation(subpopulation: Subpopulation) -> str:
@@ -64,5 +78,7 @@ def describe_subpopulation(subpopulation: Subpopulation) -> str:
     )
 
 
-def _describe_cost(loss: float) -> str:
-    return f"about {100 * loss:.0f} points of accuracy" if loss >= 0.01 else "hardly any accuracy"
+def _describe_cost(loss: float, *, is_lower_bound: bool = False) -> str:
+    if loss < 0.01:
+        return "hardly any accuracy"
+    return f"{'at least' if is_lower_bound else 'about'} {100 * loss:.0f} points of accuracy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,14 @@ def ks_pvalue(current: pd.Series[float], reference: pd.Series[float], weights: W
     gaps = np.searchsorted(ours, points, "right") / len(ours) - cdf[np.searchsorted(theirs, points, "right")]
     size = effective_sample_size(weights)
     return float(kstwo.sf(np.abs(gaps).max(), round(len(ours) * size / (len(ours) + size))))
+
+
+def distance(current: pd.Series[Any], reference: pd.Series[Any]) -> float:
+    """Return the Kolmogorov-Smirnov distance of numbers, or the total variation of class frequencies, 0..1."""
+    if pd.api.types.is_numeric_dtype(reference):
+        return float(ks_2samp(current.to_numpy(), reference.to_numpy(), method="asymp").statistic)
+    differences = current.value_counts(normalize=True).sub(reference.value_counts(normalize=True), fill_value=0)
+    return float(differences.abs().sum()) / 2
 
 
 def chi2_pvalue(current: pd.Series[str], reference: pd.Series[str], weights: Weights | None = None) -> float:

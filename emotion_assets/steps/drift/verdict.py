@@ -3,21 +3,22 @@
 Every logged feature is compared with the reference by a Kolmogorov-Smirnov test and the predicted class by a
 chi-squared test; the smallest p-value of a tier counts, corrected for the number of columns (Bonferroni). Input drift
 alone often costs no accuracy, so it warns; prediction drift follows the loss of accuracy, so it is acted on, unless a
-label shift explains it (`label_shift`). The known corruption nearest to the window (`attribution`) names the cause and
-corrects both: a harmless corruption is not acted on, a harmful one is. Distributions hide a few strange images among
-many, so outliers are counted (Fisher's exact test) and corrupted subpopulations are detected (`subpopulations`); a
-subpopulation that costs enough is acted on, too.
+label shift explains it (`label_shift`). The known corruptions that explain the window best (`attribution`) name the
+cause and correct both: what costs little accuracy is not acted on, what costs much is. If nothing known explains the
+window, the model's confidence tells what it may cost. Distributions hide a few strange images among many, so outliers
+are counted (Fisher's exact test) and corrupted subpopulations are detected (`subpopulations`); a subpopulation that
+costs enough is acted on, too.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
 import pandas as pd
-from scipy.stats import ks_2samp
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
@@ -28,16 +29,18 @@ from emotion_assets.steps.drift.messages import (
     describe_inputs,
     describe_predictions,
     describe_subpopulation,
+    describe_unexplained,
 )
 from emotion_assets.steps.drift.outliers import OUTLIER_PERCENTILE, OutlierDetector
-from emotion_assets.steps.drift.pvalues import Weights, chi2_pvalue, fisher_pvalue, ks_pvalue
+from emotion_assets.steps.drift.pvalues import Weights, chi2_pvalue, distance, fisher_pvalue, ks_pvalue
 from emotion_assets.steps.drift.subpopulations import Subpopulation
 from emotion_assets.steps.drift.tiers import (
     FALSE_ALARM_RATE,
     INPUT_COLUMNS,
     INPUT_LIMIT,
+    MIN_DISTANCE,
+    limit,
     numeric_columns,
-    prediction_columns,
     prediction_limit,
 )
 from emotion_assets.steps.reference.reference import emotions_of, round_features
@@ -46,6 +49,8 @@ MIN_IMAGES: Final = 50
 """With fewer images, a window shows neither drift nor its absence."""
 SIGNIFICANT_P_VALUE: Final = 1e-6
 """Below this, one window is enough to act on; otherwise it takes two in a row."""
+_UNEXPLAINED_P_VALUE: Final = 1e-4
+"""Predictions less probable than this are not explained; simulated and real corruptions differ a little."""
 
 
 class DriftState(StrEnum):
@@ -107,6 +112,8 @@ class DriftVerdict:
     severity: Severity = Severity.NONE
     p_values: dict[str, float] = field(default_factory=dict)
     """By column, uncorrected."""
+    distances: dict[str, float] = field(default_factory=dict)
+    """By column: Kolmogorov-Smirnov distance, or total variation of the predicted class, 0..1."""
     shifts: dict[str, float] = field(default_factory=dict)
     """By numeric column: difference of the means in reference standard deviations."""
     has_input_drift: bool = False
@@ -121,11 +128,15 @@ class DriftVerdict:
     nearest_corruptions: tuple[str, ...] = ()
     """Known corruptions that the images resemble, the most probable first."""
     expected_loss: float | None = None
-    """Accuracy that such images cost, as a fraction; None where no known corruption is near."""
+    """Accuracy that such images cost, as a fraction; None without drift, or if only the class priors changed."""
+    is_lower_bound: bool = False
+    """Whether `expected_loss` is that of the strongest known corruption of its kind, and the images may be worse."""
+    loss_error: float | None = None
+    """Standard error of `expected_loss`, where nothing known explains the window and the confidence has to."""
     unexplained_p_value: float | None = None
-    """Of the predictions against those under the nearest corruption, if that is a harmless one."""
+    """Of the predictions against those that the best explanation expects, if that does not explain the window."""
     subpopulation: Subpopulation | None = None
-    """A significant one, where most images look unchanged."""
+    """A significant one: corrupted images among others that are not, or not in this way."""
 
     @property
     def is_significant(self) -> bool:
@@ -160,18 +171,20 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     p_values = {name: ks_pvalue(current[name], table[name]) for name in names}
     p_values[EMOTION_COLUMN] = chi2_pvalue(current[EMOTION_COLUMN], table[EMOTION_COLUMN])
     shifts = {name: _shift(current[name], table[name]) for name in names}
-    has_input_drift = min(p_values[name] for name in INPUT_COLUMNS) < INPUT_LIMIT
-    has_prediction_drift = min(p_values[name] for name in prediction_columns(table)) < prediction_limit(table)
+    distances = {name: distance(current[name], table[name]) for name in p_values}
+    drifted = {name for name in p_values if p_values[name] < limit(name, table) and distances[name] >= MIN_DISTANCE}
+    has_input_drift = bool(drifted & set(INPUT_COLUMNS))
+    has_prediction_drift = bool(drifted - set(INPUT_COLUMNS))
     num_outliers = int(reference.outliers.is_outlier(current).sum())
     outlier_p_value = fisher_pvalue(
         num_outliers, len(current), reference.outliers.num_outliers_in_reference, len(table)
     )
     has_outliers = outlier_p_value < FALSE_ALARM_RATE
     found = _explain(current, reference, has_input_drift, has_prediction_drift)
-    state = _state(found, has_input_drift, has_prediction_drift, has_outliers)
+    state = _state(found, reference, has_input_drift, has_prediction_drift, has_outliers)
     attribution, sentences = found.attribution, found.sentences()
     if has_input_drift:
-        sentences.append(describe_inputs(p_values, shifts))
+        sentences.append(describe_inputs(drifted, shifts))
     if has_prediction_drift:
         suffix = ", as a label shift would cause" if found.is_label_shift else ""
         sentences.append(describe_predictions(current, table) + suffix)
@@ -185,8 +198,9 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
         cause=("; ".join(sentences) or "no change beyond chance") + ".",
         num_current=len(current),
         num_reference=len(table),
-        severity=Severity.NONE if state == DriftState.OK else _severity(current, table),
+        severity=Severity.NONE if state == DriftState.OK else _severity(distances, table),
         p_values=p_values,
+        distances=distances,
         shifts=shifts,
         has_input_drift=has_input_drift,
         has_prediction_drift=has_prediction_drift,
@@ -196,7 +210,9 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
         is_label_shift=found.is_label_shift,
         class_priors=found.class_priors,
         nearest_corruptions=attribution.corruptions if attribution else (),
-        expected_loss=attribution.loss if attribution and attribution.corruptions else None,
+        expected_loss=found.loss,
+        is_lower_bound=bool(attribution and attribution.is_lower_bound and found.unexplained_p_value is None),
+        loss_error=found.loss_error,
         unexplained_p_value=found.unexplained_p_value,
         subpopulation=found.subpopulation,
     )
@@ -209,16 +225,23 @@ class _Explanation:
     class_priors: dict[str, float] | None = None
     is_label_shift: bool = False
     attribution: Attribution | None = None
-    is_unexplained: bool = False
-    """Whether the predictions changed more than the nearest corruption explains."""
     unexplained_p_value: float | None = None
+    loss: float | None = None
+    loss_error: float | None = None
     subpopulation: Subpopulation | None = None
 
+    @property
+    def is_harmful(self) -> bool:
+        """Whether the window costs, or may cost if nothing known explains it, enough accuracy to act on."""
+        from_part = self.subpopulation.loss if self.subpopulation else 0.0
+        return max((self.loss or 0.0) + (self.loss_error or 0.0), from_part) >= HARMFUL_LOSS
+
     def sentences(self) -> list[str]:
-        found = [describe_subpopulation(self.subpopulation)] if self.subpopulation else []
+        if self.attribution and self.loss_error is not None:
+            return [describe_unexplained(self.attribution, self.loss or 0.0, self.loss_error)]
         if self.attribution and self.attribution.is_corruption:
-            found.append(describe_attribution(self.attribution, is_unexplained=self.is_unexplained))
-        return found
+            return [describe_attribution(self.attribution, self.subpopulation)]
+        return [describe_subpopulation(self.subpopulation)] if self.subpopulation else []
 
 
 def _explain(
@@ -231,37 +254,38 @@ def _explain(
         weights = class_prior_weights(table, estimated)
         is_label_shift = _explains_all(current, table, weights)
         priors = dict(zip(emotions_of(table), estimated.tolist(), strict=True))
+    found = _Explanation(class_priors=priors, is_label_shift=is_label_shift)
     if corruptions is None:
-        return _Explanation(class_priors=priors, is_label_shift=is_label_shift)
-    attribution, is_unexplained, unexplained_p_value, subpopulation = None, False, None, None
+        return found
+    attribution, part = None, None
     if (has_input_drift or has_prediction_drift) and not is_label_shift:
         attribution = corruptions.attribute(current)
-        smallest = min(_prediction_pvalues(current, attribution.corrupted))
-        is_unexplained = has_prediction_drift and smallest < prediction_limit(table)
-        if attribution.is_corruption and not attribution.is_harmful:
-            unexplained_p_value = smallest
+        found, part = replace(found, attribution=attribution, loss=attribution.loss), attribution.part
+        smallest = min(_prediction_pvalues(current, attribution.expected, attribution.weights))
+        if not attribution.is_near or smallest < _UNEXPLAINED_P_VALUE:
+            loss, error = corruptions.loss_by_confidence(current)
+            found, part = replace(found, unexplained_p_value=smallest, loss=loss, loss_error=error), None
     if not (attribution and attribution.is_corruption):
-        subpopulation = corruptions.detect_subpopulation(current, weights if is_label_shift else None)
-    return _Explanation(
-        class_priors=priors,
-        is_label_shift=is_label_shift,
-        attribution=attribution,
-        is_unexplained=is_unexplained,
-        unexplained_p_value=unexplained_p_value,
-        subpopulation=subpopulation if subpopulation and subpopulation.p_value < FALSE_ALARM_RATE else None,
-    )
+        detected = corruptions.detect_subpopulation(current, weights if is_label_shift else None)
+        part = detected if detected and detected.p_value < FALSE_ALARM_RATE else part
+    return replace(found, subpopulation=part if part and part.p_value < FALSE_ALARM_RATE else None)
 
 
-def _state(found: _Explanation, has_input_drift: bool, has_prediction_drift: bool, has_outliers: bool) -> DriftState:
+def _state(
+    found: _Explanation,
+    reference: DriftReference,
+    has_input_drift: bool,
+    has_prediction_drift: bool,
+    has_outliers: bool,
+) -> DriftState:
     if found.subpopulation and found.subpopulation.loss >= HARMFUL_LOSS:
         return DriftState.PREDICTION_DRIFT
     if found.is_label_shift:
         return DriftState.LABEL_SHIFT
-    if found.attribution and found.attribution.is_corruption:
-        # Several changes at once resemble the plainest of them; the predictions then change more than that explains.
-        is_acted_on = found.attribution.is_harmful or found.is_unexplained
+    if found.unexplained_p_value is not None or reference.corruptions is None:
+        is_acted_on = has_prediction_drift and (found.is_harmful or reference.corruptions is None)
     else:
-        is_acted_on = has_prediction_drift
+        is_acted_on = found.is_harmful
     if is_acted_on:
         return DriftState.PREDICTION_DRIFT
     if has_input_drift or has_prediction_drift:
@@ -283,9 +307,8 @@ def _prediction_pvalues(current: pd.DataFrame, expected: pd.DataFrame, weights: 
     return [*probabilities, chi2_pvalue(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights)]
 
 
-def _severity(current: pd.DataFrame, table: pd.DataFrame) -> Severity:
-    names = probability_columns(emotions_of(table))
-    largest = max(float(ks_2samp(current[name], table[name]).statistic) for name in names)
+def _severity(distances: Mapping[str, float], table: pd.DataFrame) -> Severity:
+    largest = max(distances[name] for name in probability_columns(emotions_of(table)))
     return next(severity for least, severity in _SEVERITIES if largest >= least)
 
 

@@ -19,7 +19,13 @@ from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import Pixels
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.drift.verdict import DriftReference, DriftVerdict, assess
-from emotion_assets.steps.reference.corruptions import CORRUPTION_COLUMN, INDEX_COLUMN, STRENGTH_COLUMN, UNCHANGED
+from emotion_assets.steps.reference.corruptions import (
+    CORRUPTION_COLUMN,
+    INDEX_COLUMN,
+    PART_COLUMN,
+    STRENGTH_COLUMN,
+    UNCHANGED,
+)
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN
 from emotion_assets.steps.registry.decision import Decision
 from emotion_assets.steps.registry.registry import Registry
@@ -96,7 +102,14 @@ def inverted_profile(num_images: int, num_reference: int) -> tuple[pd.DataFrame,
     """Draw a reference, and the profile of one corruption that replaces four predictions in five by others."""
     reference = normal_window(num_reference, seed=0)
     tables = [
-        table.assign(**{CORRUPTION_COLUMN: name, STRENGTH_COLUMN: strength, INDEX_COLUMN: np.arange(num_images)})
+        table.assign(
+            **{
+                CORRUPTION_COLUMN: name,
+                STRENGTH_COLUMN: strength,
+                PART_COLUMN: "",
+                INDEX_COLUMN: np.arange(num_images),
+            }
+        )
         for name, strength, table in (
             (UNCHANGED, 0.0, reference.head(num_images)),
             ("inverted", 1.0, normal_window(num_images, seed=1, shift=1.0)),

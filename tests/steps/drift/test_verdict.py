@@ -107,8 +107,8 @@ def test_a_few_outliers_among_many_images_are_counted() -> None:
     assert not assess_tables(random_window(200, seed=2), reference).has_outliers
 
 
-def test_a_harmless_corruption_is_not_significant() -> None:
-    """Predictions that a known corruption explains do not count; what it leaves unexplained does."""
+def test_unexplained_predictions_are_significant() -> None:
+    """Where nothing known explains a window, what the nearest explanation leaves unexplained counts."""
     verdict = assess_tables(random_window(200, seed=1, happy=0.7), random_window(2000, seed=0))
 
     assert verdict.is_significant
@@ -152,7 +152,7 @@ def test_the_cost_of_a_corruption_decides_the_state(
 def test_a_harmless_corruption_does_not_hide_another_change(
     halves: tuple[Split, Pixels], profile: pd.DataFrame
 ) -> None:
-    """Dark images that are rotated as well look dark, which costs nothing, but their predictions changed more."""
+    """Dark images that are rotated as well look dark, but nothing known changes predictions like this."""
     val, others = halves
     dark = np.round(np.rot90(others, axes=(1, 2)) * 0.5).astype(np.uint8)
     probabilities = predict_by_bands(np.ascontiguousarray(dark))
@@ -165,7 +165,41 @@ def test_a_harmless_corruption_does_not_hide_another_change(
 
     assert "darker" in verdict.nearest_corruptions
     assert verdict.state == DriftState.PREDICTION_DRIFT
-    assert "changed more than that explains" in verdict.cause
+    assert "no known corruption explains the images" in verdict.cause
+    assert verdict.expected_loss is not None
+    assert verdict.loss_error is not None
+
+
+def test_a_harmless_corruption_with_other_class_priors_only_warns(
+    halves: tuple[Split, Pixels], profile: pd.DataFrame
+) -> None:
+    """Dark faces, most of them of one emotion: the predictions differ for a reason that costs nothing."""
+    val, others = halves
+    dark = np.round(others * 0.6).astype(np.uint8)
+    probabilities = predict_by_bands(dark)
+    is_drawn = probabilities.argmax(axis=1) == probabilities.argmax(axis=1)[0]
+    chosen = np.concatenate([np.flatnonzero(is_drawn).repeat(6), np.flatnonzero(~is_drawn)])
+
+    verdict = assess_tables(
+        feature_table(dark[chosen], probabilities[chosen], EMOTIONS),
+        build_reference(val, predict_by_bands(val.pixels)),
+        profile,
+    )
+
+    assert verdict.has_prediction_drift
+    assert verdict.nearest_corruptions[0] == "darker"
+    assert verdict.state == DriftState.INPUT_DRIFT
+
+
+def test_differences_too_small_to_matter_are_no_drift() -> None:
+    """In a large window a tenth of a standard deviation is significant, and still nothing to warn of."""
+    reference = DriftReference.from_tables(random_window(5000, seed=0))
+
+    small, large = (assess(random_window(5000, seed=1, shift=shift), reference) for shift in (0.02, 0.05))
+
+    assert small.p_values["brightness"] < 1e-6
+    assert small.state == DriftState.OK
+    assert large.state == DriftState.INPUT_DRIFT
 
 
 def test_a_harmful_subpopulation_is_acted_on() -> None:
