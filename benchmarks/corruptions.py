@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from emotion_assets.core.images import Pixels, decode_gray, face_pixels
 
 Corruption = Callable[[Image.Image, np.random.Generator], Image.Image]
 """From an image in mode L to another of the same size."""
+
+Border = Literal["black", "white", "edge", "mirrored"]
 
 _SIDE_PX: Final = 224
 
@@ -49,25 +51,28 @@ def _compress(quality: int) -> Corruption:
     return corrupt
 
 
-def _mirror_borders(face: Image.Image) -> Image.Image:
-    """Pad by mirrored copies, so that a rotation or a shift shows no empty corners."""
-    rows = np.pad(np.asarray(face), ((face.height,) * 2, (face.width,) * 2), mode="reflect")
-    return Image.fromarray(rows)
+def _add_borders(face: Image.Image, border: Border) -> Image.Image:
+    """Pad to three times the side: what a rotation or a shift moves into the image."""
+    widths = ((face.height,) * 2, (face.width,) * 2)
+    pixels = np.asarray(face)
+    if border in ("black", "white"):
+        return Image.fromarray(np.pad(pixels, widths, constant_values=0 if border == "black" else 255))
+    return Image.fromarray(np.pad(pixels, widths, mode="edge" if border == "edge" else "reflect"))
 
 
-def _tilt(degrees: float) -> Corruption:
+def _tilt(degrees: float, border: Border = "mirrored") -> Corruption:
     def corrupt(face: Image.Image, rng: np.random.Generator) -> Image.Image:
         angle = degrees * rng.choice((-1, 1))
-        rotated = _mirror_borders(face).rotate(angle, Image.Resampling.BILINEAR)
+        rotated = _add_borders(face, border).rotate(angle, Image.Resampling.BILINEAR)
         return rotated.crop((face.width, face.height, 2 * face.width, 2 * face.height))
 
     return corrupt
 
 
-def _shift(fraction: float) -> Corruption:
+def _shift(fraction: float, border: Border = "mirrored") -> Corruption:
     def corrupt(face: Image.Image, rng: np.random.Generator) -> Image.Image:
         left = face.width + round(face.width * fraction) * int(rng.choice((-1, 1)))
-        return _mirror_borders(face).crop((left, face.height, left + face.width, 2 * face.height))
+        return _add_borders(face, border).crop((left, face.height, left + face.width, 2 * face.height))
 
     return corrupt
 
@@ -173,16 +178,30 @@ CORRUPTIONS: Final[dict[str, Corruption]] = {
     "texture": _replace_by_texture,
     "stripes": _replace_by_stripes,
 }
+FURTHER: Final[dict[str, Corruption]] = {
+    **{f"shifted by 0.25, {border} border": _shift(0.25, border) for border in ("black", "white", "edge")},
+    **{f"tilt 30°, {border} border": _tilt(30, border) for border in ("black", "white", "edge")},
+    "blur, 14 px": _blur(14),
+    "noise, deviation 120": _add_noise(120),
+    "darker, × 0.2": _relight(0.2),
+    "lower contrast, × 0.1": _relight(0.1, 114),
+}
+"""Other borders, and strengths beyond those above."""
 WITHOUT_FACE: Final = ("texture", "stripes")
 """No face is left, so these have no label."""
 
 
-def corrupt_images(paths: list[Path], name: str) -> Pixels:
-    """Return images under the corruption `name`, uint8 (image, 64, 64); what is random depends on the position."""
-    corrupt = CORRUPTIONS[name]
-    return np.stack(
-        [face_pixels(corrupt(_read(path), np.random.default_rng((7, index)))) for index, path in enumerate(paths)]
-    )
+def corrupt_images(paths: list[Path], *names: str) -> Pixels:
+    """Return images under one or more corruptions, uint8 (image, 64, 64); what is random depends on the position."""
+    corruptions = [(CORRUPTIONS | FURTHER)[name] for name in names]
+
+    def corrupt(path: Path, index: int) -> Pixels:
+        face, rng = _read(path), np.random.default_rng((7, index))
+        for corruption in corruptions:
+            face = corruption(face, rng)
+        return face_pixels(face)
+
+    return np.stack([corrupt(path, index) for index, path in enumerate(paths)])
 
 
 def _read(path: Path) -> Image.Image:
