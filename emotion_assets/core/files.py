@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
+import logging
+import math
 import os
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
+
+from emotion_assets.core.errors import UnusableDataError
+
+_logger = logging.getLogger(__name__)
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF})
+_TELL_SECONDS: Final = 30
+_POLL_SECONDS: Final = 0.05
+_unsynced_devices: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -21,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Folders are created on demand.
 
     Raises:
-        OSError: the disk is full or read-only; the message names the path.
+        OSError: the disk is full or read-only; the message names the path, and how many bytes did not fit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -31,11 +46,25 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        described = _describe_full_disk(error, temporary, path) if isinstance(error, OSError) else None
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if described:
+            raise described from error
         raise
     sync_folder(path.parent)
+
+
+def _describe_full_disk(error: OSError, temporary: Path, path: Path) -> OSError | None:
+    if error.errno not in _FULL:
+        return None
+    try:
+        written, free = temporary.stat().st_size, shutil.disk_usage(path.parent).free
+    except OSError:
+        return None
+    text = f"{error.strerror} after {written:,} bytes, {free:,} are free. Make room, or use another data root"
+    return OSError(error.errno, text, str(path))
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -82,11 +111,37 @@ def list_files(root: Path, folders: str, files: str) -> list[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock `path`, after waiting for other holders; it is released if this process is killed."""
+    """Hold the exclusive lock `path`, after waiting for other holders; it is released if this process is killed.
+
+    Raises:
+        UnusableDataError: the file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        started = time.monotonic()
+        told = -math.inf
+        while not _try_lock(file, path):
+            waited = time.monotonic() - started
+            if waited - told >= _TELL_SECONDS:
+                _logger.warning("Waiting for another run, which holds %s (%.0f s so far)", path, waited)
+                told = waited
+            time.sleep(_POLL_SECONDS)
         yield
+
+
+def _try_lock(file: BinaryIO, path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        raise UnusableDataError(
+            f"{path.parent} is on a file system without locks ({error.strerror}), so two runs could damage each "
+            "other's files. Put the data root on a local disk, or mount that file system with locks."
+        ) from error
+    return True
 
 
 def hold(path: Path) -> None:
@@ -96,12 +151,28 @@ def hold(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
+    """Make renames inside `folder` survive a power cut; warn once where the file system cannot."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _warn_of_unsynced(os.fstat(descriptor).st_dev, folder, error.strerror)
     finally:
         os.close(descriptor)
+
+
+def _warn_of_unsynced(device: int, folder: Path, reason: str | None) -> None:
+    if device in _unsynced_devices:
+        return
+    _unsynced_devices.add(device)
+    _logger.warning(
+        "%s is on a file system that cannot flush folders (%s): after a power cut the newest files may be missing. "
+        "Put the data root on a local disk if that matters.",
+        folder,
+        reason,
+    )
 
 
 def file_sha256(path: Path) -> str:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import (
     file_sha256,
     files_below,
@@ -43,6 +49,59 @@ def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path, monke
 
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_a_full_disk_is_named_with_its_bytes(tmp_path: Path) -> None:
+    """Beyond the largest file that is allowed, a real write fails: the message has the path and what did not fit."""
+    path = tmp_path / "b.bin"
+    code = (
+        "import resource; from pathlib import Path; from emotion_assets.core.files import write_atomically\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        f"write_atomically(Path({str(path)!r}), bytes(1_000_000))"
+    )
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 1
+    assert re.search(
+        rf"File too large after 100,000 bytes, [\d,]+ are free\. Make room.*{re.escape(str(path))}", run.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As NFS without its lock daemon answers."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with (
+        pytest.raises(UnusableDataError, match=f"{tmp_path} is on a file system without locks"),
+        locked(tmp_path / "l"),
+    ):
+        pass
+
+
+def test_a_file_system_without_flushed_folders_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a mounted share answers; files are written all the same."""
+    real = os.fsync
+
+    def fail_for_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", fail_for_folders)
+    for name in ("a", "b"):
+        write_atomically(tmp_path / name, b"x")
+
+    assert (tmp_path / "b").read_bytes() == b"x"
+    assert caplog.text.count("cannot flush folders") == 1
+    assert str(tmp_path) in caplog.text
 
 
 def test_write_json_rejects_nan(tmp_path: Path) -> None:
@@ -109,8 +168,8 @@ def test_listed_matches_folders_and_files(tmp_path: Path) -> None:
     assert list_files(tmp_path / "none", "*", "*") == []
 
 
-def test_locked_waits_for_the_other_holder(tmp_path: Path) -> None:
-    """A second holder gets the lock once the first has released it."""
+def test_locked_waits_for_the_other_holder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second holder says at once what it waits for, and gets the lock once the first has released it."""
 
     def lock() -> bool:
         with locked(tmp_path / ".lock"):
@@ -122,3 +181,5 @@ def test_locked_waits_for_the_other_holder(tmp_path: Path) -> None:
             with pytest.raises(TimeoutError):
                 waiting.result(0.2)
         assert waiting.result(10)
+
+    assert caplog.messages == [f"Waiting for another run, which holds {tmp_path / '.lock'} (0 s so far)"]

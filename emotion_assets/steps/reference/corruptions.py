@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Literal
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
 from emotion_assets.steps.reference.reference import build_reference
 from emotion_assets.steps.splits.splits import Split
@@ -65,16 +67,20 @@ def corruption_profile(val: Split, predict: Callable[[Pixels], npt.NDArray[np.fl
         Image.fromarray(face).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC) for face in val.pixels[chosen]
     ]
     hashes = tuple(val.content_hashes[i] for i in chosen)
-    tables = []
-    for (name, strength, part), corrupt in conditions.items():
+
+    def simulate(condition: tuple[str, float, str]) -> pd.DataFrame:
+        name, strength, part = condition
         rng, count = np.random.default_rng(1), _MAX_COMBINED_FACES if part else _MAX_FACES
+        corrupt = conditions[condition]
         pixels = np.stack([np.asarray(corrupt(face, rng).reduce(_SCALE)) for face in large[:count]])
         corrupted = Split(pixels, val.class_indices[chosen[:count]], hashes[:count], val.emotions)
         table = build_reference(corrupted, predict(pixels))
         table[CORRUPTION_COLUMN], table[STRENGTH_COLUMN], table[PART_COLUMN] = name, strength, part
         table[INDEX_COLUMN] = chosen[:count]
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+        return table
+
+    with ThreadPoolExecutor(count_cpus()) as threads:
+        return pd.concat(threads.map(simulate, conditions), ignore_index=True)
 
 
 def _to_image(values: npt.NDArray[np.float64]) -> Image.Image:
