@@ -16,13 +16,7 @@ DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # Not make's own abspath, which takes a path with a space for two.
 override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
 export EMOTION_DATA_DIR DAGSTER_HOME
-SERVE_PORT ?= 3001
-ifdef UI_PORT
-export UI_PORT
-endif
-ifdef REPORTS_PORT
-export REPORTS_PORT
-endif
+export UI_PORT REPORTS_PORT SERVE_PORT
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
@@ -61,7 +55,7 @@ drift-ui: $(READY) ## the history of drift reports, on port 3003
 	$(BIN)/python -m emotion_assets.steps.drift.dashboard 3003
 
 serve: $(READY) ## the accepted model on port 3001, or SERVE_PORT=…
-	$(BIN)/bentoml serve emotion_service:latest --host 127.0.0.1 --port $(SERVE_PORT)
+	$(BIN)/python scripts/serve.py
 
 container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
 	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo

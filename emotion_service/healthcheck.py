@@ -32,7 +32,7 @@ def find_problem(address: str, num_workers: int) -> str:
 def count_allowed_workers() -> int:
     """Return the default number of workers, as the service's settings have it."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from emotion_assets.core.cpus import count_cpus  # noqa: PLC0415 -- not on the path of a script
+    from emotion_assets.core.limits import count_cpus  # noqa: PLC0415 -- not on the path of a script
 
     return count_cpus()
 

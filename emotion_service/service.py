@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from bentoml.models import BentoModel
 from pydantic import BaseModel
 
 from emotion_assets.core.errors import EmotionError
+from emotion_assets.core.processes import die_with_parent
 from emotion_service.app import EmotionApp
+from emotion_service.model_watcher import champion_version
 from emotion_service.settings import Settings
 
 
@@ -31,6 +34,7 @@ class BentoArguments(BaseModel):
 
 
 _logger = logging.getLogger(__name__)
+_parent_pid = os.getppid()
 _arguments = bentoml.use_arguments(BentoArguments)
 _settings = Settings.load()
 _app = EmotionApp(_settings)
@@ -76,6 +80,9 @@ class EmotionService:
 
     def __init__(self) -> None:
         """Load the champion of the data root if it is followed and there is one, else the packed model."""
+        if bentoml.server_context.worker_index is not None:
+            # A server that is killed would leave its workers, and they the port.
+            die_with_parent(_parent_pid, by=signal.SIGTERM)
         if not Path(os.environ.get("EMOTION_DATA_DIR", "")).is_absolute():
             # BentoML has changed into the bento's folder by now.
             _logger.warning("EMOTION_DATA_DIR is not absolute: predictions are logged below %s", _settings.data_dir)
@@ -87,13 +94,21 @@ class EmotionService:
         # An exception here would make BentoML start this worker again, endlessly, while connections wait.
         try:
             _app.load(Path(self.packed_model.path))
-            _logger.warning("Serving model %s, which was packed into the bento", _app.version)
+            _logger.warning("Serving model %s, which was packed into the bento: %s", _app.version, self._why_packed())
         except (EmotionError, OSError) as error:
             _logger.error(  # noqa: TRY400 -- the traceback adds nothing
                 "No model can be served: %s Until another one is accepted in %s, /readyz answers 503.",
                 error,
                 _settings.paths.models,
             )
+
+    @staticmethod
+    def _why_packed() -> str:
+        if not _settings.follow_champion:
+            return "EMOTION_FOLLOW_CHAMPION is off"
+        models_dir = _settings.paths.models
+        champion = champion_version(models_dir)
+        return f"champion {champion} cannot be served" if champion else f"no model was accepted in {models_dir}"
 
     @property
     def model_version(self) -> str:

@@ -12,7 +12,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-UI_PORT, REPORTS_PORT = (int(os.environ.get(name, port)) for name, port in (("UI_PORT", 3000), ("REPORTS_PORT", 3002)))
+UI_PORT, REPORTS_PORT = (
+    int(os.environ.get(name) or port) for name, port in (("UI_PORT", 3000), ("REPORTS_PORT", 3002))
+)
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 

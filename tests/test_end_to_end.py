@@ -283,6 +283,87 @@ def test_the_page_predicts_in_a_browser(site: Site, service: str, tmp_path: Path
     assert problems == []
 
 
+class StrippingProxy(BaseHTTPRequestHandler):
+    """Serves the service below /faces, as a reverse proxy does that strips the prefix."""
+
+    service: ClassVar[str]
+
+    def do_GET(self) -> None:
+        self.forward(b"")
+
+    def do_POST(self) -> None:
+        self.forward(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def forward(self, body: bytes) -> None:
+        path = "/" + self.path.removeprefix("/faces").removeprefix("/")
+        if not self.path.startswith("/faces"):
+            self.send_error(404)
+            return
+        kept = {name: value for name, value in self.headers.items() if name in {"Content-Type", "Authorization"}}
+        response = httpx.request(self.command, self.service + path, content=body, headers=kept, timeout=20)
+        self.send_response(response.status_code)
+        self.send_header("Content-Type", response.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(response.content)))
+        self.end_headers()
+        self.wfile.write(response.content)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+def test_the_pages_work_behind_a_proxy_that_strips_a_prefix(service: str, tmp_path: Path) -> None:
+    """With and without the slash at the end of the prefix; nothing is asked for outside of it."""
+    from playwright.sync_api import expect, sync_playwright
+
+    (tmp_path / "face.jpg").write_bytes(draw_face("happy", np.random.default_rng(6)))
+    StrippingProxy.service = service
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StrippingProxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        failed: list[str] = []
+        page.on("response", lambda response: failed.append(response.url) if response.status == 404 else None)
+        for path in ("/faces", "/faces/"):
+            page.goto(f"http://127.0.0.1:{server.server_port}{path}")
+            page.set_input_files("#file", tmp_path / "face.jpg")
+            expect(page.locator("#prediction")).to_contain_text("This face looks", timeout=20_000)
+        page.goto(f"http://127.0.0.1:{server.server_port}/faces/label")
+        expect(page.locator("h1")).to_contain_text("Please label")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator("#state")).to_contain_text("token", timeout=20_000)
+        browser.close()
+    server.shutdown()
+
+    assert [url for url in failed if "favicon" not in url] == []
+
+
+def test_a_killed_server_takes_its_workers_along(site: Site) -> None:
+    """Nothing keeps the port once the parent of the workers has been killed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (site.home / "killed.log").open("w") as log,
+        subprocess.Popen(command, cwd=site.home, env=site.environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            wait_for(lambda: (site.home / "killed.log").read_text().count("Service emotion_service initialized") == 2)
+        finally:
+            process.kill()
+
+    def is_free() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    wait_for(is_free, 20)
+
+
 def test_every_prediction_is_in_the_log(site: Site, service: str) -> None:
     """One record for each prediction, whichever worker made it."""
     before = count_records(site)

@@ -22,11 +22,11 @@ instance.close()
 """
 
 
-def start(data_dir: Path, **settings: str) -> str:
-    """Start the latest bento's service in a process of its own; return the version that it serves and its readiness."""
+def start(data_dir: Path, **settings: str) -> tuple[str, str]:
+    """Start the latest bento's service in a process of its own; return the version with its readiness, and the log."""
     environment = os.environ | {"EMOTION_DATA_DIR": str(data_dir), **settings}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
+    return done.stdout.strip().splitlines()[-1], done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,12 @@ def accept(data_dir: Path, bundle_dir: Path, version: str) -> None:
 
 
 def test_without_a_champion_the_packed_model_is_served(packed_version: str, tmp_path: Path) -> None:
-    assert start(tmp_path) == f"{packed_version} True"
+    """And the log says so: another data root may have packed it."""
+    served, log = start(tmp_path)
+
+    assert served == f"{packed_version} True"
+    reason = f"no model was accepted in {tmp_path / 'models'}"
+    assert f"Serving model {packed_version}, which was packed into the bento: {reason}" in log
 
 
 @pytest.mark.parametrize(("follow", "is_champion_served"), [("1", True), ("0", False)])
@@ -58,7 +63,9 @@ def test_the_champion_is_served_if_it_is_followed(
     accept(tmp_path, bundle_dir, champion)
 
     served = champion if is_champion_served else packed_version
-    assert start(tmp_path, EMOTION_FOLLOW_CHAMPION=follow) == f"{served} True"
+    found, log = start(tmp_path, EMOTION_FOLLOW_CHAMPION=follow)
+    assert found == f"{served} True"
+    assert ("EMOTION_FOLLOW_CHAMPION is off" in log) is not is_champion_served
 
 
 def test_a_damaged_champion_leaves_the_packed_model(packed_version: str, bundle_dir: Path, tmp_path: Path) -> None:
@@ -66,7 +73,10 @@ def test_a_damaged_champion_leaves_the_packed_model(packed_version: str, bundle_
     accept(tmp_path, bundle_dir, champion)
     (tmp_path / "models" / champion / "model.onnx").write_bytes(b"damaged")
 
-    assert start(tmp_path) == f"{packed_version} True"
+    served, log = start(tmp_path)
+
+    assert served == f"{packed_version} True"
+    assert f"champion {champion} cannot be served" in log
 
 
 def test_without_any_model_the_service_stays_up_unready(packed_version: str, tmp_path: Path) -> None:

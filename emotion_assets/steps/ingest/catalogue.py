@@ -18,11 +18,11 @@ from typing import Final, TypeVar
 import numpy as np
 
 from emotion_assets.core.classes import ClassSet, read_classes
-from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_temporary_files
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.limits import count_cpus
 from emotion_assets.steps.ingest.decode import DecodedContent, ReadResult
 from emotion_assets.steps.ingest.decode_pool import Batch, DecodePool
 from emotion_assets.steps.ingest.export import TABLE_NAME, export_catalogue, is_readable

@@ -20,9 +20,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+from emotion_assets.core.limits import count_cpus
 from emotion_assets.steps.ingest.store import Store
 
 SIMILARITY_THRESHOLD: Final = 0.85

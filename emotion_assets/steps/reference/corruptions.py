@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
+from emotion_assets.core.limits import count_cpus
 from emotion_assets.steps.reference.reference import build_reference
 from emotion_assets.steps.splits.splits import Split
 

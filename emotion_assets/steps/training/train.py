@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from emotion_assets.core.cpus import count_cpus
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import locked, remove_temporary_files, write_atomically
+from emotion_assets.core.limits import count_cpus
 from emotion_assets.steps.splits.splits import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.calibration import fit_log_loss_temperature, fit_temperature, predict_logits
 from emotion_assets.steps.training.callbacks import EpochLogger, RunningWeightAverage

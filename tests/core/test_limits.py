@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_assets.core.cpus import count_cpus
+from emotion_assets.core.limits import count_cpus, memory_bytes
 
 MANY = set(range(64))
 
@@ -19,12 +19,16 @@ def _large_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHON_CPU_COUNT", raising=False)
 
 
-def count(tmp_path: Path, own: str, files: dict[str, str]) -> int:
-    """Count with a tree of control groups as the kernel shows them."""
+def write_tree(tmp_path: Path, own: str, files: dict[str, str]) -> None:
     (tmp_path / "own").write_text(own)
     for name, text in files.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / name).write_text(text)
+
+
+def count(tmp_path: Path, own: str, files: dict[str, str]) -> int:
+    """Count with a tree of control groups as the kernel shows them."""
+    write_tree(tmp_path, own, files)
     return count_cpus(tmp_path / "cgroup", tmp_path / "own")
 
 
@@ -51,6 +55,23 @@ V1 = "3:cpuset:/\n2:cpu,cpuacct:/docker/1f\n1:memory:/docker/1f\n0::/\n"
 def test_quotas_of_control_groups(tmp_path: Path, own: str, files: dict[str, str], expected: int) -> None:
     """Version 1 and 2, from inside a container and from outside; the tightest group on the path counts."""
     assert count(tmp_path, own, files) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "536870912\n"}, 2**29),
+        ("0::/a.slice/b.scope\n", {"a.slice/memory.max": "1073741824", "a.slice/b.scope/memory.max": "max"}, 2**30),
+        (V1, {"memory/docker/1f/memory.limit_in_bytes": "536870912"}, 2**29),
+        (V1, {"memory/memory.limit_in_bytes": "268435456"}, 2**28),
+    ],
+)
+def test_limits_of_memory(tmp_path: Path, own: str, files: dict[str, str], expected: int) -> None:
+    """As for processors; without a limit, or with one above it, the machine's memory counts."""
+    write_tree(tmp_path, own, files)
+    assert memory_bytes(tmp_path / "cgroup", tmp_path / "own") == expected
+    write_tree(tmp_path, own, {name: str(2**62) for name in files})
+    assert memory_bytes(tmp_path / "cgroup", tmp_path / "own") == memory_bytes(tmp_path, tmp_path / "none") > 2**30
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("5", 5), ("0", 64), ("default", 64), ("", 64)])
