@@ -214,9 +214,9 @@ def predict_tables(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
     classifier = Classifier(options.bundle_dir, 2)
     paths, class_indices = find_labelled(options.faces_dir)
     pixels = read_pixels(paths)
+    tables = {"_with_duplicates": predict_table(classifier, pixels, class_indices)}
     new = np.flatnonzero(~is_near_duplicate(pixels, options.splits_dir))
     paths, class_indices, pixels = [paths[index] for index in new], class_indices[new], pixels[new]
-    tables = {}
     for name in ("val", "test"):
         split = read_split(options.splits_dir, name)
         tables[f"_{name}"] = predict_table(classifier, split.pixels, split.class_indices)
@@ -286,7 +286,11 @@ def show_false_alarms(
     # Validation faces first: the corruption profile refers to them by their position.
     everything = pd.concat([tables[name] for name in ("_val", "_test", "_new")], ignore_index=True)
     unseen = pd.concat([tables[name] for name in ("_test", "_new")], ignore_index=True)
-    for title, faces, fixed in (("independent half", everything, None), ("the model's", unseen, reference)):
+    for title, faces, fixed in (
+        ("independent half", everything, None),
+        ("the model's", unseen, reference),
+        ("the model's, images with near-duplicates", tables["_with_duplicates"], reference),
+    ):
         for size in (50, 200, 500):
             work = partial(assess_clean, size, pool=faces, fixed=fixed, profile=profile, windows=n // 10)
             rates = list(pool.map(work, range(10)))

@@ -37,6 +37,7 @@ from emotion_assets.steps.drift.subpopulations import (
     Subpopulation,
     SubpopulationDetector,
 )
+from emotion_assets.steps.drift.tiers import FALSE_ALARM_RATE
 from emotion_assets.steps.reference.corruptions import (
     CORRUPTION_COLUMN,
     GRADED,
@@ -78,6 +79,8 @@ class Attribution:
     """Whether the images are as strongly corrupted as the strongest known ones, or more."""
     part: Subpopulation | None
     """Another corruption of some of the images, on top of the first one of `corruptions`."""
+    class_priors: Floats
+    """Under the best explanation, float (class,)."""
     is_near: bool
     """Whether the window is about as near as real changes are to simulated ones."""
     expected: pd.DataFrame
@@ -128,12 +131,17 @@ class CorruptionProfile:
         by_name = by_name.sort_values(ascending=False)
         first = str(by_name.index[0])
         best = max((fit for fit in fits if fit.hypothesis.name == first), key=lambda fit: fit.log_likelihood)
+        part = _part(best, fits)
+        if part and part.p_value < FALSE_ALARM_RATE:
+            # Part of the images cost something for sure; only how much is open.
+            posterior *= np.array([bool(fit.hypothesis.parts) for fit in fits])
         expected, weights = self._expectation(best, priors)
         return Attribution(
             corruptions=tuple(str(name) for name, value in by_name.items() if value >= _MIN_POSTERIOR) or (first,),
-            loss=max(float(posterior @ [fit.loss for fit in fits]), 0.0),
+            loss=max(float(posterior @ [fit.loss for fit in fits]) / float(posterior.sum()), 0.0),
             is_lower_bound=best.hypothesis.is_strongest,
-            part=_part(best, fits),
+            part=part,
+            class_priors=best.weights.sum(axis=0) @ priors,
             is_near=best.distance <= _MAX_DISTANCE,
             expected=expected,
             weights=weights,

@@ -51,6 +51,8 @@ SIGNIFICANT_P_VALUE: Final = 1e-6
 """Below this, one window is enough to act on; otherwise it takes two in a row."""
 _UNEXPLAINED_P_VALUE: Final = 1e-4
 """Predictions less probable than this are not explained; simulated and real corruptions differ a little."""
+_MIN_UNEXPLAINED_LOSS: Final = 0.01
+"""A model as confident as usual gives no reason to act, whatever the error of its confidence."""
 
 
 class DriftState(StrEnum):
@@ -232,9 +234,11 @@ class _Explanation:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether the window costs, or may cost if nothing known explains it, enough accuracy to act on."""
-        from_part = self.subpopulation.loss if self.subpopulation else 0.0
-        return max((self.loss or 0.0) + (self.loss_error or 0.0), from_part) >= HARMFUL_LOSS
+        """Whether the window costs enough accuracy to act on, or costs any and nothing known explains how much."""
+        loss = self.loss or 0.0
+        if self.loss_error is not None:
+            return loss >= _MIN_UNEXPLAINED_LOSS and loss + self.loss_error >= HARMFUL_LOSS
+        return loss >= HARMFUL_LOSS
 
     def sentences(self) -> list[str]:
         if self.attribution and self.loss_error is not None:
@@ -266,7 +270,9 @@ def _explain(
             loss, error = corruptions.loss_by_confidence(current)
             found, part = replace(found, unexplained_p_value=smallest, loss=loss, loss_error=error), None
     if not (attribution and attribution.is_corruption):
-        detected = corruptions.detect_subpopulation(current, weights if is_label_shift else None)
+        if attribution:
+            weights = class_prior_weights(table, attribution.class_priors)
+        detected = corruptions.detect_subpopulation(current, weights)
         part = detected if detected and detected.p_value < FALSE_ALARM_RATE else part
     return replace(found, subpopulation=part if part and part.p_value < FALSE_ALARM_RATE else None)
 

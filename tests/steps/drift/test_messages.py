@@ -25,6 +25,7 @@ def attribution(names: tuple[str, ...], loss: float) -> Attribution:
         loss=loss,
         is_lower_bound=False,
         part=None,
+        class_priors=np.ones(1),
         is_near=True,
         expected=pd.DataFrame(),
         weights=np.ones(0),
