@@ -335,6 +335,7 @@ def test_the_pages_work_behind_a_proxy_that_strips_a_prefix(service: str, tmp_pa
         expect(page.locator("#state")).to_contain_text("token", timeout=20_000)
         browser.close()
     server.shutdown()
+    server.server_close()
 
     assert [url for url in failed if "favicon" not in url] == []
 

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from emotion_assets.core.files import write_atomically
 from emotion_assets.steps.training.checkpoints import RunCost
 from emotion_assets.steps.training.module import EmotionModule
+from emotion_assets.steps.training.precision import work_done
 
 _logger = logging.getLogger(__name__)
 
@@ -75,9 +76,23 @@ class EpochLogger(pl.Callback):
         if pl_module.history:
             last = pl_module.history[-1]
             _logger.info(
-                "%sEpoch %.0f of %s: train loss %.3f, val accuracy %.3f, macro-F1 %.3f, %.0f s",
+                "%sEpoch %.0f of %s: train loss %.3f, val accuracy %.3f, macro-F1 %.3f, %.0f s, %s left",
                 self._prefix,
                 last["epoch"],
                 trainer.max_epochs,
                 *(last[name] for name in ("train/loss", "val/accuracy", "val/macro_f1", "seconds")),
+                format_duration(_seconds_left(pl_module, last["seconds"])),
             )
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as people say it."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _seconds_left(module: EmotionModule, seconds: float) -> float:
+    """Return the seconds until this network is trained, if the rest goes as the first epochs did."""
+    limit = module.config.max_minutes
+    done = max(work_done(module.config, module.progress), 1e-6)
+    left = seconds * (1 - done) / done
+    return left if limit is None else max(min(left, 60 * limit - seconds), 0.0)

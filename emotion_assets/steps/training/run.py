@@ -17,6 +17,7 @@ from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.export import export_bundle, read_environment
 from emotion_assets.steps.training.figures import learning_curve_figure
 from emotion_assets.steps.training.launch import launch
+from emotion_assets.steps.training.precision import resolve_precision
 from emotion_assets.steps.training.train import train
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def train_bundle(paths: DataPaths, config: TrainingConfig, *, code_version: str,
             _logger.info("Nothing has changed since %s was trained. Change the seed for another model.", equal.name)
             return equal
         if config.devices > 1:
+            resolve_precision(config, paths.training_runs)  # measured once, for all processes
             return launch(paths, config, code_version=code_version, tracker=tracker)
         bundle_dir = train_and_export(paths, config, code_version=code_version, tracker=tracker)
     assert bundle_dir is not None

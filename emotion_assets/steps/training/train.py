@@ -23,7 +23,7 @@ from emotion_assets.core.files import locked, remove_temporary_files, write_atom
 from emotion_assets.core.limits import count_cpus
 from emotion_assets.steps.splits.splits import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.calibration import fit_log_loss_temperature, fit_temperature, predict_logits
-from emotion_assets.steps.training.callbacks import EpochLogger, RunningWeightAverage
+from emotion_assets.steps.training.callbacks import EpochLogger, RunningWeightAverage, format_duration
 from emotion_assets.steps.training.checkpoints import (
     CHECKPOINT_NAME,
     ORIENTATION_DIR,
@@ -39,8 +39,9 @@ from emotion_assets.steps.training.datamodule import EmotionDataModule
 from emotion_assets.steps.training.model import EmotionNet, OrientationNet
 from emotion_assets.steps.training.module import EmotionModule, Teacher
 from emotion_assets.steps.training.orientation import ORIENTATION_EPOCHS, OrientationModule
+from emotion_assets.steps.training.precision import estimate_seconds, measured_cost, resolve_precision, uses_gpu
 from emotion_assets.steps.training.trackers import build_loggers, check_tracker, finish_tracking
-from emotion_assets.steps.training.trainer import build_trainer, resolve_precision
+from emotion_assets.steps.training.trainer import build_trainer
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class _Run:
     fingerprint: str
     work_dir: Path
     code_version: str
+    precision: str
     cost: RunCost
     tracker: str = "none"
     callbacks: Sequence[pl.Callback] = ()
@@ -130,6 +132,7 @@ def train(
     if len(val_split.pixels) == 0:
         raise UnusableDataError("The val split is empty. Add images and materialize greyscale_splits again.")
     run_dir = work_dir / run_key(fingerprint, config, code_version)
+    is_new = not run_dir.exists()
     if is_first_process():
         remove_temporary_files(run_dir)
     run = _Run(
@@ -139,15 +142,26 @@ def train(
         fingerprint=fingerprint,
         work_dir=work_dir,
         code_version=code_version,
+        precision=resolve_precision(config, work_dir),
         cost=RunCost(run_dir, config.devices),
         tracker=tracker,
         callbacks=callbacks,
     )
+    if is_new and not uses_gpu(config) and is_first_process():
+        _tell_duration(run, config)
     teachers = [_train_teacher(number, run, config) for number in range(config.num_teachers)]
     trained = _train_network(run, config, teachers)
     orientation = _train_orientation(run, config) if config.corrects_orientation else None
     seconds, cpu_seconds = run.cost.total()
     return dataclasses.replace(trained, orientation=orientation, seconds=seconds, cpu_seconds=cpu_seconds)
+
+
+def _tell_duration(run: _Run, config: TrainingConfig) -> None:
+    milliseconds = measured_cost(config, run.work_dir).milliseconds.get(run.precision)
+    if milliseconds:
+        seconds = estimate_seconds(config, len(run.train.pixels), milliseconds / 1000 / config.devices)
+        duration = format_duration(max(1, seconds))
+        _logger.info("Training will take about %s on this machine if nothing else runs", duration)
 
 
 def _train_teacher(number: int, run: _Run, config: TrainingConfig) -> Teacher:
@@ -204,7 +218,7 @@ def _train_network(
         data_fingerprint=run.fingerprint,
         config=config,
         history=module.history,
-        precision=resolve_precision(config),
+        precision=run.precision,
         resumed_from_epoch=resumed_from_epoch,
         train=run.train,
         val=run.val,
@@ -230,15 +244,15 @@ def _fit(run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule
     if resumed_from_epoch:
         _logger.info("%sResuming an interrupted run after epoch %d", run.log_prefix, resumed_from_epoch)
     else:
-        num_images, precision = len(run.train.pixels), resolve_precision(config)
-        _logger.info("%sStarting on %s images, precision %s", run.log_prefix, f"{num_images:,}", precision)
+        num_images = len(run.train.pixels)
+        _logger.info("%sStarting on %s images, precision %s", run.log_prefix, f"{num_images:,}", run.precision)
     data = EmotionDataModule(run.train, run.val, config)
     callbacks: list[pl.Callback] = [EpochLogger(run.log_prefix, run.cost), *run.callbacks]
     num_averaged = config.averaging_fraction * config.epochs * len(data.train_dataloader())
     if num_averaged >= 1:
         callbacks.append(RunningWeightAverage(round(num_averaged)))
     loggers = build_loggers(run.tracker, run_dir, config)
-    trainer = build_trainer(run_dir, config, callbacks, loggers, resumed_from_epoch)
+    trainer = build_trainer(run_dir, config, run.precision, callbacks, loggers, resumed_from_epoch)
     with warnings.catch_warnings():
         # Batches are slices of an array in memory; worker processes would only add cost.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")

@@ -1,4 +1,4 @@
-"""Lightning's trainer for a run: device, precision, checkpoints, logs."""
+"""Lightning's trainer for a run: device, checkpoints, logs."""
 
 from __future__ import annotations
 
@@ -7,35 +7,22 @@ import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from emotion_assets.steps.training.callbacks import AtomicCheckpointIO
 from emotion_assets.steps.training.checkpoints import CHECKPOINT_NAME
 from emotion_assets.steps.training.config import TrainingConfig
-
-
-def resolve_accelerator(config: TrainingConfig) -> str:
-    """Return Lightning's name of the accelerator: GPUs if there is one for each process, else CPU cores."""
-    if config.devices == 1:
-        return "auto"
-    return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
-
-
-def resolve_precision(config: TrainingConfig) -> str:
-    """Return Lightning's name of the precision; `auto` becomes 16 bits where the device is faster with them."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.cuda.is_available() and resolve_accelerator(config) != "cpu":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    capabilities = torch.cpu.get_capabilities()
-    is_faster = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bf16-mixed" if is_faster else "32-true"
+from emotion_assets.steps.training.precision import resolve_accelerator
 
 
 def build_trainer(
-    run_dir: Path, config: TrainingConfig, callbacks: list[pl.Callback], loggers: list[Logger], resumed_from_epoch: int
+    run_dir: Path,
+    config: TrainingConfig,
+    precision: str,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+    resumed_from_epoch: int,
 ) -> pl.Trainer:
     """Return a trainer that writes checkpoint and logs to `run_dir`, with a new CSV log after each resumption."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
@@ -54,7 +41,7 @@ def build_trainer(
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
         use_distributed_sampler=False,  # the batch sampler divides batches itself
-        precision=resolve_precision(config),  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, checkpoints],
         plugins=[AtomicCheckpointIO()],
         logger=[

@@ -49,5 +49,5 @@ def test_each_epoch_logs_one_line(drawn_root: Path, tmp_path: Path, log_lines: C
     lines = [line for line in log_lines() if line.startswith("Epoch")]
 
     assert [line.split(":")[0] for line in lines] == ["Epoch 1 of 2", "Epoch 2 of 2"]
-    assert all("val accuracy" in line and line.endswith(" s") for line in lines)
+    assert all("val accuracy" in line and line.endswith(" s left") for line in lines)
     assert list(tmp_path.glob("*/cost.json"))

@@ -1,0 +1,152 @@
+"""Choose the faster precision by measuring it on this very processor, and estimate how long a run takes.
+
+Flags of a processor do not tell which is faster: some compute in bfloat16 slower than in float32. The choice is kept
+beside the runs, so that an interrupted run resumes with it and equal runs stay equal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from emotion_assets.core.files import write_json
+from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.model import INPUT_SIZE_PX, EmotionNet
+from emotion_assets.steps.training.module import choose_side_px
+
+PRECISION_NAME: Final = "precision.json"
+FLOAT32: Final = "32-true"
+BFLOAT16: Final = "bf16-mixed"
+
+_BATCH: Final = 32
+_SECONDS: Final = 0.4
+_MIN_GAIN: Final = 1.1
+"""bfloat16 has to be this much faster: it rounds more."""
+_OVERHEAD: Final = 1.2
+"""Optimizer, augmentation, validation and checkpoints, as a factor on forward and backward passes."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a training step costs on a processor, per image of full size."""
+
+    precision: str
+    """The faster one."""
+    milliseconds: dict[str, float]
+    """By precision."""
+
+
+def resolve_accelerator(config: TrainingConfig) -> str:
+    """Return Lightning's name of the accelerator: GPUs if there is one for each process, else CPU cores."""
+    if config.devices == 1:
+        return "auto"
+    return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
+
+
+def resolve_precision(config: TrainingConfig, work_dir: Path) -> str:
+    """Return Lightning's name of the precision; `auto` becomes 16 bits where the device is faster with them.
+
+    Args:
+        config: the choices of the run.
+        work_dir: keeps what was measured, by processor and network.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if uses_gpu(config):
+        return BFLOAT16 if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return measured_cost(config, work_dir).precision
+
+
+def uses_gpu(config: TrainingConfig) -> bool:
+    """Tell whether a run trains on CUDA GPUs."""
+    return torch.cuda.is_available() and resolve_accelerator(config) != "cpu"
+
+
+def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
+    """Return the cost of a step on this processor, measured once for each processor and size of network."""
+    path = work_dir / PRECISION_NAME
+    key = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+    key += f"width {config.width}, {config.num_blocks} blocks"
+    known = _read(path)
+    if key in known:
+        return StepCost(**known[key])
+    milliseconds = {name: round(_measure(config, name), 4) for name in (FLOAT32, BFLOAT16)}
+    is_faster = milliseconds[BFLOAT16] * _MIN_GAIN < milliseconds[FLOAT32]
+    cost = StepCost(BFLOAT16 if is_faster else FLOAT32, milliseconds)
+    write_json(path, known | {key: asdict(cost)})
+    _logger.info(
+        "A training step takes %.2f ms an image in float32 and %.2f in bfloat16 here: using %s",
+        milliseconds[FLOAT32],
+        milliseconds[BFLOAT16],
+        cost.precision,
+    )
+    return cost
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _measure(config: TrainingConfig, precision: str) -> float:
+    """Return the milliseconds of a forward and a backward pass for one image: the best step of almost half a second."""
+    generator_state = torch.get_rng_state()
+    network = EmotionNet(config.width, config.dropout, config.num_blocks, 5).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(_BATCH, 1, INPUT_SIZE_PX, INPUT_SIZE_PX).contiguous(memory_format=torch.channels_last)
+    best, started = float("inf"), 0.0
+    for number in range(1000):
+        if number == 1:
+            started = time.perf_counter()  # after a step for warming up
+        step_started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == BFLOAT16):
+            loss = network(images).float().square().mean()
+        loss.backward()
+        if number:
+            best = min(best, time.perf_counter() - step_started)
+            if time.perf_counter() - started > _SECONDS:
+                break
+    torch.set_rng_state(generator_state)
+    return 1000 * best / _BATCH
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def work_done(config: TrainingConfig, progress: float) -> float:
+    """Return the finished fraction of the work, 0..1, at a fraction of the steps: small images cost less."""
+    moments, costs = _relative_costs(config)
+    return float(costs[moments < progress].sum() / costs.sum())
+
+
+def estimate_seconds(config: TrainingConfig, num_images: int, seconds_per_image: float) -> float:
+    """Estimate how long a run of all its networks takes, without export and evaluation."""
+    one = config.epochs * num_images * seconds_per_image * float(_relative_costs(config)[1].mean()) * _OVERHEAD
+    # A network with teachers also runs each of them forward, a third of a step.
+    total = one * (1 + config.num_teachers * (1 + 1 / 3))
+    return total if config.max_minutes is None else min(total, 60 * config.max_minutes)
+
+
+def _relative_costs(config: TrainingConfig) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return moments of a run, 0..1, and the cost of a step there, that of full size being 1."""
+    moments = np.linspace(0, 1, 1000, endpoint=False)
+    if not config.is_progressive:
+        return moments, np.ones(len(moments))
+    return moments, np.array([(choose_side_px(moment) / INPUT_SIZE_PX) ** 2 for moment in moments.tolist()])
