@@ -58,9 +58,26 @@ def test_the_faster_precision_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bfloat16_ms: float, expected: str
 ) -> None:
     """A few percent are no reason to round more."""
-    monkeypatch.setattr(precision, "_measure", lambda _, name: 1.0 if name == FLOAT32 else bfloat16_ms)
+    monkeypatch.setattr(precision, "_measure", lambda _, name, *__: 1.0 if name == FLOAT32 else bfloat16_ms)
 
     assert resolve_precision(TINY, tmp_path) == expected
+
+
+def test_a_hopeless_precision_is_not_timed_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor that computes in bfloat16 two hundred times slower, two images tell enough."""
+    sizes: list[int] = []
+    real = torch.rand
+
+    def rand(*size: int) -> torch.Tensor:
+        sizes.append(size[0])
+        return real(*size)
+
+    monkeypatch.setattr(torch, "rand", rand)
+    monkeypatch.setattr(precision, "_GIVE_UP_FACTOR", 0)
+
+    assert measured_cost(TINY, tmp_path).milliseconds[BFLOAT16] > 0
+    assert sizes[-1] == 2
+    assert sizes.count(2) == 2
 
 
 def test_a_damaged_file_is_measured_again(tmp_path: Path) -> None:
