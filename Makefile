@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test check ui drift-ui serve container-test data import models rollback clean-models screenshots bench clean
+.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test data import models rollback clean-models screenshots bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ demo-loop: $(READY) ## the whole loop: drift, incident, labels, retraining, bett
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+test-faults: $(READY) ## kills, full and read-only disks, little memory, for real: about ten minutes, as root
+	$(BIN)/python -m pytest -m faults tests/faults
 
 check: $(READY) ## lint, types, import contracts
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ back is not decoded again and keeps its near-duplicates.
 from __future__ import annotations
 
 import contextlib
+import errno
+import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from operator import attrgetter
@@ -124,6 +126,13 @@ class Store:
         # Its subclasses tell of locks and full disks.
         if type(error) is sqlite3.DatabaseError:
             raise UnusableDataError(f"{self._path} is damaged ({error}). {self._remedy}") from error
+        is_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        if is_full or isinstance(error, sqlite3.OperationalError):
+            free = shutil.disk_usage(self._path.parent).free
+            raise UnusableDataError(
+                f"{self._path} cannot be written ({error}); {free:,} bytes are free. Make room or let this user write "
+                "there, and run again: what was read stays."
+            ) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -1,0 +1,123 @@
+"""Little memory and few processors, by the kernel's own limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.steps.packing.bento import build_bento
+from tests import abuse
+
+CGROUPS = Path("/sys/fs/cgroup")
+BIN = Path(sys.executable).parent
+MEMORY_BYTES = 512 * 2**20
+TRAINING = """
+import sys
+from pathlib import Path
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.training.config import training_config
+from emotion_assets.steps.training.run import train_bundle
+paths = DataPaths(Path(sys.argv[1]))
+(paths.root / "splits").symlink_to(sys.argv[2])
+train_bundle(paths, training_config("quick", epochs=1, width=8, batch_size=32), code_version="x")
+"""
+
+
+@pytest.fixture
+def control_group() -> Iterator[list[Path]]:
+    """Groups with one processor and 512 MB, as a container has them; version 1 or 2."""
+    name = f"emotion-test-{os.getpid()}"
+    if (CGROUPS / "cgroup.controllers").exists():
+        groups = [CGROUPS / name]
+        limits = {groups[0] / "cpu.max": "100000 100000", groups[0] / "memory.max": str(MEMORY_BYTES)}
+    else:
+        own = dict(re.findall(r"^\d+:([^:]*):(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE))
+        groups = [CGROUPS / kind / own[kind].strip("/") / name for kind in ("cpu", "memory")]
+        limits = {
+            groups[0] / "cpu.cfs_quota_us": "100000",
+            groups[1] / "memory.limit_in_bytes": str(MEMORY_BYTES),
+        }
+    try:
+        for group in groups:
+            group.mkdir()
+    except OSError as error:
+        pytest.skip(f"this user may not make a control group ({error}): run as root, in a container --privileged")
+    for path, text in limits.items():
+        path.write_text(text)
+    yield groups
+    for group in groups:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+                break
+            time.sleep(0.1)
+
+
+def test_the_service_fits_into_a_small_container(
+    bundle_dir: Path, face: bytes, tmp_path: Path, control_group: list[Path]
+) -> None:
+    """One worker, one large image at a time, and every abuse is answered without the kernel killing anything."""
+    build_bento(bundle_dir, {})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    join = " && ".join(f'echo $$ > "{group / "cgroup.procs"}"' for group in control_group)
+    serve = f'exec "{BIN / "bentoml"}" serve emotion_service:latest --host 127.0.0.1 --port {port}'
+    address = f"http://127.0.0.1:{port}"
+    log_path = tmp_path / "service.log"
+    environment = {name: value for name, value in os.environ.items() if name != "EMOTION_WORKERS"}
+    with (
+        log_path.open("w") as log,
+        subprocess.Popen(
+            ["sh", "-c", f"{join} && {serve}"],
+            env=environment | {"EMOTION_DATA_DIR": str(tmp_path)},
+            stdout=log,
+            stderr=log,
+        ) as process,
+    ):
+        try:
+            wrong = []
+            for _ in range(120):
+                with contextlib.suppress(OSError):
+                    if abuse.send(address, abuse.http("GET", "/readyz"))[0] == 200:
+                        break
+                time.sleep(0.5)
+            for case in abuse.cases(face):
+                status, body = abuse.send(address, case.raw)
+                if status not in case.statuses:
+                    wrong.append((case.name, status, body[:200]))
+            healthy, _ = abuse.send(address, abuse.raw(face))
+        finally:
+            process.terminate()
+    text = log_path.read_text()
+
+    assert healthy == 200
+    assert wrong == []
+    assert text.count("Service emotion_service initialized") == 1
+    assert "512 MB of memory are allowed: each of 1 workers handles" in text
+
+
+def test_training_without_memory_fails_clearly_and_resumes(drawn_root: Path, tmp_path: Path) -> None:
+    """The limit is the address space; the same command with more memory succeeds."""
+
+    def run(root: Path, *limit: str) -> subprocess.CompletedProcess[str]:
+        command = [*limit, sys.executable, "-W", "ignore", "-c", TRAINING, str(root), str(drawn_root / "splits")]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    small = run(tmp_path / "small", "prlimit", "--as=1800000000")
+    (tmp_path / "large").mkdir()
+    large = run(tmp_path / "large")
+
+    assert small.returncode != 0
+    assert re.search(r"memory|allocate", small.stderr, re.IGNORECASE), small.stderr[-1000:]
+    assert not list((tmp_path / "small").rglob("manifest.json"))
+    assert large.returncode == 0, large.stderr[-2000:]
