@@ -21,7 +21,7 @@ from emotion_assets.core.files import file_sha256
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.ingest.export import CATALOGUE_NAME, read_catalogue
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
 from emotion_assets.steps.splits.splits import make_splits, read_split
 from emotion_assets.steps.splits.splits import read_manifest as read_splits_manifest
 
@@ -107,7 +107,7 @@ class Stage:
 
 
 def check_catalogue(paths: DataPaths) -> object:
-    if (paths.catalogue / CATALOGUE_NAME).exists():
+    if (paths.catalogue / TABLE_NAME).exists():
         return len(read_catalogue(paths.catalogue))
     return None
 
