@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test data import models rollback clean-models screenshots bench clean
+.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test data import models rollback clean-models backup restore retention screenshots bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,15 @@ rollback: $(READY) ## accept the previous model again, or VERSION=…
 
 clean-models: $(READY) ## remove old models; 5 accepted and 3 rejected ones stay
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" clean
+
+backup: $(READY) ## the whole data root as one archive: make backup FILE=/mnt/backup.tar.gz
+	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" create "$(FILE)"
+
+restore: $(READY) ## a missing or empty data root from FILE=…
+	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" restore "$(FILE)"
+
+retention: $(READY) ## what is older than DAYS=90, and old models; APPLY=1 removes them
+	@$(BIN)/python -m emotion_assets.steps.maintenance.retention "$(EMOTION_DATA_DIR)" $(if $(DAYS),--days $(DAYS)) $(if $(APPLY),--apply)
 
 screenshots: $(READY) ## take the screenshots of the documents again (needs Chromium)
 	$(BIN)/python scripts/screenshots.py

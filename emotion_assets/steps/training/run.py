@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Final
 
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest, runtime_precision
 from emotion_assets.core.errors import BundleMismatchError
@@ -19,6 +20,8 @@ from emotion_assets.steps.training.figures import learning_curve_figure
 from emotion_assets.steps.training.launch import launch
 from emotion_assets.steps.training.precision import resolve_precision
 from emotion_assets.steps.training.train import train
+
+TRAINING_LOCK_NAME: Final = ".training.lock"
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def train_bundle(paths: DataPaths, config: TrainingConfig, *, code_version: str,
         BundleMismatchError: the exported graph does not predict what the network predicts.
     """
     # Two runs at once would share cores and checkpoints; the second waits.
-    with locked(paths.models / ".training.lock"):
+    with locked(paths.models / TRAINING_LOCK_NAME):
         if equal := _find_equal_bundle(paths, config, code_version):
             # The run may have been killed after it wrote its bundle and before it removed its files.
             fingerprint = read_manifest(equal).data_fingerprint

@@ -1,0 +1,117 @@
+"""List what is older than its retention, and remove it if told to.
+
+Raw images, labels, catalogue and the champion are never removed. Also a command:
+`python -m emotion_assets.steps.maintenance.retention DATA_DIR [--days 90] [--apply]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from emotion_assets.core.errors import EmotionError
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.packing.models import KEEP_ACCEPTED, KEEP_REJECTED, clean_models
+from emotion_assets.steps.registry.registry import Registry
+
+DAYS: Final = 90
+_SECONDS_PER_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Something that may be removed."""
+
+    kind: str
+    path: Path
+    days: float
+    """Its age."""
+    size_bytes: int
+
+
+def find_expired(paths: DataPaths, days: float = DAYS) -> list[Expired]:
+    """Return the predictions, stored images, drift reports and training logs older than `days`, and old models."""
+    found = [
+        each
+        for kind, entries in (
+            ("predictions", _day_folders(paths.predictions)),
+            ("stored images", _entries(paths.image_log)),
+            ("drift report", _entries(paths.drift_reports)),
+            ("training log", _entries(paths.training_runs)),
+        )
+        for path in entries
+        if (each := _describe(kind, path)).days > days
+    ]
+    removable = Registry(paths.models).select_removable(keep_accepted=KEEP_ACCEPTED, keep_rejected=KEEP_REJECTED)
+    return found + [_describe("model", paths.models / version) for version in removable]
+
+
+def remove_expired(paths: DataPaths, expired: list[Expired]) -> None:
+    """Remove what `find_expired` returned."""
+    for each in expired:
+        if each.kind == "model":
+            continue
+        if each.path.is_dir():
+            shutil.rmtree(each.path, ignore_errors=True)
+        else:
+            each.path.unlink(missing_ok=True)
+    if any(each.kind == "model" for each in expired):
+        clean_models(paths)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _day_folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders that are named by a day; today's log is still written."""
+    for path in _entries(folder):
+        try:
+            datetime.strptime(path.name, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        yield path
+
+
+def _describe(kind: str, path: Path) -> Expired:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    stats = [file.stat() for file in files if file.exists()]
+    newest = max((stat.st_mtime for stat in stats), default=time.time())
+    return Expired(kind, path, (time.time() - newest) / _SECONDS_PER_DAY, sum(stat.st_size for stat in stats))
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--days", type=float, default=DAYS)
+    parser.add_argument("--apply", action="store_true", help="remove what is listed")
+    options = parser.parse_args()
+    paths = DataPaths(options.data_dir)
+    try:
+        expired = find_expired(paths, options.days)
+        lines = [
+            f"{each.kind:14} {each.days:6.0f} days {each.size_bytes / 1e6:10.1f} MB  {each.path}" for each in expired
+        ]
+        total = f"{len(expired)} items, {sum(each.size_bytes for each in expired) / 1e6:.1f} MB"
+        if options.apply:
+            remove_expired(paths, expired)
+            lines.append(f"Removed: {total}.")
+        else:
+            lines.append(f"{total} would be removed; nothing was. Remove them by APPLY=1.")
+    except (EmotionError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.maintenance.retention import find_expired, main, remove_expired
+from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.steps.registry.registry import Registry
+
+
+@pytest.fixture
+def paths(bundle_dir: Path, tmp_path: Path) -> DataPaths:
+    """A data root with a file of each kind from today and from a year ago, and a champion as old."""
+    paths = DataPaths(tmp_path / "data")
+    shutil.copytree(bundle_dir, paths.models / bundle_dir.name)
+    Registry(paths.models).record(Decision(candidate=bundle_dir.name, is_accepted=True, reasons=[]))
+    folders = (paths.predictions, paths.image_log, paths.drift_reports, paths.training_runs, paths.raw, paths.feedback)
+    for folder in folders:
+        for name in ("2024-01-01", "2026-01-01"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "file").write_text("x")
+    year_ago = time.time() - 365 * 86_400
+    for path in [*paths.root.rglob("2024-01-01/file"), *paths.root.rglob("2024-01-01"), *paths.models.rglob("*")]:
+        os.utime(path, (year_ago, year_ago))
+    return paths
+
+
+def test_what_is_old_is_listed_and_removed(paths: DataPaths) -> None:
+    """Raw images, labels and the champion stay, however old they are."""
+    before = {path for path in paths.root.rglob("*") if path.is_file()}
+    expired = find_expired(paths)
+
+    assert [each.kind for each in expired] == ["predictions", "stored images", "drift report", "training log"]
+    assert all(364 < each.days < 366 and each.size_bytes > 0 for each in expired)
+    remove_expired(paths, expired)
+    left = {path for path in paths.root.rglob("*") if path.is_file()}
+    assert {path.relative_to(paths.root).as_posix() for path in before - left} == {
+        "predictions/2024-01-01/file",
+        "predictions/images/2024-01-01/file",
+        "reports/drift/2024-01-01/file",
+        "reports/training/2024-01-01/file",
+    }
+    assert find_expired(paths) == []
+
+
+def test_the_command_removes_nothing_by_itself(
+    paths: DataPaths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["retention", str(paths.root), "--days", "30"])
+    assert main() == 0
+    assert "4 items" in (listed := capsys.readouterr().out)
+    assert "would be removed; nothing was" in listed
+    assert len(find_expired(paths)) == 4
+
+    monkeypatch.setattr("sys.argv", ["retention", str(paths.root), "--apply"])
+    assert main() == 0
+    assert "Removed: 4 items" in capsys.readouterr().out
+    assert find_expired(paths) == []
