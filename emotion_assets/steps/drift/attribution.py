@@ -37,7 +37,6 @@ from emotion_assets.steps.drift.subpopulations import (
     Subpopulation,
     SubpopulationDetector,
 )
-from emotion_assets.steps.drift.tiers import FALSE_ALARM_RATE
 from emotion_assets.steps.reference.corruptions import (
     CORRUPTION_COLUMN,
     GRADED,
@@ -58,6 +57,10 @@ _RELATIVE_MISMATCH: Final = 0.2
 """… as a fraction of the change."""
 _MAX_DISTANCE: Final = 1.0
 """Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
+PART_LIMIT: Final = 0.01
+"""Significance level of a part."""
+_MIN_PART_IMAGES: Final = 100
+"""With fewer images, a strength between two known ones passes for a part too often."""
 _MAX_PART: Final = 0.5
 """Largest fraction of images with a second corruption."""
 _MIN_POSTERIOR: Final = 0.15
@@ -123,7 +126,8 @@ class CorruptionProfile:
         """Return the best explanation of a window of features and predictions, one row per image."""
         observed = self._describe(current).mean(axis=0)
         priors = np.stack([class_priors(self._reference), estimate_class_priors(current, self._reference)])
-        fits = [fit for each in self._hypotheses if (fit := each.fit(observed, len(current), priors))]
+        hypotheses = [each for each in self._hypotheses if not each.parts or len(current) >= _MIN_PART_IMAGES]
+        fits = [fit for each in hypotheses if (fit := each.fit(observed, len(current), priors))]
         log_likelihoods = np.array([fit.log_likelihood for fit in fits])
         posterior = np.exp(log_likelihoods - log_likelihoods.max())
         posterior /= posterior.sum()
@@ -132,9 +136,10 @@ class CorruptionProfile:
         first = str(by_name.index[0])
         best = max((fit for fit in fits if fit.hypothesis.name == first), key=lambda fit: fit.log_likelihood)
         part = _part(best, fits)
-        if part and part.p_value < FALSE_ALARM_RATE:
-            # Part of the images cost something for sure; only how much is open.
-            posterior *= np.array([bool(fit.hypothesis.parts) for fit in fits])
+        if part and part.p_value >= PART_LIMIT:
+            part = None
+        # Hypotheses with parts are many; they count if one is significant, and then only they.
+        posterior *= np.array([bool(fit.hypothesis.parts) == bool(part) for fit in fits])
         expected, weights = self._expectation(best, priors)
         return Attribution(
             corruptions=tuple(str(name) for name, value in by_name.items() if value >= _MIN_POSTERIOR) or (first,),

@@ -61,8 +61,8 @@ def describe_unexplained(attribution: Attribution, loss: float, error: float) ->
     """Say that no known corruption explains the images, and what they may cost."""
     nearest = f" (the nearest: {names})" if (names := _join(attribution)) else ""
     return (
-        f"no known corruption explains the images{nearest}; by the model's confidence they cost about "
-        f"{100 * loss:.0f} points of accuracy, give or take {100 * error:.0f}"
+        f"no known corruption explains the images{nearest}; they may cost {100 * loss:.0f} points of accuracy, "
+        f"give or take {100 * error:.0f}"
     )
 
 

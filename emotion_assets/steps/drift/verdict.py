@@ -234,11 +234,15 @@ class _Explanation:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether the window costs enough accuracy to act on, or costs any and nothing known explains how much."""
-        loss = self.loss or 0.0
-        if self.loss_error is not None:
-            return loss >= _MIN_UNEXPLAINED_LOSS and loss + self.loss_error >= HARMFUL_LOSS
-        return loss >= HARMFUL_LOSS
+        """Whether the window costs enough accuracy to act on."""
+        return (self.loss or 0.0) >= HARMFUL_LOSS
+
+    @property
+    def may_be_harmful(self) -> bool:
+        """Whether nothing known explains the window, and its cost may be enough to act on within its error."""
+        if self.loss_error is None or (self.loss or 0.0) < _MIN_UNEXPLAINED_LOSS:
+            return False
+        return (self.loss or 0.0) + self.loss_error >= HARMFUL_LOSS
 
     def sentences(self) -> list[str]:
         if self.attribution and self.loss_error is not None:
@@ -268,13 +272,15 @@ def _explain(
         smallest = min(_prediction_pvalues(current, attribution.expected, attribution.weights))
         if not attribution.is_near or smallest < _UNEXPLAINED_P_VALUE:
             loss, error = corruptions.loss_by_confidence(current)
+            if attribution.loss >= HARMFUL_LOSS:
+                loss = attribution.loss  # what it resembles, however little, costs much
             found, part = replace(found, unexplained_p_value=smallest, loss=loss, loss_error=error), None
     if not (attribution and attribution.is_corruption):
         if attribution:
             weights = class_prior_weights(table, attribution.class_priors)
         detected = corruptions.detect_subpopulation(current, weights)
         part = detected if detected and detected.p_value < FALSE_ALARM_RATE else part
-    return replace(found, subpopulation=part if part and part.p_value < FALSE_ALARM_RATE else None)
+    return replace(found, subpopulation=part)
 
 
 def _state(
@@ -288,11 +294,7 @@ def _state(
         return DriftState.PREDICTION_DRIFT
     if found.is_label_shift:
         return DriftState.LABEL_SHIFT
-    if found.unexplained_p_value is not None or reference.corruptions is None:
-        is_acted_on = has_prediction_drift and (found.is_harmful or reference.corruptions is None)
-    else:
-        is_acted_on = found.is_harmful
-    if is_acted_on:
+    if found.is_harmful or (has_prediction_drift and (found.may_be_harmful or reference.corruptions is None)):
         return DriftState.PREDICTION_DRIFT
     if has_input_drift or has_prediction_drift:
         return DriftState.INPUT_DRIFT

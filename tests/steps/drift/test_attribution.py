@@ -47,7 +47,7 @@ def test_a_corrupted_part_is_found_below_another_corruption(
 ) -> None:
     """All images are dark, three in ten of them inverted as well: both are named, and the part is counted."""
     val, others = halves
-    pixels = np.round(0.6 * others).astype(np.uint8)
+    pixels = np.round(0.6 * np.concatenate([others, others[:, :, ::-1]])).astype(np.uint8)
     is_inverted = np.arange(len(pixels)) % 10 < 3
     pixels[is_inverted] = 255 - pixels[is_inverted]
     current = feature_table(pixels, predict_by_bands(pixels), EMOTIONS)
