@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+import pytest
 import torch
 
 from emotion_assets.steps.training.checkpoints import (
@@ -56,3 +60,25 @@ def test_finished_runs_keep_only_their_logs(tmp_path: Path) -> None:
     remove_run_files(tmp_path)
 
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["metrics.csv"]
+
+
+class Touch:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("save", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_a_checkpoint_runs_no_code(tmp_path: Path, save: Callable[[object, BinaryIO], object]) -> None:
+    """What was put in its place is removed, and training starts anew."""
+    path, proof = tmp_path / "last.ckpt", tmp_path / "proof"
+    with path.open("wb") as file:
+        save({"epoch": 1, "evil": Touch(proof)}, file)
+
+    assert count_completed_epochs(path) == 0
+    assert not proof.exists()
+    assert not path.exists()
