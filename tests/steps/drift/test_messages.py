@@ -93,6 +93,7 @@ def test_unexplained_images_have_an_uncertain_cost(names: tuple[str, ...], neare
     assert text == (
         f"no known corruption explains the images{nearest}; they may cost 3 points of accuracy, give or take 5"
     )
+    assert describe_unexplained(attribution(names, 0.0), 0.004, 0.05).endswith("may cost up to 5 points of accuracy")
 
 
 def test_a_subpopulation_is_described_with_its_fraction() -> None:
