@@ -75,7 +75,12 @@ def uses_gpu(config: TrainingConfig) -> bool:
 
 
 def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
-    """Return the cost of a step on this processor, measured once for each processor and size of network."""
+    """Return the cost of a step on this processor, measured once for each processor and size of network.
+
+    Args:
+        config: the choices of the run; width and number of blocks count.
+        work_dir: keeps the result in `precision.json`; a damaged file is measured again.
+    """
     path = work_dir / PRECISION_NAME
     key = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
     key += f"width {config.width}, {config.num_blocks} blocks"
