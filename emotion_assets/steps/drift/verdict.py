@@ -246,11 +246,12 @@ class _Explanation:
         return (self.loss or 0.0) + self.loss_error >= HARMFUL_LOSS
 
     def sentences(self) -> list[str]:
-        if self.attribution and self.loss_error is not None:
-            return [describe_unexplained(self.attribution, self.loss or 0.0, self.loss_error)]
-        if self.attribution and self.attribution.is_corruption:
+        if self.attribution and self.attribution.is_corruption and self.loss_error is None:
             return [describe_attribution(self.attribution, self.subpopulation)]
-        return [describe_subpopulation(self.subpopulation)] if self.subpopulation else []
+        found = [describe_subpopulation(self.subpopulation)] if self.subpopulation else []
+        if self.attribution and self.loss_error is not None:
+            found.append(describe_unexplained(self.attribution, self.loss or 0.0, self.loss_error))
+        return found
 
 
 def _explain(
