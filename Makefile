@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test data import models rollback clean-models backup restore retention screenshots bench clean
+.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention screenshots bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,7 +62,10 @@ serve: $(READY) ## the accepted model on port 3001, or SERVE_PORT=…
 
 container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
 	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo
-	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python container/try_it.py data/demo/question.jpg --base-from-debian
+	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python -m container.try_it data/demo/question.jpg --base-from-debian $(if $(SBOM),--sbom "$(SBOM)")
+
+audit: $(READY) ## known vulnerabilities of the pinned packages (asks the package index)
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 data: $(READY) ## download the Kaggle data set into raw/
 	$(BIN)/python -m emotion_assets.importers --kaggle $(if $(HOLD_OUT),--hold-out "$(HOLD_OUT)")

@@ -1,10 +1,11 @@
 """Build the image of the latest bento and test it; needs root, buildah, podman and runc.
 
-Usage: python container/try_it.py IMAGE [--base-from-debian]
+Usage: python -m container.try_it IMAGE [--base-from-debian] [--sbom FILE]
 
 The container must start within ten seconds, predict, run as an unprivileged user on a read-only file system, contain no
-compiler, no torch and no Dagster, detect and replace a dead worker, and stop on SIGTERM. With --base-from-debian the
-base image is made on this machine first, for machines that reach no registry.
+compiler, no torch and no Dagster, detect and replace a dead worker, and stop on SIGTERM. Another one, with one processor
+and 512 MB, must answer all requests of `tests.abuse`. --base-from-debian makes the base image on this machine first, for
+machines that reach no registry; --sbom writes the Python packages of the image as a CycloneDX document.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 
 import bentoml
 
+from tests import abuse
+
 HERE = Path(__file__).parent
 # Requests to this machine never go through http_proxy.
 LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -34,6 +37,12 @@ BASE = "docker.io/library/python:3.11-slim"
 HEALTH_CHECK = "/home/bentoml/bento/src/emotion_service/healthcheck.py"
 MAX_MEGABYTES, MAX_START_SECONDS = 450, 10
 UNWANTED = ("torch", "dagster", "lightning", "pytorch_lightning", "pandas", "evidently")
+SMALL = ("--cpus=1", "--memory=512m", "--memory-swap=512m")
+PACKAGES = """
+from importlib.metadata import distributions
+for each in distributions():
+    print(f"{each.name}=={each.version}")
+"""
 LIMITS = [f"--ulimit={kind}=8192:8192" for kind in ("nofile", "nproc")]
 COMPILERS = ("gcc", "cc", "g++", "clang", "ld", "make", "uv")
 
@@ -74,7 +83,6 @@ class Container:
             "BENTOML_HOME": "/tmp/bentoml",
             "BENTOML_DO_NOT_TRACK": "True",
             "BENTOML_PORT": str(port),
-            "EMOTION_WORKERS": "2",
             "EMOTION_DATA_DIR": "/data",
         }
         hardening = ["--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges"]
@@ -115,8 +123,8 @@ class Container:
 
 
 @contextlib.contextmanager
-def running(image: str, data_dir: Path) -> Iterator[Container]:
-    container = Container(image, data_dir)
+def running(image: str, data_dir: Path, *more: str) -> Iterator[Container]:
+    container = Container(image, data_dir, *more)
     try:
         yield container
     finally:
@@ -148,6 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("image", type=Path)
     parser.add_argument("--base-from-debian", action="store_true")
+    parser.add_argument("--sbom", type=Path)
     options = parser.parse_args()
     images = run_command("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
     if options.base_from_debian and BASE not in images:
@@ -158,18 +167,43 @@ def main() -> None:
     check(f"the image has {size:.0f} MB unpacked, at most {MAX_MEGABYTES}", size <= MAX_MEGABYTES)
     stat = ("podman", "--runtime=runc", "run", "--rm", "--network=host", *LIMITS, "--entrypoint=stat", image)
     owner = run_command(*stat, "-c", "%U", "/data")
+    if options.sbom:
+        write_sbom(image, options.sbom)
     check("a new volume will belong to the unprivileged user, as /data does", owner == "bentoml")
 
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
         data_dir.chmod(0o777)
-        with running(image, data_dir) as container:
+        with running(image, data_dir, "--env=EMOTION_WORKERS=2") as container:
             test_container(container, tag.partition(":")[2], options.image.read_bytes())
             started = time.monotonic()
             run_command("podman", "stop", "--time=30", container.id)
             check(f"it stops on SIGTERM, in {time.monotonic() - started:.1f} s", time.monotonic() - started < 29)
         records = [line for path in data_dir.rglob("*.jsonl") for line in path.read_text().splitlines()]
         check("each prediction is logged in the volume", len(records) == 2)
+        with running(image, data_dir, *SMALL) as container:
+            test_small_container(container, options.image.read_bytes())
+
+
+def write_sbom(image: str, path: Path) -> None:
+    """List what is installed in the image, not what was asked for."""
+    python = ("podman", "--runtime=runc", "run", "--rm", "--network=host", *LIMITS, "--entrypoint=/app/.venv/bin/python")
+    packages = run_command(*python, image, "-c", PACKAGES)
+    command = [BIN / "cyclonedx-py", "requirements", "-", "--output-format", "JSON", "--output-file", path]
+    subprocess.run(list(map(str, command)), check=True, input=packages, text=True)
+    print(f"wrote {len(packages.splitlines())} packages to {path}")
+
+
+def test_small_container(container: Container, image: bytes) -> None:
+    seconds = wait("the small container is ready", container.is_ready, 60)
+    check(f"with one processor and 512 MB it is ready after {seconds:.1f} s", seconds <= 2 * MAX_START_SECONDS)
+    check("it has one worker", len(container.workers()) == 1)
+    worker = container.workers()
+    cases = list(abuse.cases(image))
+    wrong = [case.name for case in cases if abuse.send(container.address, case.raw)[0] not in case.statuses]
+    check(f"it answers {len(cases)} abusive requests as specified{f', but {wrong}' if wrong else ''}", not wrong)
+    predict(container.address, image)
+    check("and the same worker predicts on", container.workers() == worker)
 
 
 def test_container(container: Container, version: str, image: bytes) -> None:
