@@ -3,9 +3,11 @@
 Usage: python -m container.try_it IMAGE [--base-from-debian] [--sbom FILE]
 
 The container must start within ten seconds, predict, run as an unprivileged user on a read-only file system, contain no
-compiler, no torch and no Dagster, detect and replace a dead worker, and stop on SIGTERM. Another one, with one processor
-and 512 MB, must answer all requests of `tests.abuse`. --base-from-debian makes the base image on this machine first, for
-machines that reach no registry; --sbom writes the Python packages of the image as a CycloneDX document.
+compiler, no torch and no Dagster, detect and replace a dead worker, and stop on SIGTERM. Another one with one processor
+and 512 MB must answer all requests of `tests.abuse`.
+
+--base-from-debian makes the base image on this machine first, for machines that reach no registry; --sbom writes the
+Python packages of the image as a CycloneDX document.
 """
 
 from __future__ import annotations
@@ -187,7 +189,15 @@ def main() -> None:
 
 def write_sbom(image: str, path: Path) -> None:
     """List what is installed in the image, not what was asked for."""
-    python = ("podman", "--runtime=runc", "run", "--rm", "--network=host", *LIMITS, "--entrypoint=/app/.venv/bin/python")
+    python = (
+        "podman",
+        "--runtime=runc",
+        "run",
+        "--rm",
+        "--network=host",
+        *LIMITS,
+        "--entrypoint=/app/.venv/bin/python",
+    )
     packages = run_command(*python, image, "-c", PACKAGES)
     command = [BIN / "cyclonedx-py", "requirements", "-", "--output-format", "JSON", "--output-file", path]
     subprocess.run(list(map(str, command)), check=True, input=packages, text=True)

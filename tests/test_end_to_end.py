@@ -26,6 +26,7 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.registry.decision import Decision
 from emotion_assets.steps.registry.registry import Registry
+from tests.bundles import change_manifest
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -423,8 +424,7 @@ def add_twin(models_dir: Path, version: str) -> str:
     """Copy a bundle under a newer version."""
     twin = f"20991231-235959-{version[-8:]}"
     shutil.copytree(models_dir / version, models_dir / twin)
-    manifest = json.loads((models_dir / twin / "manifest.json").read_text()) | {"version": twin}
-    (models_dir / twin / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(models_dir / twin, version=twin)
     return twin
 
 

@@ -7,8 +7,10 @@ Nothing in it is a pickle.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +19,7 @@ from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import file_sha256, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MODEL_NAME: Final = "model.onnx"
 INT8_MODEL_NAME: Final = "model_int8.onnx"
 """Only if it is as accurate; then evaluation, drift detection and service all run it."""
@@ -29,6 +31,7 @@ CORRUPTIONS_NAME: Final = "corruptions.parquet"
 """Only if there were enough validation images."""
 MANIFEST_NAME: Final = "manifest.json"
 
+_CHECKSUM: Final = "checksum"
 _VERSION_PATTERN: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 
 
@@ -64,14 +67,21 @@ class Manifest:
 
 def write_manifest(bundle_dir: Path, manifest: Manifest) -> None:
     """Complete a bundle: write its manifest, after all other files."""
-    write_json(bundle_dir / MANIFEST_NAME, asdict(manifest))
+    record = asdict(manifest)
+    write_json(bundle_dir / MANIFEST_NAME, record | {_CHECKSUM: manifest_checksum(record)})
+
+
+def manifest_checksum(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's fields: a changed order of classes, say, would serve wrong labels."""
+    fields = {name: value for name, value in record.items() if name != _CHECKSUM}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(bundle_dir: Path) -> Manifest:
     """Read a bundle's manifest without checking the other files.
 
     Raises:
-        BundleMismatchError: it is missing, damaged, or has another schema or another image size.
+        BundleMismatchError: it is missing, damaged, altered, or has another schema or another image size.
     """
     path = bundle_dir / MANIFEST_NAME
     try:
@@ -87,6 +97,8 @@ def read_manifest(bundle_dir: Path) -> Manifest:
         raise BundleMismatchError(
             f"{path} has schema version {found!r}, this code reads {SCHEMA_VERSION}. Train again with this code."
         )
+    if record.pop(_CHECKSUM, None) != manifest_checksum(record):
+        raise BundleMismatchError(f"{path} was altered: its checksum is another one. Restore it or train again.")
     try:
         manifest = Manifest(**record)
     except TypeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.registry.registry import Registry
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.run import train_bundle
+from tests.bundles import change_manifest
 
 
 def fit(splits_dir: Path, root: Path, *, epochs: int) -> Path:
@@ -32,8 +32,7 @@ def add(settings: PipelineSettings, bundle_dir: Path) -> str:
     number = len(Registry(models_dir).versions()) + 1
     target = models_dir / f"2099010{number}-000000-{bundle_dir.name[-8:]}"
     shutil.copytree(bundle_dir, target)
-    manifest = json.loads((target / "manifest.json").read_text()) | {"version": target.name}
-    (target / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(target, version=target.name)
     return target.name
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -18,17 +18,13 @@ from emotion_assets.core.bundle import (
     runtime_precision,
 )
 from emotion_assets.core.errors import BundleMismatchError
+from tests.bundles import change_manifest
 
 
 @pytest.fixture
 def own_bundle(bundle_dir: Path, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may damage."""
     return Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
-
-
-def rewrite(bundle_dir: Path, **fields: object) -> None:
-    path = bundle_dir / MANIFEST_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def test_read_manifest_of_a_whole_bundle(bundle_dir: Path) -> None:
@@ -51,7 +47,7 @@ def test_read_manifest_of_a_whole_bundle(bundle_dir: Path) -> None:
 )
 def test_read_manifest_rejects_other_schemas(own_bundle: Path, fields: dict[str, object], message: str) -> None:
     """A manifest of another schema, for other emotions or with unknown fields is rejected."""
-    rewrite(own_bundle, **fields)
+    change_manifest(own_bundle, **fields)
 
     with pytest.raises(BundleMismatchError, match=message):
         read_manifest(own_bundle)
@@ -64,6 +60,25 @@ def test_read_manifest_rejects_damage(own_bundle: Path, content: bytes) -> None:
 
     with pytest.raises(BundleMismatchError):
         read_manifest(own_bundle)
+
+
+def test_every_altered_file_is_noticed(own_bundle: Path) -> None:
+    """Ten bytes of each file, one at a time; a manifest that still parses would serve wrong labels."""
+    accepted = []
+    for path in sorted(own_bundle.iterdir()):
+        content = path.read_bytes()
+        named = set(read_manifest(own_bundle).files)
+        if path.name not in {*named, MANIFEST_NAME}:
+            continue
+        for position in range(0, len(content), len(content) // 10 + 1):
+            changed = bytes([content[position] ^ 1])
+            path.write_bytes(content[:position] + changed + content[position + 1 :])
+            with contextlib.suppress(BundleMismatchError):
+                check_files(own_bundle, read_manifest(own_bundle))
+                accepted.append((path.name, position))
+        path.write_bytes(content)
+
+    assert accepted == []
 
 
 def test_read_manifest_rejects_an_incomplete_bundle(tmp_path: Path) -> None:
@@ -89,7 +104,7 @@ def test_check_files_rejects_altered_and_missing_files(own_bundle: Path) -> None
 
 def test_check_files_rejects_names_that_leave_the_folder(own_bundle: Path) -> None:
     """A manifest cannot point outside its bundle."""
-    rewrite(own_bundle, files={"../champion.json": "0" * 64})
+    change_manifest(own_bundle, files={"../champion.json": "0" * 64})
 
     with pytest.raises(BundleMismatchError):
         check_files(own_bundle, read_manifest(own_bundle))

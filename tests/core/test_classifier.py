@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from emotion_assets.core.bundle import MANIFEST_NAME
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError
+from tests.bundles import change_manifest
 
 
 def test_predict_gives_calibrated_probabilities_of_any_batch(bundle_dir: Path) -> None:
@@ -38,8 +37,7 @@ def test_self_test_passes_for_the_model_as_made(bundle_dir: Path) -> None:
 def test_self_test_rejects_another_prediction(bundle_dir: Path, tmp_path: Path) -> None:
     """A model whose prediction differs from the recorded one must not serve."""
     own = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
-    path = own / MANIFEST_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"golden_prediction": [0.9, 0.025, 0.025, 0.025, 0.025]}))
+    change_manifest(own, golden_prediction=[0.9, 0.025, 0.025, 0.025, 0.025])
 
     with pytest.raises(BundleMismatchError, match="golden input"):
         Classifier(own).self_test()

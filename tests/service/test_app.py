@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -14,13 +13,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from emotion_assets.core.bundle import MANIFEST_NAME
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_service.app import MAX_LARGE_AT_ONCE, EmotionApp
 from emotion_service.uploads import MAX_BATCH_BYTES, MAX_BATCH_IMAGES
+from tests.bundles import change_manifest
 from tests.service.conftest import logged, make_app
 
 
@@ -315,8 +314,7 @@ def test_page_needs_nothing_from_outside(client: TestClient) -> None:
 def test_load_rejects_a_model_that_fails_its_self_test(app: EmotionApp, bundle_dir: Path, tmp_path: Path) -> None:
     """It does not replace the model that is served."""
     other = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
-    record = json.loads((other / MANIFEST_NAME).read_text())
-    (other / MANIFEST_NAME).write_text(json.dumps(record | {"golden_prediction": [1, 0, 0, 0, 0]}))
+    change_manifest(other, golden_prediction=[1, 0, 0, 0, 0])
     before = app.model
 
     with pytest.raises(BundleMismatchError):

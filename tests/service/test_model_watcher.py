@@ -11,6 +11,7 @@ import pytest
 from emotion_service import model_watcher
 from emotion_service.app import EmotionApp
 from emotion_service.model_watcher import RETRY_SECONDS, ModelWatcher, champion_version
+from tests.bundles import change_manifest
 from tests.service.conftest import make_app
 
 
@@ -22,8 +23,7 @@ def name_champion(models_dir: Path, version: str | None) -> None:
 def add_bundle(models_dir: Path, bundle_dir: Path, version: str) -> Path:
     target = models_dir / version
     shutil.copytree(bundle_dir, target)
-    manifest = json.loads((target / "manifest.json").read_text()) | {"version": version}
-    (target / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(target, version=version)
     return target
 
 
@@ -60,8 +60,7 @@ def test_a_model_that_fails_its_test_is_not_taken(
     """A wrong golden prediction keeps the old model, is logged once, and a later good one is taken."""
     models_dir = app.settings.data_dir / "models"
     bad = add_bundle(models_dir, bundle_dir, NEWER)
-    manifest = json.loads((bad / "manifest.json").read_text())
-    (bad / "manifest.json").write_text(json.dumps(manifest | {"golden_prediction": [1, 0, 0, 0, 0]}))
+    change_manifest(bad, golden_prediction=[1, 0, 0, 0, 0])
     name_champion(models_dir, NEWER)
     watching = watch(app)
 
@@ -102,8 +101,7 @@ def test_following_can_be_switched_off(bundle_dir: Path, tmp_path: Path) -> None
 def test_a_manifest_of_other_types_stops_nothing(app: EmotionApp, bundle_dir: Path, change: dict[str, Any]) -> None:
     """A worker that starts with its own good model must not die of another one."""
     models_dir = app.settings.data_dir / "models"
-    manifest = add_bundle(models_dir, bundle_dir, NEWER) / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    change_manifest(add_bundle(models_dir, bundle_dir, NEWER), **change)
     name_champion(models_dir, NEWER)
 
     watch(app).poll()

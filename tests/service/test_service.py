@@ -12,6 +12,7 @@ import bentoml
 import pytest
 
 from emotion_assets.steps.packing.bento import build_bento
+from tests.bundles import change_manifest
 
 SCRIPT = """
 import bentoml
@@ -40,8 +41,7 @@ def accept(data_dir: Path, bundle_dir: Path, version: str) -> None:
     target.mkdir(parents=True)
     for path in bundle_dir.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
-    manifest = json.loads((target / "manifest.json").read_text()) | {"version": version}
-    (target / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(target, version=version)
     (data_dir / "models" / "champion.json").write_text(json.dumps({"version": version}))
 
 

@@ -55,12 +55,15 @@ def test_all_errors_are_listed_at_once_without_secrets(monkeypatch: pytest.Monke
     """A token that no client could send is rejected, but not shown."""
     monkeypatch.setenv("EMOTION_TOKEN", token)
     monkeypatch.setenv("EMOTION_MAX_CONCURRENCY", "0")
+    monkeypatch.setenv("EMOTION_TRACES_URL", "collector:4318?key=hunter2")
 
     with pytest.raises(
-        InvalidSettingError, match=r"(?s)EMOTION_MAX_CONCURRENCY is '0'.*EMOTION_TOKEN: The token should"
+        InvalidSettingError,
+        match=r"(?s)MAX_CONCURRENCY is '0'.*TOKEN: The token should.*TRACES_URL: The address should",
     ) as caught:
         Settings.load()
     assert token not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_token_is_not_shown() -> None:

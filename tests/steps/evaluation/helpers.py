@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.gate import GateConfig
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
+from tests.bundles import change_manifest
 
 LENIENT = GateConfig(min_skill=-1, min_recall_over_chance=0, max_calibration_error=1)
 STRICT = GateConfig(min_skill=1.1)
@@ -38,11 +38,6 @@ def add_bundle(models_dir: Path, bundle_dir: Path, number: int) -> str:
     shutil.copytree(bundle_dir, target)
     change_manifest(target, version=target.name)
     return target.name
-
-
-def change_manifest(bundle_dir: Path, **changes: object) -> None:
-    path = bundle_dir / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def link_data(root: Path, drawn_root: Path) -> DataPaths:

@@ -14,7 +14,8 @@ from emotion_assets.steps.evaluation.candidate import evaluate_candidate
 from emotion_assets.steps.registry.decision import Decision, read_decision
 from emotion_assets.steps.registry.registry import ModelState, Registry
 from emotion_assets.steps.splits.splits import read_split
-from tests.steps.evaluation.helpers import LENIENT, STRICT, add_bundle, change_manifest, version
+from tests.bundles import change_manifest
+from tests.steps.evaluation.helpers import LENIENT, STRICT, add_bundle, version
 
 ACCEPTED = Decision(candidate=version(1), is_accepted=True, reasons=["because"])
 

@@ -52,6 +52,21 @@ def test_bento_carries_the_service_and_no_training_stack(bundle_dir: Path, store
     assert (packed.bento_dir / "src" / "emotion_service" / "web" / "index.html").exists()
 
 
+def test_a_bento_has_no_settings_of_this_machine(
+    bundle_dir: Path, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BentoML would write the address of the collector, password included, into the bento."""
+    monkeypatch.setenv("EMOTION_TOKEN", "hunter2")
+    monkeypatch.setenv("EMOTION_ALERT_URLS", "jsons://user:hunter2@example.org")
+    monkeypatch.setenv("EMOTION_TRACES_URL", "http://user:hunter2@localhost:4318/v1/traces")
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    packed = build_bento(bundle_dir, {})
+
+    files = [path for folder in (packed.bento_dir, packed.model_dir) for path in folder.rglob("*") if path.is_file()]
+    assert packed.was_built
+    assert [path.name for path in files if b"hunter2" in path.read_bytes()] == []
+
+
 def test_a_bento_serves_its_own_model_and_code_from_any_folder(bundle_dir: Path, stores: Path) -> None:
     """A newer model in the store changes nothing, and inside a checkout the bento's code takes precedence."""
     packed = build_bento(bundle_dir, {})

@@ -10,7 +10,8 @@ from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.layout import CHAMPION_NAME, DataPaths
 from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
 from emotion_assets.steps.registry.registry import ModelState, Registry, model_rows
-from tests.steps.evaluation.helpers import add_bundle, change_manifest, version
+from tests.bundles import change_manifest
+from tests.steps.evaluation.helpers import add_bundle, version
 
 
 def decide(registry: Registry, name: str, *, accepted: bool = True, force_reason: str | None = None) -> None:

@@ -40,6 +40,18 @@ def test_a_damaged_checkpoint_is_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_flipped_weight_is_noticed(tmp_path: Path) -> None:
+    """torch itself would load it."""
+    path = tmp_path / CHECKPOINT_NAME
+    torch.save({"epoch": 4, "weights": torch.zeros(10_000)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+    assert count_completed_epochs(path) == 0
+    assert not path.exists()
+
+
 def test_cost_includes_interrupted_attempts(tmp_path: Path) -> None:
     """What the file says is added; CPU time counts for each process."""
     (tmp_path / COST_NAME).write_text("[1000, 2000]")
