@@ -54,9 +54,10 @@ _image = (
     # A new volume takes over the owner of the folder that it is mounted on.
     .run("mkdir -p /data && chown bentoml:bentoml /data")
 )
+_collector = _settings.traces_url.get_secret_value()
 _tracing = (
-    {"exporter_type": "otlp", "sample_rate": 1.0, "otlp": {"protocol": "http", "endpoint": _settings.traces_url}}
-    if _settings.traces_url
+    {"exporter_type": "otlp", "sample_rate": 1.0, "otlp": {"protocol": "http", "endpoint": _collector}}
+    if _collector
     else {"excluded_urls": ".*"}  # BentoML would trace every request for no exporter
 )
 

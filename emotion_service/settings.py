@@ -33,6 +33,12 @@ def _check_token(token: SecretStr) -> SecretStr:
     return token
 
 
+def _check_address(address: SecretStr) -> SecretStr:
+    if address and not address.get_secret_value().startswith(("http://", "https://")):
+        raise PydanticCustomError("address", "The address should begin with http:// or https://")
+    return address
+
+
 class Settings(EmotionSettings):
     """Settings of the service, the same for all workers."""
 
@@ -72,6 +78,6 @@ class Settings(EmotionSettings):
         default=(), description="Origins, separated by commas, whose pages may call the service from a browser."
     )
     access_log: bool = Field(default=False, description="Whether to log one line of JSON for each request.")
-    traces_url: str = Field(
-        default="", description="OTLP endpoint of an OpenTelemetry collector (HTTP); none if empty."
+    traces_url: Annotated[SecretStr, AfterValidator(_check_address)] = Field(
+        default=SecretStr(""), description="OTLP endpoint of an OpenTelemetry collector (HTTP); none if empty."
     )

@@ -223,7 +223,9 @@ def _build(staging: Path, home: Path, bento_dir: Path, labels: Mapping[str, str]
     command = [sys.executable, "-m", "bentoml", "build", str(staging), "--name", BENTO_NAME]
     command += ["--version", bento_dir.name]
     command += [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
-    environment = {**os.environ, "BENTOML_HOME": str(workshop), "BENTOML_DO_NOT_TRACK": "True"}
+    # BentoML writes the service's configuration into the bento; this machine's settings do not belong there.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EMOTION_")}
+    environment |= {"BENTOML_HOME": str(workshop), "BENTOML_DO_NOT_TRACK": "True"}
     try:
         done = subprocess.run(command, env=environment, cwd=staging, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
