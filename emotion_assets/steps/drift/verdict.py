@@ -274,8 +274,8 @@ def _explain(
         smallest = min(_prediction_pvalues(current, attribution.expected, attribution.weights))
         if not attribution.is_near or smallest < _UNEXPLAINED_P_VALUE:
             loss, error = corruptions.loss_by_confidence(current)
-            if attribution.loss >= HARMFUL_LOSS:
-                loss = attribution.loss  # what it resembles, however little, costs much
+            # What the window resembles, however little, costs at least something like it.
+            loss = attribution.loss if attribution.loss >= HARMFUL_LOSS else max(loss, attribution.loss)
             found, part = replace(found, unexplained_p_value=smallest, loss=loss, loss_error=error), None
     if not (attribution and attribution.is_corruption):
         if attribution:
