@@ -5,9 +5,7 @@ shift from a change of spread. The means of a mixture are the mixture of the mea
 ten of them inverted as well, under other class priors, is a weighted sum of the means of such validation images. So
 every hypothesis, a corruption between two strengths with or without another one on some of the images, is fitted by
 nonnegative least squares (Lawson and Hanson 1974, "Solving least squares problems"), with the class priors of the
-reference and those estimated for the window. A part counts if a likelihood-ratio test finds it. Bayes' rule with equal
-priors then gives the posterior of the hypotheses with a part, or of those without; among the latter each fraction that
-a fit needs counts against it (Schwarz 1978, "Estimating the dimension of a model").
+reference and those estimated for the window. Bayes' rule with equal priors gives the posterior of the hypotheses.
 
 No real change equals a simulated one, so a variance is added to each mean. Where even the best hypothesis is farther
 from the window than that, or its predictions are not those of the window, nothing known explains the window; its cost
@@ -16,7 +14,7 @@ then follows from the model's confidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -26,7 +24,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
-from scipy.special import softmax
 from scipy.stats import chi2
 
 from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
@@ -64,8 +61,6 @@ PART_LIMIT: Final = 0.01
 """Significance level of a part."""
 _MIN_PART_IMAGES: Final = 100
 """With fewer images, a strength between two known ones passes for a part too often."""
-_MIN_FRACTION: Final = 1e-3
-"""Of a window; smaller ones are not needed."""
 _MAX_PART: Final = 0.5
 """Largest fraction of images with a second corruption."""
 _MIN_POSTERIOR: Final = 0.15
@@ -133,17 +128,22 @@ class CorruptionProfile:
         priors = np.stack([class_priors(self._reference), estimate_class_priors(current, self._reference)])
         hypotheses = [each for each in self._hypotheses if not each.parts or len(current) >= _MIN_PART_IMAGES]
         fits = [fit for each in hypotheses if (fit := each.fit(observed, len(current), priors))]
-        part = _part(_posterior(fits, [fit.log_likelihood for fit in fits]).best, fits)
+        log_likelihoods = np.array([fit.log_likelihood for fit in fits])
+        posterior = np.exp(log_likelihoods - log_likelihoods.max())
+        posterior /= posterior.sum()
+        by_name = pd.Series(posterior, index=[fit.hypothesis.name for fit in fits]).groupby(level=0).sum()
+        by_name = by_name.sort_values(ascending=False)
+        first = str(by_name.index[0])
+        best = max((fit for fit in fits if fit.hypothesis.name == first), key=lambda fit: fit.log_likelihood)
+        part = _part(best, fits)
         if part and part.p_value >= PART_LIMIT:
             part = None
         # Hypotheses with parts are many; they count if one is significant, and then only they.
-        fits = [fit for fit in fits if bool(fit.hypothesis.parts) == bool(part)]
-        posterior = _posterior(fits, [fit.log_likelihood if part else fit.evidence(len(current)) for fit in fits])
-        best = posterior.best
+        posterior *= np.array([bool(fit.hypothesis.parts) == bool(part) for fit in fits])
         expected, weights = self._expectation(best, priors)
         return Attribution(
-            corruptions=posterior.names,
-            loss=max(posterior.loss, 0.0),
+            corruptions=tuple(str(name) for name, value in by_name.items() if value >= _MIN_POSTERIOR) or (first,),
+            loss=max(float(posterior @ [fit.loss for fit in fits]) / float(posterior.sum()), 0.0),
             is_lower_bound=best.hypothesis.is_strongest,
             part=part,
             class_priors=best.weights.sum(axis=0) @ priors,
@@ -320,33 +320,6 @@ class _Fit:
     distance: float
     log_likelihood: float
     loss: float
-
-    def evidence(self, num_images: int) -> float:
-        """Return the log likelihood less half the logarithm of the number of images for each fraction."""
-        return self.log_likelihood - 0.5 * float(np.log(num_images)) * int((self.weights > _MIN_FRACTION).sum())
-
-
-@dataclass(frozen=True, slots=True)
-class _Posterior:
-    """What fits say together."""
-
-    best: _Fit
-    """Of the most probable corruption."""
-    names: tuple[str, ...]
-    loss: float
-
-
-def _posterior(fits: Sequence[_Fit], log_evidence: Sequence[float]) -> _Posterior:
-    probabilities = softmax(np.asarray(log_evidence))
-    by_name = pd.Series(probabilities, index=[fit.hypothesis.name for fit in fits]).groupby(level=0).sum()
-    by_name = by_name.sort_values(ascending=False)
-    first = str(by_name.index[0])
-    of_first = [index for index, fit in enumerate(fits) if fit.hypothesis.name == first]
-    return _Posterior(
-        best=fits[max(of_first, key=lambda index: log_evidence[index])],
-        names=tuple(str(name) for name, value in by_name.items() if value >= _MIN_POSTERIOR) or (first,),
-        loss=float(probabilities @ [fit.loss for fit in fits]),
-    )
 
 
 def _hypotheses(conditions: Iterable[_Condition]) -> Iterator[_Hypothesis]:
