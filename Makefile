@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention screenshots bench clean
+.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention docs docs-serve test-docs figures screenshots tensorboard profile profile-service load bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -92,8 +92,34 @@ restore: $(READY) ## a missing or empty data root from FILE=…
 retention: $(READY) ## what is older than DAYS=90, and old models; APPLY=1 removes them
 	@$(BIN)/python -m emotion_assets.steps.maintenance.retention "$(EMOTION_DATA_DIR)" $(if $(DAYS),--days $(DAYS)) $(if $(APPLY),--apply)
 
+docs: $(READY) ## the documentation site, strict, into build/site
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(READY) ## the same on port 8000, rebuilt while you write
+	$(BIN)/mkdocs serve
+
+test-docs: $(READY) ## run every command of the tutorial, as written: about six minutes
+	$(BIN)/python -m pytest -m tutorial tests/test_docs.py
+
+figures: ## draw the architecture again (needs Graphviz)
+	dot -Tsvg docs/architecture.dot -o docs/images/architecture.svg
+
 screenshots: $(READY) ## take the screenshots of the documents again (needs Chromium)
 	$(BIN)/python scripts/screenshots.py
+
+tensorboard: $(READY) ## the curves of all trainings, on port 6006
+	$(BIN)/tensorboard --logdir "$(EMOTION_DATA_DIR)/reports/training"
+
+profile: $(READY) ## a flame graph of a short training: build/training.svg
+	$(BIN)/python scripts/profiling.py training
+
+profile-service: $(READY) ## a flame graph of the service under load: build/service.svg
+	$(BIN)/python scripts/profiling.py service
+
+load: $(READY) ## 20 visitors for 30 seconds at a service that runs: build/load.html
+	$(BIN)/python -m pip install --quiet --editable '.[bench]' -c constraints.txt
+	@mkdir -p build
+	$(BIN)/locust -f benchmarks/locustfile.py --host http://127.0.0.1:$(or $(SERVE_PORT),3001) --headless --users 20 --spawn-rate 10 --run-time 30s --html build/load.html
 
 bench: $(READY) ## measure the data path
 	$(BIN)/python -m benchmarks.data_path "$(EMOTION_DATA_DIR)/raw"

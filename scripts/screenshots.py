@@ -1,7 +1,7 @@
 """Take the screenshots of the documents: `make demo`, then `make screenshots`. Needs Debian's chromium.
 
 The lineage and a report come from the Dagster UI and the reports of `data/demo`, the page from its bento; the runs of
-the loop from `data/demo_loop`, if `make demo-loop` was run.
+the loop from `data/demo_loop`, if `make demo-loop` was run, and the flame graph from `make profile`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from demo import BIN, CHECKOUT, LOOPBACK, free_port
 from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = CHECKOUT / "docs" / "images"
+ZOOM = "name => zoom([...document.querySelectorAll('#frames g')].find(each => each.textContent.includes(name)))"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -82,6 +83,14 @@ def take_page(browser: Browser, home: Path) -> None:
         page.screenshot(path=IMAGES / "page.png")
 
 
+def take_profile(browser: Browser, flame_graph: Path) -> None:
+    page = open_page(browser, flame_graph.as_uri(), 1200, 800)
+    page.evaluate(ZOOM, "Trainer._fit_impl")
+    time.sleep(1)
+    clip = {"x": 0, "y": 45, "width": 1200, "height": 755}  # without the title, which names this machine's folders
+    page.screenshot(path=IMAGES / "training_profile.png", clip=clip)
+
+
 def main() -> int:
     demo, loop = CHECKOUT / "data" / "demo", CHECKOUT / "data" / "demo_loop"
     if CHROMIUM is None:
@@ -95,6 +104,8 @@ def main() -> int:
             print(f"{take.__name__}: done")
         if (loop / "result.json").exists():
             take_runs(browser, loop)
+        if (flame_graph := CHECKOUT / "build" / "training.svg").exists():
+            take_profile(browser, flame_graph)
         browser.close()
     return 0
 
