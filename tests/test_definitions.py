@@ -103,6 +103,15 @@ def test_the_instance_shows_logs_and_overdue_checks() -> None:
     assert instance["freshness"] == {"enabled": True}
 
 
+def test_the_instance_retries_killed_runs_one_at_a_time() -> None:
+    """Dead runs are noticed and started again, once; a rejected model is not trained a second time."""
+    instance = yaml.safe_load((CHECKOUT / "dagster_home" / "dagster.yaml").read_text())
+
+    assert instance["run_monitoring"]["enabled"]
+    assert instance["run_retries"] == {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False}
+    assert instance["concurrency"]["runs"]["max_concurrent_runs"] == 1
+
+
 def test_constraints_pin_every_package_without_naming_a_host() -> None:
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
 
