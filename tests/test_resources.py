@@ -51,6 +51,17 @@ def test_run_config_of_sensors(tmp_path: Path) -> None:
     assert settings.load_run_config() == {"ops": {"trained_cnn": {"config": {"preset": "quick"}}}}
 
 
+def test_tags_in_the_run_config_run_nothing(tmp_path: Path) -> None:
+    """The file is data; a tag that names a function is an error."""
+    path, proof = tmp_path / "run.yaml", tmp_path / "proof"
+    path.write_text(f"ops: !!python/object/apply:os.system ['touch {proof}']\n")
+
+    with pytest.raises(dg.Failure, match="cannot be read: could not determine a constructor"):
+        PipelineSettings(run_config=path).load_run_config()
+
+    assert not proof.exists()
+
+
 def test_code_version_depends_on_the_packages() -> None:
     assert code_version("drift") == code_version("drift") != code_version("packing")
 

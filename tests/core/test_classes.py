@@ -128,3 +128,14 @@ def test_a_wrong_file_is_explained(tmp_path: Path, text: str, problem: str) -> N
         read_classes(path)
 
     assert problem in str(error.value)
+
+
+def test_tags_in_the_file_run_nothing(tmp_path: Path) -> None:
+    """The file is data; a tag that names a function is an error."""
+    path, proof = tmp_path / "classes.yaml", tmp_path / "proof"
+    path.write_text(f"- happy\n- !!python/object/apply:os.system ['touch {proof}']\n")
+
+    with pytest.raises(UnusableDataError, match="could not determine a constructor"):
+        read_classes(path)
+
+    assert not proof.exists()
