@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from emotion_assets.core.bundle import MODEL_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError
+from emotion_assets.core.files import file_sha256
 from tests.bundles import change_manifest
 
 
@@ -41,6 +45,29 @@ def test_self_test_rejects_another_prediction(bundle_dir: Path, tmp_path: Path) 
 
     with pytest.raises(BundleMismatchError, match="golden input"):
         Classifier(own).self_test()
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self._command,)
+
+
+def test_a_pickle_with_the_right_hash_runs_nothing(bundle_dir: Path, tmp_path: Path) -> None:
+    """Only the format decides: whoever alters the model can alter the manifest, too."""
+    own = Path(shutil.copytree(bundle_dir, tmp_path / bundle_dir.name))
+    proof = tmp_path / "proof"
+    (own / MODEL_NAME).write_bytes(pickle.dumps(Command(f"touch {proof}")))
+    change_manifest(own, files=read_manifest(own).files | {MODEL_NAME: file_sha256(own / MODEL_NAME)})
+
+    with pytest.raises(BundleMismatchError, match="does not load"):
+        Classifier(own)
+
+    assert not proof.exists()
 
 
 def test_golden_input_is_one_image() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+import json
+import os
+import pickle
 import random
 import shutil
 from collections import Counter
@@ -162,6 +166,37 @@ def test_damaged_arrays_are_rejected_and_rewritten(root: Path) -> None:
     make_splits(DataPaths(root))
 
     assert path.read_bytes() == whole
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self._command,)
+
+
+@pytest.mark.parametrize("kind", ["a bare pickle", "an array of objects"])
+def test_a_pickle_with_the_right_hash_runs_nothing(root: Path, tmp_path: Path, kind: str) -> None:
+    """Only the format decides: whoever alters an array can alter the manifest, too."""
+    proof, buffer = tmp_path / "proof", io.BytesIO()
+    command = Command(f"touch {proof}")
+    if kind == "a bare pickle":
+        pickle.dump(command, buffer)
+    else:
+        np.save(buffer, np.array([command], dtype=object), allow_pickle=True)
+    path, manifest_path = root / "splits" / "val" / "pixels.npy", root / "splits" / "manifest.json"
+    path.write_bytes(buffer.getvalue())
+    manifest = json.loads(manifest_path.read_text())
+    manifest["files"]["val/pixels.npy"] = file_sha256(path)
+    manifest_path.write_text(json.dumps(manifest))
+
+    with pytest.raises(ValueError, match="allow_pickle="):
+        read_split(root / "splits", "val")
+
+    assert not proof.exists()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema_version": 1', '{"schema_version": 2, "emotions": []}'])
