@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from emotion_assets.assets.ingest import greyscale_splits, raw_images, splits_share_no_image, splits_share_no_subject
 from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.ingest.scan import folder_state
+from emotion_assets.steps.splits.splits import read_manifest
 
 
 def test_images_become_splits_with_data_versions(settings: PipelineSettings, drawn_root: Path) -> None:
@@ -53,3 +55,51 @@ def test_an_empty_class_and_rejected_files_are_reported(settings: PipelineSettin
     assert str(checks["every_class_has_images"].description).startswith(
         "There is no usable image of angry, fear, sad, surprise.\n- 2 with unsupported_format, such as raw/Happy/2.jpg: "
     )
+
+
+@pytest.mark.parametrize(
+    ("kept", "missing", "named"),
+    [
+        ({"Happy": 40}, "angry, fear, sad, surprise", "angry 0, fear 0, sad 0, surprise 0"),
+        (dict.fromkeys(("Angry", "Fear", "Happy", "Sad", "Surprise"), 2), "", "angry 2, fear 2, happy 2, sad 2"),
+        (dict.fromkeys(("Angry", "Fear", "Happy", "Sad"), 40), "surprise", "surprise 0"),
+    ],
+    ids=["one class", "ten images", "a missing class"],
+)
+def test_too_few_images_stop_the_run_at_the_splits(
+    settings: PipelineSettings, drawn_root: Path, kept: dict[str, int], missing: str, named: str
+) -> None:
+    """The catalogue says which class is missing, the splits say how many images each needs; nothing is written."""
+    for folder, number in kept.items():
+        (settings.paths.raw / folder).mkdir(parents=True)
+        for path in sorted((drawn_root / "raw" / folder).rglob("*.jpg"))[:number]:
+            shutil.copy(path, settings.paths.raw / folder)
+
+    result = dg.materialize([raw_images, greyscale_splits], resources={"settings": settings}, raise_on_error=False)
+
+    (failure,) = (event for event in result.all_events if event.is_step_failure)
+    error = failure.step_failure_data.error
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert failure.step_key == "greyscale_splits"
+    assert error
+    assert f"Too few usable images to split: {named}" in str(error.cause or error)
+    assert checks["every_class_has_images"].passed is not bool(missing)
+    assert f"There is no usable image of {missing}." in str(checks["every_class_has_images"].description) or not missing
+    assert not (settings.paths.splits / "manifest.json").exists()
+
+
+def test_two_spellings_of_a_folder_are_one_class(settings: PipelineSettings, drawn_root: Path) -> None:
+    """`Happy/` and `happy/` give the splits that one folder would give."""
+    shutil.copytree(drawn_root / "raw", settings.paths.raw)
+    (settings.paths.raw / "happy").mkdir()
+    for path in sorted((settings.paths.raw / "Happy").rglob("*.jpg"))[::2]:
+        path.rename(settings.paths.raw / "happy" / path.name)
+
+    result = dg.materialize([raw_images, greyscale_splits], resources={"settings": settings})
+
+    fingerprints = [
+        read_manifest(splits_dir)["fingerprint"] for splits_dir in (settings.paths.splits, drawn_root / "splits")
+    ]
+    assert result.success
+    assert result.asset_materializations_for_node("raw_images")[0].metadata["num_happy"].value == 40
+    assert fingerprints[0] == fingerprints[1]
