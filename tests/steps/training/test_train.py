@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +47,32 @@ def test_an_interrupted_run_resumes_from_its_last_epoch(
     assert resumed.resumed_from_epoch == 1
     assert log_lines()[0] == "Resuming an interrupted run after epoch 1"
     assert [record["epoch"] for record in resumed.history] == [1, 2, 3]
+    assert torch.allclose(flatten_weights(resumed), flatten_weights(unbroken), atol=1e-6)
+
+
+def test_a_terminated_run_resumes(drawn_root: Path, tmp_path: Path) -> None:
+    """After SIGTERM in a process of its own, the next one starts where that was and ends where an unbroken run ends."""
+    config = tiny(epochs=10)
+    program = (
+        "import logging, sys; from pathlib import Path; from emotion_assets.steps.training.config import TrainingConfig;"
+        "from emotion_assets.steps.training.train import train;"
+        "logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(message)s');"
+        f"train(Path(sys.argv[1]), Path(sys.argv[2]), TrainingConfig(**{config.model_dump()!r}))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(drawn_root / "splits"), str(tmp_path / "work")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("Epoch 3 "):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest, _ = process.communicate(timeout=60)
+    resumed = train(drawn_root / "splits", tmp_path / "work", config)
+    unbroken = train(drawn_root / "splits", tmp_path / "other", config)
+
+    assert "Epoch 10 " not in rest
+    assert 2 <= resumed.resumed_from_epoch < 10
+    assert [record["epoch"] for record in resumed.history] == list(range(1, 11))
     assert torch.allclose(flatten_weights(resumed), flatten_weights(unbroken), atol=1e-6)
 
 
