@@ -3,7 +3,11 @@ from __future__ import annotations
 import errno
 import io
 import json
+import random
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,8 +17,41 @@ from typing import BinaryIO
 
 import pytest
 
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.steps.drift.prediction_log import PredictionLog as LogReader
 from emotion_service import prediction_log
 from emotion_service.prediction_log import PredictionLog
+
+# Appends a record each millisecond, and tells its number. Ends after so many, or never.
+WRITER = f"""
+import os, sys, time
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from emotion_service.prediction_log import PredictionLog
+folder, name, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+log = PredictionLog(folder, lambda result, count: None)
+constant = {{
+    "model_version": name,
+    "emotion": "happy",
+    "image_sha256": "0" * 64,
+    "features": dict.fromkeys({STATISTICS!r}, 0.5),
+    "probabilities": dict.fromkeys({EMOTIONS!r}, 0.2),
+}}
+for i in range(number) if number else count():
+    log.append({{"prediction_id": f"{{name}}-{{i}}", "time": datetime.now(UTC).isoformat(), **constant}})
+    os.write(1, f"{{i}}\\n".encode())
+    time.sleep(0.001)
+log.close()
+"""
+MAX_LOST = 100
+"""Records a kill: what is queued for ten milliseconds, with room for a busy machine."""
+
+
+def start_writer(folder: Path, name: str, number: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(folder), name, str(number)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def lines(folder: Path) -> list[dict[str, int]]:
@@ -149,6 +186,39 @@ def test_a_deleted_segment_is_replaced(tmp_path: Path) -> None:
     log.close()
 
     assert lines(tmp_path) == [{"number": 2}]
+
+
+def test_kills_tear_at_most_a_last_line(tmp_path: Path) -> None:
+    """The reader returns every whole record, and of each killed process only the last moment is lost."""
+    rng = random.Random(4)
+    appended: dict[str, int] = {}
+    for number in range(10):
+        with start_writer(tmp_path, name := f"writer{number}") as process:
+            assert process.stdout
+            assert process.stdout.readline() == "0\n"
+            time.sleep(rng.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+            appended[name] = 1 + int(("0\n" + process.stdout.read()).split()[-1])
+
+    whole: Counter[str] = Counter()
+    for path in tmp_path.rglob("*.jsonl"):
+        records = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        assert [record["prediction_id"].partition("-")[2] for record in records] == list(map(str, range(len(records))))
+        whole.update(record["model_version"] for record in records)
+    read = LogReader(tmp_path, limit=100_000).latest(emotions=EMOTIONS)
+    assert Counter(read["model_version"]) == whole
+    assert all(0 <= appended[name] - whole[name] <= MAX_LOST for name in appended), (appended, whole)
+
+
+def test_two_processes_write_whole_lines(tmp_path: Path) -> None:
+    """Each has files of its own, so their lines cannot mix."""
+    with start_writer(tmp_path, "a", 500) as first, start_writer(tmp_path, "b", 500) as second:
+        for process in (first, second):
+            process.communicate(timeout=60)
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert Counter(record["model_version"] for record in lines(tmp_path)) == {"a": 500, "b": 500}
+    assert {path.stem.rpartition("-")[2] for path in tmp_path.rglob("*.jsonl")} == {str(first.pid), str(second.pid)}
 
 
 def wait_until(condition: Callable[[], object]) -> None:
