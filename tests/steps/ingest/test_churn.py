@@ -38,7 +38,7 @@ class Churn(threading.Thread):
 
     def _change(self, index: int, path: Path, kind: str) -> None:
         if kind == "rename":
-            target = path.with_name(f"{self.num_changes}.jpg")
+            target = path.with_name(f"renamed_{self.num_changes}.jpg")
             self.names.add(str(target.relative_to(self._raw)))
             self._paths[index] = path.rename(target)
         elif kind in {"cut", "grow"} and path.is_file() and not path.is_symlink():
