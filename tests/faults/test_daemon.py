@@ -1,4 +1,4 @@
-"""Dagster's daemon and the process of a run are killed while files arrive."""
+"""Dagster's daemon, its code server and the process of a run are killed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_no_file_is_lost_to_kills(machine: Machine) -> None:
 
 
 def worker_of(machine: Machine) -> int:
-    """Return the process id of the first run's process; 0 before it started."""
+    """Return the process id of the first run; 0 before it started."""
     for run in machine.retrains():
         with dg.DagsterInstance.from_config(str(machine.dagster_home)) as instance:
             messages = [
@@ -92,3 +92,22 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(1)
+
+
+def test_a_run_that_died_with_everything_blocks_nothing(machine: Machine) -> None:
+    """As after a power cut: daemon, code server and run end at once, and the restarted daemon goes on."""
+    (machine.home / "run.yaml").write_text(RUN_CONFIG.replace("epochs: 2", "epochs: 500"))
+    machine.dagster("sensor", "start", "new_images_sensor")
+    machine.start()
+    wait_until(lambda: worker_of(machine))
+    (killed,) = machine.retrains()
+    worker = worker_of(machine)
+    machine.kill()
+    wait_until(lambda: not psutil.pid_exists(worker))
+    (machine.home / "run.yaml").write_text(RUN_CONFIG)
+
+    machine.start()
+    wait_until(lambda: any(run.run_id == killed.run_id and run.is_finished for run in machine.retrains()))
+
+    statuses = {run.run_id: run.status for run in machine.retrains()}
+    assert statuses[killed.run_id] == dg.DagsterRunStatus.FAILURE

@@ -1,0 +1,38 @@
+"""Launch runs as Dagster does, and notice those whose process has died."""
+
+from __future__ import annotations
+
+import grpc
+from dagster import DagsterRun, DefaultRunLauncher
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._grpc.types import GetCurrentRunsResult
+from dagster._serdes import deserialize_value
+
+
+class WatchedRunLauncher(DefaultRunLauncher):
+    """Dagster's own launcher, with the health check that run monitoring asks for.
+
+    Without it, a run that dies together with its code server, as in a power cut, stays STARTED for a day and blocks the
+    queue. Dagster has no public interface for this; `tests/faults/test_daemon.py` notices when the private one changes.
+    """
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Tell run monitoring to ask."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Ask the code server that started a run whether it still has it; a busy one counts as healthy."""
+        client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
+        if client is None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "It was not started by a code server.")
+        try:
+            run_ids = deserialize_value(client.get_current_runs(), GetCurrentRunsResult).current_runs
+        except DagsterUserCodeUnreachableError as error:
+            if isinstance(error.__cause__, grpc.RpcError) and error.__cause__.code() == grpc.StatusCode.UNAVAILABLE:
+                return CheckRunHealthResult(WorkerStatus.FAILED, "Its code server has ended, and the run with it.")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"Its code server does not answer: {error}")
+        if run.run_id in run_ids:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, "Its code server has no such process any more.")
