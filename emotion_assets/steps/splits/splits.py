@@ -378,6 +378,9 @@ def read_split(splits_dir: Path, name: str) -> Split:
                 f"{path} is not the file that the manifest names: it is missing, was altered, or is being rewritten. "
                 "Materialize greyscale_splits again."
             )
-        arrays[array_name] = np.load(path, allow_pickle=False)
+        try:
+            arrays[array_name] = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise UnusableDataError(f"{path} is not an array ({error}). Materialize greyscale_splits again.") from error
     hashes = tuple(value.decode() for value in arrays["content_hashes"].tolist())
     return Split(arrays["pixels"], arrays["class_indices"], hashes, tuple(manifest["emotions"]))
