@@ -70,7 +70,9 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(CHECKOUT / name, checkout / name)
     (checkout / ".venv").symlink_to(CHECKOUT / ".venv")
-    script = "set -euo pipefail\n" + "\n".join(tutorial_commands())
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copystat(CHECKOUT / name, checkout / name)  # or make would install again
+    script = "set -euo pipefail\ntrap 'kill %1 2>/dev/null || true' EXIT\n" + "\n".join(tutorial_commands())
     # Not to the tests' own stores, and make sees the folder's own targets.
     environment = {
         name: value
