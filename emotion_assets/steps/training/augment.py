@@ -11,23 +11,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emotion_assets.steps.training.model import standardize
+from emotion_assets.steps.training.model import apply_orientation, standardize
 
-_MAX_ROTATION_RAD: Final = 0.26
-_MAX_LOG_SCALE: Final = 0.15
+_MAX_ROTATION_RAD: Final = 0.35
+_MAX_LOG_SCALE: Final = 0.3
 _MAX_LOG_ASPECT: Final = 0.07
-_MAX_SHIFT: Final = 0.14  # the grid runs from -1 to 1, so this is 7 % of the side
+_MAX_SHIFT: Final = 0.28  # the grid runs from -1 to 1, so this is 14 % of the side
+_PLAIN_BORDER_FRACTION: Final = 0.3
+_STRETCHED_BORDER_FRACTION: Final = 0.2
+"""What lies outside an image is one gray, the pixel at its edge, or else its mirror image."""
+_BLACK_FRACTION: Final = 0.5
+_WHITE_FRACTION: Final = 0.15
+_SIDEWAYS_FRACTION: Final = 0.02
+_UPSIDE_DOWN_FRACTION: Final = 0.04
+_INVERTED_FRACTION: Final = 0.03
 
-_GAMMA_FRACTION: Final = 0.5
+_GAMMA_FRACTION: Final = 0.3
 _MAX_LOG_GAMMA: Final = 0.5
-_BLUR_FRACTION: Final = 0.15
-_RAMP_FRACTION: Final = 0.3
+_BLUR_FRACTION: Final = 0.1
+_RAMP_FRACTION: Final = 0.2
 _MAX_RAMP: Final = 1.0
-_NOISE_FRACTION: Final = 0.2
+_NOISE_FRACTION: Final = 0.12
 _MAX_NOISE: Final = 0.4
 _MAX_LOG_GAIN: Final = 0.2
 _MAX_OFFSET: Final = 0.2
-_ERASE_FRACTION: Final = 0.4
+_ERASE_FRACTION: Final = 0.25
 _ERASE_AREA: Final = (0.02, 0.22)
 _MAX_ERASE_LOG_RATIO: Final = 0.9
 _MAX_ERASE_SIDE: Final = 0.9
@@ -52,8 +60,7 @@ def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
     with torch.autocast(pixels.device.type, enabled=False):
         grid = build_sampling_grid(_draw_affine(len(pixels), generator), side_px)
         gray = pixels[:, None].float().div_(255)
-        view = functional.grid_sample(gray, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        view = _relight(view.clamp(0, 1), generator)
+        view = _relight(_sample(gray, grid, generator).clamp(0, 1), generator)
         return _erase(_disturb(standardize(view), generator), generator)
 
 
@@ -70,6 +77,27 @@ def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
     centers = (2 * torch.arange(side_px, device=affine.device) + 1) / side_px - 1
     from_row = affine[:, :, 1, None] * centers + affine[:, :, 2, None]
     return torch.addcmul(from_row[..., None], affine[:, :, 0, None, None], centers).movedim(1, 3)
+
+
+def disorient(views: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn few views on their side or upside down, and invert few.
+
+    So few cost no accuracy on upright faces, and halve what such images lose.
+
+    Args:
+        views: float (image, 1, side, side), standardized.
+        generator: source of all random numbers.
+
+    Returns:
+        float (image, 1, side, side).
+    """
+    draw = _uniform((len(views),), generator)
+    quarters = torch.where(_uniform((len(views),), generator) < 0.5, 1, 3)
+    turns = torch.where(draw < _SIDEWAYS_FRACTION, quarters, 0)
+    is_upside_down = (draw >= _SIDEWAYS_FRACTION) & (draw < _SIDEWAYS_FRACTION + _UPSIDE_DOWN_FRACTION)
+    turns = torch.where(is_upside_down, 2, turns)
+    is_inverted = _uniform((len(views),), generator) < _INVERTED_FRACTION
+    return apply_orientation(views, 2 * turns + is_inverted.long())
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -102,6 +130,22 @@ def _draw_affine(count: int, generator: torch.Generator) -> Tensor:
     rows = torch.stack([cosine * aspect * mirror, -sine / aspect, shift[:, 0]], dim=1)
     columns = torch.stack([sine * aspect * mirror, cosine / aspect, shift[:, 1]], dim=1)
     return torch.stack([rows, columns], dim=1)
+
+
+def _sample(gray: Tensor, grid: Tensor, generator: torch.Generator) -> Tensor:
+    """Sample images at a grid's positions, with another border for each."""
+    count = len(gray)
+    border = _uniform((count, 1, 1, 1), generator)
+    period = (grid + 1) % 4
+    mirrored = torch.where(period > 2, 4 - period, period) - 1
+    is_mirrored = border >= _PLAIN_BORDER_FRACTION + _STRETCHED_BORDER_FRACTION
+    positions = torch.where(is_mirrored, mirrored, grid)
+    view = functional.grid_sample(gray, positions, mode="bilinear", padding_mode="border", align_corners=False)
+    kind, level = _uniform((count, 1, 1, 1), generator), _uniform((count, 1, 1, 1), generator)
+    level = torch.where(kind < _BLACK_FRACTION + _WHITE_FRACTION, 1.0, level)
+    level = torch.where(kind < _BLACK_FRACTION, 0.0, level)
+    is_outside = (grid.abs() > 1).any(dim=3)[:, None]
+    return torch.where(is_outside & (border < _PLAIN_BORDER_FRACTION), level, view)
 
 
 def _relight(view: Tensor, generator: torch.Generator) -> Tensor:

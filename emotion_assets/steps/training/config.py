@@ -14,7 +14,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=55, ge=1, description="Passes over the train split.")
+    epochs: int = Field(default=60, ge=1, description="Passes over the train split.")
     max_minutes: float | None = Field(
         default=None,
         gt=0,
@@ -22,14 +22,14 @@ class TrainingConfig(BaseModel):
     )
     batch_size: int = Field(default=128, ge=2, description="Images per optimizer step. Halve it if memory runs out.")
     learning_rate: float = Field(
-        default=0.02, gt=0, description="Peak learning rate of Muon, which trains the convolution filters."
+        default=0.014, gt=0, description="Peak learning rate of Muon, which trains the convolution filters."
     )
     adam_learning_rate: float = Field(
-        default=2e-3, gt=0, description="Peak learning rate of AdamW, which trains stem, normalization and head."
+        default=1.4e-3, gt=0, description="Peak learning rate of AdamW, which trains stem, normalization and head."
     )
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay, relative to the learning rate.")
     warmup_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="Fraction of the run with a rising learning rate; a cosine decay follows."
+        default=0.1, ge=0, lt=1, description="Fraction of the run with a rising learning rate; a linear decay follows."
     )
     width: int = Field(
         default=64, ge=4, description="Channels of the first stage; the other two have 2 and 4 times as many."
@@ -37,8 +37,8 @@ class TrainingConfig(BaseModel):
     num_blocks: int = Field(
         default=2, ge=1, le=8, description="Convolutional blocks in each of the second and third stages."
     )
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="Dropout on the embedding.")
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
+    dropout: float = Field(default=0.15, ge=0, lt=1, description="Dropout on the embedding.")
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
     class_weighting: str = Field(
         default="none",
         pattern="^(none|balanced)$",
@@ -52,7 +52,7 @@ class TrainingConfig(BaseModel):
     )
     is_progressive: bool = Field(
         default=True,
-        description="Progressive resizing: 32 px until 30 % of the run, 40 px until 60 %, then 48 px. Saves time.",
+        description="Progressive resizing: 32 px until half of the run, 40 px until 80 %, then 48 px. Saves time.",
     )
     num_teachers: int = Field(
         default=0, ge=0, le=4, description="Networks that are trained first and then distilled into the final one."
@@ -82,9 +82,27 @@ class TrainingConfig(BaseModel):
 
 
 PRESETS: Final = {
-    "quick": TrainingConfig(epochs=8, width=48, dropout=0.2, learning_rate=0.03, is_progressive=False),
+    "quick": TrainingConfig(
+        epochs=8,
+        width=48,
+        dropout=0.2,
+        label_smoothing=0.1,
+        learning_rate=0.03,
+        adam_learning_rate=2e-3,
+        is_progressive=False,
+    ),
     "standard": TrainingConfig(),
-    "long": TrainingConfig(epochs=60, width=80, num_blocks=3, num_teachers=2, corrects_orientation=True),
+    "long": TrainingConfig(
+        epochs=60,
+        width=80,
+        num_blocks=3,
+        dropout=0.3,
+        label_smoothing=0.1,
+        learning_rate=0.02,
+        adam_learning_rate=2e-3,
+        num_teachers=2,
+        corrects_orientation=True,
+    ),
 }
 
 

@@ -40,6 +40,14 @@ def _block(num_in: int, num_out: int, kernel: int = 3, stride: int = 1) -> nn.Se
     )
 
 
+def _halve() -> nn.Sequential:
+    """Halve rows and columns by a dense maximum and a mean.
+
+    This aliases less than a maximum alone (Zhang 2019, "Making convolutional networks shift-invariant again").
+    """
+    return nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2, ceil_mode=True))
+
+
 class EmotionNet(nn.Module):
     """A stem of stride 2, three stages of convolutional blocks at 24, 12 and 6 pixels, mean pooling and a head."""
 
@@ -58,7 +66,7 @@ class EmotionNet(nn.Module):
         stages = [_block(1, width, kernel=5, stride=2)]
         stages += [_block(width, width), _block(width, width)]
         for num_in in (width, 2 * width):
-            stages += [nn.Sequential(nn.MaxPool2d(2)), _block(num_in, 2 * num_in)]
+            stages += [_halve(), _block(num_in, 2 * num_in)]
             stages += [_block(2 * num_in, 2 * num_in) for _ in range(num_blocks - 1)]
         self.body = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from emotion_assets.steps.training.augment import augment
+from emotion_assets.steps.training.augment import augment, disorient
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.datamodule import Batch
 from emotion_assets.steps.training.model import INPUT_SIZE_PX, EmotionNet, preprocess
 from emotion_assets.steps.training.optim import MuonWithAdamW
 
-_SIDES_PX: Final = ((0.3, 32), (0.6, 40))
+_SIDES_PX: Final = ((0.5, 32), (0.8, 40))
 _DISTILLATION_WEIGHT: Final = 0.7
 """Weight of the teachers' loss; the rest is the labels'."""
 
@@ -130,7 +129,10 @@ class EmotionModule(pl.LightningModule):
         del batch_idx
         pixels, class_indices = batch
         side_px = choose_side_px(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
-        views = self._make_views(pixels, side_px).to(self.device).contiguous(memory_format=torch.channels_last)
+        views = self._make_views(pixels, side_px)
+        if not self.config.corrects_orientation:
+            views = disorient(views, self._generator)
+        views = views.to(self.device).contiguous(memory_format=torch.channels_last)
         logits = self.network(views)
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
         smoothing = self.config.label_smoothing
@@ -202,7 +204,7 @@ def choose_side_px(progress: float) -> int:
 
 
 def compute_rate_factor(progress: float, warmup_fraction: float) -> float:
-    """Return the factor on the peak learning rate at `progress` 0..1: linear warm-up, then cosine decay."""
+    """Return the factor on the peak learning rate at `progress` 0..1: linear warm-up, then linear decay."""
     if progress < warmup_fraction:
         return max(progress, 1e-3) / warmup_fraction
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_fraction) / (1 - warmup_fraction)))
+    return (1 - progress) / (1 - warmup_fraction)

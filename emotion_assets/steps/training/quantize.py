@@ -56,7 +56,7 @@ def quantize(graph: bytes, pixels: Pixels) -> bytes:
                 path,
                 _Faces(pixels[np.sort(chosen)]),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "Relu", "MaxPool"],
+                op_types_to_quantize=["Conv", "Relu", "MaxPool", "AveragePool"],
                 nodes_to_exclude=_find_float32_nodes(model),
                 per_channel=True,
                 reduce_range=True,

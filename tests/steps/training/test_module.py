@@ -17,5 +17,5 @@ def test_one_cycle_rises_and_falls() -> None:
 
 
 def test_images_grow_during_a_progressive_run() -> None:
-    """Small at first, full size for the last two fifths."""
-    assert [choose_side_px(progress) for progress in (0, 0.29, 0.3, 0.59, 0.6, 1)] == [32, 32, 40, 40, 48, 48]
+    """Small at first, full size for the last fifth."""
+    assert [choose_side_px(progress) for progress in (0, 0.49, 0.5, 0.79, 0.8, 1)] == [32, 32, 40, 40, 48, 48]
