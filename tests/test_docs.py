@@ -86,7 +86,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert '"emotion"' in done.stdout
-    assert "prediction_drift" in done.stdout
+    assert "drifted" in done.stdout
     assert "rejected" in done.stdout
     assert not (checkout / "data" / "demo").exists()
 
