@@ -21,7 +21,7 @@ import emotion_service
 from emotion_assets.resources import PipelineSettings
 from emotion_service.settings import Settings
 
-PAGES = ("*.md", "docs/**/*", "benchmarks/*.md", "data/README.md", "examples/*.yaml")
+PAGES = ("*.md", "docs/**/*", "benchmarks/*.md", "data/README.md", "examples/*.yaml", "examples/*.ipynb")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
