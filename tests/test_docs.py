@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from emotion_assets.core import errors
+from emotion_assets.definitions import defs
 from emotion_assets.steps.ingest.scan import SkipCode
 
 CHECKOUT = Path(__file__).parents[1]
@@ -56,6 +57,16 @@ def test_every_error_has_its_entry() -> None:
     missing |= {name for name in raised_classes() if f"`{name}`" not in text}
 
     assert missing == set()
+
+
+def test_all_jobs_and_automation_are_listed() -> None:
+    """By name, in the reference."""
+    text = (CHECKOUT / "docs" / "reference.md").read_text()
+    repository = defs.get_repository_def()
+    jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    names = jobs | {each.name for each in (*repository.schedule_defs, *repository.sensor_defs)}
+
+    assert {name for name in names if f"`{name}`" not in text} == set()
 
 
 @pytest.mark.tutorial
