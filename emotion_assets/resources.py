@@ -31,6 +31,10 @@ class PipelineSettings(EmotionSettings):
         (), description="Apprise addresses that get incidents, separated by spaces."
     )
 
+    mlflow_model: str = Field(
+        "", description="Name under which MLflow's registry gets each accepted version; none if empty."
+    )
+
     def link(self, path: Path) -> str:
         """Return the address under which `make ui` serves a file of the reports folder."""
         return f"{self.reports_url.rstrip('/')}/{path.relative_to(self.paths.reports).as_posix()}"

@@ -31,8 +31,11 @@ _CHECKS = [
 def emotion_bento(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """The bento `emotion_service` with the accepted model, for `bentoml serve` and `bentoml containerize`."""
     from emotion_assets.steps.packing.bento import pack_champion
+    from emotion_assets.steps.packing.mlflow_registry import register_champion
 
     packed = pack_champion(settings.paths, {"run_id": context.run.run_id, "git_commit": git_commit()})
+    if settings.mlflow_model:
+        register_champion(settings.paths.models / packed.version, settings.mlflow_model)
     foreign = packed.foreign_packages()
     results = [
         dg.AssetCheckResult(check_name=_CHECKS[0].name, passed=packed.passes_self_test()),

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import fcntl
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.packing import bento
+from emotion_assets.steps.registry.registry import Registry
 from tests.assets.helpers import materialize
 
 
@@ -20,6 +23,19 @@ def test_the_champion_is_packed_and_checked(site: PipelineSettings) -> None:
     }
     assert not materialization.metadata["was_built"].value
     assert str(materialization.metadata["tag"].value).startswith("emotion_service:")
+
+
+def test_the_champion_is_registered_in_mlflow(
+    site: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a name is set."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+
+    assert materialize(site.model_copy(update={"mlflow_model": "emotions"}), "emotion_bento").success
+
+    registered = MlflowClient().get_model_version_by_alias("emotions", "champion")
+    assert registered.tags["bundle"] == Registry(site.paths.models).champion()
 
 
 def test_nobody_rolls_back_while_the_champion_is_packed(
