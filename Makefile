@@ -39,7 +39,7 @@ demo: $(READY) ## draw faces, run the whole pipeline, predict one over HTTP; two
 demo-loop: $(READY) ## the whole loop: drift, incident, labels, retraining, better predictions; about five minutes
 	$(BIN)/python scripts/demo_loop.py $(if $(FACES),--faces "$(FACES)")
 
-test: $(READY) ## run all tests
+test: $(READY) ## run the tests; test-faults and test-docs have the long ones
 	$(BIN)/python -m pytest
 
 test-faults: $(READY) ## kills, full and read-only disks, little memory, for real: about ten minutes, as root

@@ -30,7 +30,6 @@ class PipelineSettings(EmotionSettings):
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="Apprise addresses that get incidents, separated by spaces."
     )
-
     mlflow_model: str = Field(
         "", description="Name under which MLflow's registry gets each accepted version; none if empty."
     )

@@ -135,7 +135,7 @@ class DriftVerdict:
     """Whether `expected_loss` is that of the strongest known corruption of its kind, and the images may be worse."""
     loss_error: float | None = None
     """Standard error of `expected_loss`, 0..1, if nothing known explains the window; else None. The loss is then that
-    of the nearest corruption if it is harmful, else the one that the model's confidence suggests."""
+    of the nearest corruption if it is harmful, else that or the one by the model's confidence, whichever is larger."""
     unexplained_p_value: float | None = None
     """Of the predictions against those that the best explanation expects, if that does not explain the window."""
     subpopulation: Subpopulation | None = None

@@ -21,6 +21,10 @@ def register_champion(bundle_dir: Path, name: str) -> str:
 
     A bundle that is registered already, as after a rollback, only gets the alias. MLFLOW_TRACKING_URI names the server.
 
+    Args:
+        bundle_dir: of the champion.
+        name: of the registered model, and of the experiment with a run for each version.
+
     Raises:
         UnusableDataError: MLflow is not installed.
         BundleMismatchError: the bundle's manifest is damaged.

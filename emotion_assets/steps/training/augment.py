@@ -80,9 +80,9 @@ def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
 
 
 def disorient(views: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn few views on their side or upside down, and invert few.
+    """Turn a few views on their side or upside down, and invert a few.
 
-    So few cost no accuracy on upright faces, and halve what such images lose.
+    So few cost at most half a point of accuracy on upright faces, and such images lose far less (docs/log.md).
 
     Args:
         views: float (image, 1, side, side), standardized.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emotion_assets.steps.training.augment import augment, build_sampling_grid
+from emotion_assets.steps.training.augment import augment, build_sampling_grid, disorient
 from emotion_assets.steps.training.model import INPUT_SIZE_PX, preprocess
 
 
@@ -60,3 +60,29 @@ def test_views_stay_similar_to_their_images() -> None:
     assert correlation.median() > 0.7
     assert (correlation > 0.3).float().mean() > 0.9
     assert correlation.max() < 1
+
+
+def test_few_views_are_turned_or_inverted() -> None:
+    """Six in a hundred and three in a hundred; all others stay as they are."""
+    upright = torch.randn((1, 1, 8, 8), generator=seeded(0)).expand(20_000, 1, 8, 8)
+    kinds = {
+        "as it was": upright[0],
+        "on its side": torch.rot90(upright[0], 1, (1, 2)),
+        "on its other side": torch.rot90(upright[0], 3, (1, 2)),
+        "upside down": torch.rot90(upright[0], 2, (1, 2)),
+        "inverted": -upright[0],
+    }
+
+    views = disorient(upright, seeded(1))
+    found = {name: (views == view).all(dim=3).all(dim=2).float().mean().item() for name, view in kinds.items()}
+
+    assert found == pytest.approx(
+        {
+            "as it was": 0.94 * 0.97,
+            "on its side": 0.01 * 0.97,
+            "on its other side": 0.01 * 0.97,
+            "upside down": 0.04 * 0.97,
+            "inverted": 0.94 * 0.03,
+        },
+        abs=0.005,
+    )
