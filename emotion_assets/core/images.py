@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import simplejpeg
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from emotion_assets.core import image_headers
 from emotion_assets.core.errors import (
@@ -212,6 +212,9 @@ def decode_gray(content: bytes, working_side_px: int) -> GrayImage:
         raise ImageTooLargeError(
             f"The {form} image declares far more than {MAX_IMAGE_PIXELS:,} pixels. Send a smaller copy."
         ) from error
+    except UnidentifiedImageError as error:
+        # Pillow's own message names an object in memory.
+        raise UnreadableImageError(f"The {form} image is damaged or incomplete. Send an intact copy.") from error
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, ValueError,
         # IndexError, KeyError, struct.error, …); all of it means the same to the sender.

@@ -301,6 +301,14 @@ def test_decode_rejects_progressive_images_that_need_too_much_memory(monkeypatch
         decode_image(encode(color, "JPEG", progressive=True, subsampling=0))
 
 
+def test_the_message_is_for_people() -> None:
+    """Pillow's own would name an object in memory."""
+    with pytest.raises(UnreadableImageError) as caught:
+        decode_image(b"\xff\xd8\xff broken")
+
+    assert str(caught.value) == "The JPEG image is damaged or incomplete. Send an intact copy."
+
+
 def test_decode_ignores_damaged_exif() -> None:
     """A damaged EXIF block does not matter."""
     content = encode(gradient(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff junk")
