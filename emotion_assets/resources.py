@@ -1,18 +1,29 @@
-"""What the assets and sensors share: the pipeline's settings, and the versions of the code."""
+"""What the assets and sensors share: the pipeline's settings and data root, and the versions of the code."""
 
+import contextlib
+import functools
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import dagster as dg
 import yaml
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from emotion_assets.core.errors import ChangedElsewhereError
 from emotion_assets.core.files import source_version
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import RemoteRoot
 from emotion_assets.core.settings import AbsolutePath, EmotionSettings
 
 _PACKAGE_DIR = Path(__file__).parent
+_IMAGES = "raw"
+"""Read where it is; only images that were labelled through the service are added to it."""
+_LISTED = frozenset(("external", "feedback", "predictions", _IMAGES))
+"""Folders of a data root in object storage that people and services add to, without heads."""
+_OWN_FILES = ("classes.yaml", "subjects.csv", "raw/subjects.csv")
 
 
 def _split(value: object) -> object:
@@ -33,6 +44,34 @@ class PipelineSettings(EmotionSettings):
     mlflow_model: str = Field(
         "", description="Name under which MLflow's registry gets each accepted version; none if empty."
     )
+
+    @contextlib.contextmanager
+    def opened(self, *reads: str, writes: tuple[str, ...] = ()) -> Iterator[DataPaths]:
+        """Yield the data root for one step: the copy of a root in object storage is updated before, the root after it.
+
+        Args:
+            reads: the folders that the step reads.
+            writes: those that it changes.
+
+        Raises:
+            dg.RetryRequested: another host has changed the same files meanwhile; the step starts again on them.
+        """
+        if not self.remote_root:
+            yield self.paths
+            return
+        root = RemoteRoot(self.remote_root, self.data_dir)
+        root.fetch_files(_OWN_FILES)
+        for folder in dict.fromkeys((*reads, *writes)):
+            if folder not in _LISTED:
+                root.checkout(folder)
+            elif folder != _IMAGES:
+                root.fetch(folder)
+        yield self.paths
+        try:
+            for folder in writes:
+                (root.publish if folder in _LISTED else root.commit)(folder)
+        except ChangedElsewhereError as error:
+            raise dg.RetryRequested(max_retries=3, seconds_to_wait=1) from error
 
     def link(self, path: Path) -> str:
         """Return the address under which `make ui` serves a file of the reports folder."""
@@ -61,6 +100,29 @@ class PipelineSettings(EmotionSettings):
 
 
 Settings = dg.ResourceParam[PipelineSettings]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def uses_data(
+    *reads: str, writes: tuple[str, ...] = ()
+) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
+    """Declare which folders of the data root an asset, op or sensor with the resource `settings` reads and writes.
+
+    They are only copied from and to a data root in object storage. A check that yields its result can only read.
+    """
+
+    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+        @functools.wraps(function)
+        def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+            settings = next(each for each in (*args, *kwargs.values()) if isinstance(each, PipelineSettings))
+            with settings.opened(*reads, writes=writes):
+                return function(*args, **kwargs)
+
+        return run
+
+    return decorate
 
 
 def code_version(*packages: str) -> str:

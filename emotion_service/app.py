@@ -26,6 +26,7 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.images import needs_worker_thread
 from emotion_assets.core.limits import memory_bytes
+from emotion_assets.core.remote import RemoteRoot
 from emotion_service.errors import RequestError, error_body
 from emotion_service.feedback import parse_feedback
 from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
@@ -36,6 +37,7 @@ from emotion_service.model_watcher import ModelWatcher
 from emotion_service.openapi import Endpoint, form, openapi_document, query
 from emotion_service.schemas import ErrorResponse, Feedback, FeedbackResponse, LabelRequest, ModelInfo, Prediction
 from emotion_service.settings import LARGE_IMAGE_BYTES, SERVER_BYTES, WORKER_BYTES, Settings
+from emotion_service.storage import open_storage
 from emotion_service.uploads import (
     BATCH_FIELD_NAME,
     FIELD_NAME,
@@ -87,7 +89,8 @@ class EmotionApp:
         self.model: Classifier | None = None
         self.worker: WorkerState | None = None
         self._watcher: ModelWatcher | None = None
-        self._queue = LabelQueue(settings.paths)
+        self._storage = open_storage(settings)
+        self._queue = LabelQueue(self._storage)
         self._num_running = 0
         # Slow senders: far more bodies may arrive at a time than predictions are made.
         self._budget = BodyBudget(8 * settings.max_concurrency)
@@ -112,7 +115,8 @@ class EmotionApp:
         """Load the champion of the data root now and whenever it changes, if the settings say so."""
         if self.settings.follow_champion:
             models_dir = self.settings.paths.models
-            self._watcher = ModelWatcher(models_dir, lambda: self.version, self.load)
+            remote = self._storage if isinstance(self._storage, RemoteRoot) else None
+            self._watcher = ModelWatcher(models_dir, lambda: self.version, self.load, remote)
             self._watcher.start()
 
     @property

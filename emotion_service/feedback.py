@@ -1,30 +1,29 @@
 """Labels that people give to predictions: one for each, whichever worker receives it.
 
 A prediction's id carries a signature, so that an unknown id is recognized without searching the log. A label is a file
-of its own, created with a hard link: of two labels for one prediction the first wins.
+or object of its own that can only be created: of two labels for one prediction the first wins.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+import json
 import logging
-import os
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from emotion_assets.core.files import sync_folder, write_json
 from emotion_service.errors import RequestError
 from emotion_service.schemas import Feedback
+from emotion_service.storage import Storage
 
 _NUM_RANDOM_DIGITS: Final = 24
 _NUM_SIGNATURE_DIGITS: Final = 16
-_KEY_NAME: Final = ".key"
+_KEY: Final = "feedback/.key"
 
 _logger = logging.getLogger(__name__)
 
@@ -32,10 +31,10 @@ _logger = logging.getLogger(__name__)
 class FeedbackStore:
     """Issues prediction ids, recognizes them, and stores one label for each."""
 
-    def __init__(self, feedback_dir: Path) -> None:
-        """Use `feedback_dir`, which is created with the first label."""
-        self._dir = feedback_dir
-        self._key = _load_or_create_key(feedback_dir)
+    def __init__(self, storage: Storage) -> None:
+        """Store labels below `feedback/` of a data root."""
+        self._storage = storage
+        self._key = _load_or_create_key(storage)
 
     def new_id(self) -> str:
         """Return a new id of 40 hexadecimal digits."""
@@ -52,51 +51,37 @@ class FeedbackStore:
         name, signature = prediction_id[:_NUM_RANDOM_DIGITS], prediction_id[_NUM_RANDOM_DIGITS:]
         if not prediction_id.isascii() or not hmac.compare_digest(signature, self._sign(name)):
             raise RequestError(404, "unknown_prediction", "No prediction has this id. Use the id of a prediction.")
-        path = self._dir / prediction_id[:2] / f"{prediction_id}.json"
-        temporary = path.with_name(f".{prediction_id}.{secrets.token_hex(4)}.tmp")
+        record = feedback.model_dump() | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         try:
-            write_json(
-                temporary, feedback.model_dump() | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-            )
-            os.link(temporary, path)  # unlike a rename, it fails if the file exists
-            with contextlib.suppress(OSError):
-                sync_folder(path.parent)
+            self._storage.create(label_key(prediction_id), json.dumps(record, indent=2, ensure_ascii=False).encode())
         except FileExistsError as error:
             raise RequestError(409, "label_exists", "This prediction already has a label.") from error
         except OSError as error:
             message = "The label cannot be stored now. Try again later."
             raise RequestError(503, "storage_unavailable", message, {"Retry-After": "60"}) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def _sign(self, name: str) -> str:
         return hmac.digest(self._key, name.encode("utf-8", "replace"), "sha256").hex()[:_NUM_SIGNATURE_DIGITS]
 
 
-def _load_or_create_key(feedback_dir: Path) -> bytes:
+def label_key(prediction_id: str) -> str:
+    """Return where the label of a prediction is stored."""
+    return f"feedback/{prediction_id[:2]}/{prediction_id}.json"
+
+
+def _load_or_create_key(storage: Storage) -> bytes:
     """Return the key that all workers share; if it cannot be stored, one that lasts as long as the process."""
-    path = feedback_dir / _KEY_NAME
     try:
-        return path.read_bytes()
+        return storage.read(_KEY)
     except FileNotFoundError:
         pass
     except OSError as error:
         message = "%s cannot be read (%s), so labels for other workers' predictions are rejected. Make it readable."
-        _logger.error(message, path, error)  # noqa: TRY400 -- the traceback adds nothing
+        _logger.error(message, _KEY, error)  # noqa: TRY400 -- the traceback adds nothing
     with contextlib.suppress(OSError):
-        feedback_dir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_KEY_NAME}.{secrets.token_hex(4)}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, secrets.token_bytes(32))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-        temporary.unlink()
-        return path.read_bytes()
+            storage.create(_KEY, secrets.token_bytes(32))
+        return storage.read(_KEY)
     return secrets.token_bytes(32)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.layout import DAY_PATTERN
+from emotion_service.storage import Storage
 
 _MAX_QUEUED_BYTES: Final = 100 * 2**20
 _CLEANUP_SECONDS: Final = 3600.0
@@ -36,15 +37,23 @@ class _Image:
 class ImageLog:
     """Writes `<images_dir>/<date>/<prediction id>.<format>`; on a nearly full disk, images are dropped."""
 
-    def __init__(self, images_dir: Path, retention_days: int, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        images_dir: Path,
+        retention_days: int,
+        count: Callable[[str, int], None],
+        storage: Storage | None = None,
+    ) -> None:
         """Start the writer.
 
         Args:
             images_dir: created with the first image.
             retention_days: an image is deleted after so many days, also one of an earlier service.
             count: called with `image_written` or `image_lost`, and how many.
+            storage: gets the images as objects `predictions/images/…`, instead of the folder; old ones are removed
+                there by a lifecycle rule of the bucket.
         """
-        self._dir, self._retention_days, self._count = images_dir, retention_days, count
+        self._dir, self._retention_days, self._count, self._storage = images_dir, retention_days, count, storage
         self._queue: queue.SimpleQueue[_Image | None] = queue.SimpleQueue()
         self._queued_bytes = 0
         self._lock = threading.Lock()
@@ -81,8 +90,11 @@ class ImageLog:
             if image is None:
                 return
             try:
-                self._check_free_space()
-                self._write(image)
+                if self._storage:
+                    self._storage.create(f"predictions/images/{_name(image)}", image.content)
+                else:
+                    self._check_free_space()
+                    self._write(image)
             except OSError:
                 self._count("image_lost", 1)
             else:
@@ -96,9 +108,8 @@ class ImageLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _write(self, image: _Image) -> None:
-        folder = self._dir / datetime.now(UTC).date().isoformat()
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{image.prediction_id}.{image.format.lower()}"
+        path = self._dir / _name(image)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         # Atomic but not synced: after a power cut one image may be missing.
         try:
@@ -108,6 +119,10 @@ class ImageLog:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def _name(image: _Image) -> str:
+    return f"{datetime.now(UTC).date().isoformat()}/{image.prediction_id}.{image.format.lower()}"
 
 
 def remove_old_images(images_dir: Path, today: date, retention_days: int) -> None:

@@ -9,10 +9,12 @@ import json
 import re
 from typing import Final
 
-from emotion_assets.core.files import list_files
-from emotion_assets.core.layout import DAY_PATTERN, LABEL_REQUEST_NAME, DataPaths
+from emotion_assets.core.layout import LABEL_REQUEST_NAME
+from emotion_service.feedback import label_key
 from emotion_service.schemas import LabelRequest
+from emotion_service.storage import Storage
 
+_IMAGES: Final = "predictions/images"
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _MEDIA_TYPES: Final = {".jpeg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
@@ -20,15 +22,15 @@ _MEDIA_TYPES: Final = {".jpeg": "image/jpeg", ".png": "image/png", ".gif": "imag
 class LabelQueue:
     """Reads the request that `drift_report` leaves beside the labels."""
 
-    def __init__(self, paths: DataPaths) -> None:
-        """Read the folders of `paths`, which may be missing."""
-        self._feedback_dir, self._images_dir = paths.feedback, paths.image_log
+    def __init__(self, storage: Storage) -> None:
+        """Read `feedback/` and `predictions/images/` of a data root, which may be missing."""
+        self._storage = storage
 
     def pending(self) -> list[LabelRequest]:
         """Return the predictions that still need a label, the most informative first."""
         try:
-            rows = json.loads((self._feedback_dir / LABEL_REQUEST_NAME).read_text())["predictions"]
-            stored = {path.stem for path in list_files(self._images_dir, DAY_PATTERN, "*.*")}
+            rows = json.loads(self._storage.read(f"feedback/{LABEL_REQUEST_NAME}"))["predictions"]
+            stored = {_id_of(key) for key in self._storage.keys(_IMAGES)}
             requests = [LabelRequest(**row, has_image=row["prediction_id"] in stored) for row in rows]
         except (OSError, ValueError, KeyError, TypeError):
             return []
@@ -38,12 +40,19 @@ class LabelQueue:
         """Return the stored image of a prediction and its media type, or None."""
         if not _ID.fullmatch(prediction_id):
             return None
-        for path in list_files(self._images_dir, DAY_PATTERN, f"{prediction_id}.*"):
+        for key in self._storage.keys(_IMAGES):
+            if _id_of(key) != prediction_id:
+                continue
             try:
-                return path.read_bytes(), _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+                suffix = key[key.rfind(".") :]
+                return self._storage.read(key), _MEDIA_TYPES.get(suffix, "application/octet-stream")
             except OSError:
                 return None  # its retention just ended, or it is not readable
         return None
 
     def _has_label(self, prediction_id: str) -> bool:
-        return (self._feedback_dir / prediction_id[:2] / f"{prediction_id}.json").exists()
+        return self._storage.exists(label_key(prediction_id))
+
+
+def _id_of(key: str) -> str:
+    return key.rpartition("/")[2].partition(".")[0]

@@ -1,7 +1,7 @@
 """Follow the champion: load a newly accepted model while requests are served, or keep the current one.
 
-The pipeline replaces `models/champion.json` atomically. A container without a data root has no such file and serves the
-model that was packed into the bento.
+The pipeline replaces `models/champion.json` atomically, in object storage the head of `models`. A container without a
+data root has no such file and serves the model that was packed into the bento.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 from emotion_assets.core.bundle import is_version
 from emotion_assets.core.layout import CHAMPION_NAME
+from emotion_assets.core.remote import RemoteRoot
 
 POLL_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 60.0
@@ -26,15 +27,22 @@ _logger = logging.getLogger(__name__)
 class ModelWatcher:
     """Polls every two seconds which version is accepted, and hands a new one to `load`."""
 
-    def __init__(self, models_dir: Path, served: Callable[[], str], load: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        served: Callable[[], str],
+        load: Callable[[Path], None],
+        remote: RemoteRoot | None = None,
+    ) -> None:
         """Watch `models_dir`.
 
         Args:
             models_dir: holds `champion.json` and a folder for each version.
             served: returns the version that is served now.
             load: loads a bundle and serves it from then on; raises if it must not be served.
+            remote: the data root that `models_dir` is copied from, if it is in object storage.
         """
-        self._models_dir, self._served, self._load = models_dir, served, load
+        self._models_dir, self._served, self._load, self._remote = models_dir, served, load, remote
         self._failed, self._next_try = "", 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-watcher", daemon=True)
@@ -50,12 +58,14 @@ class ModelWatcher:
 
     def poll(self) -> None:
         """Load the accepted version if it is not served yet; one that fails is retried every minute."""
+        self._fetch(CHAMPION_NAME)
         version = champion_version(self._models_dir)
         if version is None or version == self._served():
             return
         if version == self._failed and time.monotonic() < self._next_try:
             return
         try:
+            self._fetch(f"{version}/")
             self._load(self._models_dir / version)
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the served model must stay
             if version != self._failed:
@@ -65,6 +75,14 @@ class ModelWatcher:
         else:
             self._failed = ""
             _logger.info("Serving model %s, the champion of %s", version, self._models_dir)
+
+    def _fetch(self, beginning: str) -> None:
+        """Bring the local copy of what begins like this up to date; if storage does not respond, it stays as it is."""
+        if self._remote:
+            try:
+                self._remote.checkout("models", only=(beginning,))
+            except OSError as error:
+                _logger.warning("%s cannot be read (%s); its local copy counts for now", self._remote.url, error)
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):

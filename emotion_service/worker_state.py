@@ -12,6 +12,7 @@ from emotion_service.inference import PredictionResult, Predictor
 from emotion_service.metrics import Metrics
 from emotion_service.prediction_log import PredictionLog
 from emotion_service.settings import Settings
+from emotion_service.storage import open_storage
 
 _M_MMAP_THRESHOLD: Final = -3
 _MMAP_THRESHOLD_BYTES: Final = 2**20
@@ -23,13 +24,15 @@ class WorkerState:
     def __init__(self, settings: Settings) -> None:
         """Open everything below the data root, which may be empty or missing."""
         release_large_blocks()
-        paths = settings.paths
+        paths, storage = settings.paths, open_storage(settings)
+        # Files can be appended to, objects cannot.
+        objects = storage if settings.remote_root else None
         self.metrics = Metrics()
-        self.feedback = FeedbackStore(paths.feedback)
+        self.feedback = FeedbackStore(storage)
         self.predictor = Predictor(self.feedback.new_id)
-        self._prediction_log = PredictionLog(paths.predictions, self._count_records)
+        self._prediction_log = PredictionLog(paths.predictions, self._count_records, objects)
         # It also deletes what an earlier service stored, so it runs even if no images are stored now.
-        self._image_log = ImageLog(paths.image_log, settings.image_retention_days, self._count_records)
+        self._image_log = ImageLog(paths.image_log, settings.image_retention_days, self._count_records, objects)
         self._stores_images = settings.store_images
 
     def record_prediction(self, result: PredictionResult) -> None:

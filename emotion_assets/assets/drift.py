@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
+from emotion_assets.assets.history import Highlight, with_history
 from emotion_assets.assets.metadata import as_metadata
-from emotion_assets.resources import PipelineSettings, Settings, code_version
+from emotion_assets.resources import PipelineSettings, Settings, code_version, uses_data
 
 if TYPE_CHECKING:
     from emotion_assets.steps.drift.check import DriftCheck
@@ -35,7 +36,8 @@ _CHECKS = [
     check_specs=_CHECKS,
     freshness_policy=DAILY,
 )
-def drift_report(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+@uses_data("models", "predictions", "external", writes=("reports/drift", "feedback"))
+def drift_report(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """Whether recent images, or the model's predictions, differ from those of the validation images.
 
     Compares the latest 500 predictions since the last window, or `external/` while there are fewer than 50. Two alarms
@@ -55,6 +57,10 @@ def drift_report(settings: Settings) -> dg.MaterializeResult:  # type: ignore[ty
         )
         for spec, ok in zip(_CHECKS, passed, strict=True)
     ]
+    incident = Highlight("is_incident", value=True, title="incident")
+    metadata = with_history(
+        context, metadata, ("prediction_distance", "expected_loss"), unit="fraction", highlight=incident
+    )
     return dg.MaterializeResult(metadata=metadata, check_results=results)
 
 

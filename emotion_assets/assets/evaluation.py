@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
+from emotion_assets.assets.history import Highlight, with_history
 from emotion_assets.assets.metadata import as_metadata, latest_metadata
 from emotion_assets.assets.training import trained_cnn
-from emotion_assets.resources import Settings, code_version
+from emotion_assets.resources import Settings, code_version, uses_data
 
 
 class EvaluationRunConfig(dg.Config):
@@ -27,7 +28,10 @@ class EvaluationRunConfig(dg.Config):
     code_version=code_version("registry", "evaluation"),
     deps=[trained_cnn, "external_images"],
 )
-def evaluation_report(settings: Settings, config: EvaluationRunConfig) -> dg.MaterializeResult[None]:
+@uses_data("catalogue", "splits", "external", "reports/label_audit", writes=("models", "reports/evaluation"))
+def evaluation_report(
+    context: dg.AssetExecutionContext, settings: Settings, config: EvaluationRunConfig
+) -> dg.MaterializeResult[None]:
     """The scores of the newest model on unseen test images, and whether it becomes the champion.
 
     A rejection is a normal outcome: the champion stays, and the reasons are shown here and in the report.
@@ -37,7 +41,13 @@ def evaluation_report(settings: Settings, config: EvaluationRunConfig) -> dg.Mat
     evaluation = evaluate_candidate(settings.paths, force_reason=config.force_reason)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(evaluation.decision.candidate),
-        metadata=as_metadata(evaluation.summary(), settings),
+        metadata=with_history(
+            context,
+            as_metadata(evaluation.summary(), settings),
+            ("test/accuracy", "test/macro_f1"),
+            unit="score on unseen images",
+            highlight=Highlight("is_accepted", value=False, title="rejected by the gate"),
+        ),
     )
 
 
@@ -51,6 +61,7 @@ def evaluation_report(settings: Settings, config: EvaluationRunConfig) -> dg.Mat
         )
     ]
 )
+@uses_data("models", "reports/evaluation")
 def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, settings: Settings) -> Iterator[dg.AssetCheckResult]:
     """Stop the run when the gate rejected a new candidate; the champion continues to be served.
 

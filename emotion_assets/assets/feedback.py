@@ -3,7 +3,7 @@
 import dagster as dg
 
 from emotion_assets.assets.metadata import as_metadata
-from emotion_assets.resources import Settings
+from emotion_assets.resources import Settings, uses_data
 
 _LABELS_HAVE_IMAGES = dg.AssetCheckSpec(
     "labels_have_images",
@@ -13,6 +13,7 @@ _LABELS_HAVE_IMAGES = dg.AssetCheckSpec(
 
 
 @dg.asset(group_name="emotions", kinds={"python", "file"}, check_specs=[_LABELS_HAVE_IMAGES], deps=["labels"])
+@uses_data("predictions", writes=("raw", "feedback"))
 def collected_feedback(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """Images that people labelled on the page or over HTTP, copied to `raw/<Class>/feedback/`.
 
@@ -28,6 +29,7 @@ def collected_feedback(settings: Settings) -> dg.MaterializeResult:  # type: ign
 
 
 @dg.asset(group_name="emotions", kinds={"parquet"}, deps=["prediction_log"])
+@uses_data(writes=("predictions",))
 def prediction_history(settings: Settings) -> dg.MaterializeResult[None]:
     """Past hours of the prediction log as Parquet, one file per hour; drift reports read it like the log itself."""
     from emotion_assets.steps.drift.compaction import compact_log

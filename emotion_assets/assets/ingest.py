@@ -5,8 +5,9 @@ The rules are in `steps.ingest` and `steps.splits`.
 
 import dagster as dg
 
+from emotion_assets.assets.history import with_history
 from emotion_assets.assets.metadata import as_metadata, check_result, table
-from emotion_assets.resources import Settings, code_version
+from emotion_assets.resources import Settings, code_version, uses_data
 
 SIGNATURE = "folder_signature"
 """Metadata key: the state of `raw/` that was read. Without it the sensor asks for another run, an hour later."""
@@ -37,7 +38,8 @@ _SPLITS_CHECKS = [
     deps=["image_files", "collected_feedback"],
     check_specs=_CATALOGUE_CHECKS,
 )
-def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+@uses_data(writes=("catalogue",))
+def raw_images(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """The labelled images in `raw/`, as a catalogue with one row per file.
 
     Only files that are new since the last run are read. Rejected files are listed with the reason; nothing is moved or
@@ -62,6 +64,7 @@ def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type
         check_result(problem and f"{problem}\n{not_used}", is_error=is_error, check_name=spec.name)
         for spec, problem, is_error in zip(_CATALOGUE_CHECKS, problems, (True, False), strict=True)
     ]
+    metadata = with_history(context, metadata, [count_key(emotion) for emotion in report.emotions], unit="images")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint), metadata=metadata, check_results=results
     )
@@ -74,6 +77,7 @@ def raw_images(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type
     deps=[raw_images],
     check_specs=_SPLITS_CHECKS,
 )
+@uses_data("catalogue", writes=("splits",))
 def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """64×64 grayscale faces in train, val and test (80/10/10 of each class).
 
@@ -100,6 +104,7 @@ def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignor
     blocking=True,
     description="No image, re-encoded, cropped or mirrored, is in two splits.",
 )
+@uses_data("catalogue", "splits")
 def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
     """Compare all stored pixels of each split with those of the others, from scratch."""
     from emotion_assets.steps.splits.leaks import find_leaking_images
@@ -113,6 +118,7 @@ def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
     blocking=True,
     description="No subject is in two splits, so that the scores hold for other people.",
 )
+@uses_data("catalogue", "splits")
 def splits_share_no_subject(settings: Settings) -> dg.AssetCheckResult:
     """Look up the subject of every image again, from folders and tables."""
     from emotion_assets.steps.splits.leaks import find_leaking_subjects

@@ -14,7 +14,7 @@ from emotion_assets.resources import PipelineSettings
 
 def as_metadata(summary: Summary, settings: PipelineSettings) -> dict[str, dg.RawMetadataValue]:
     """Return a summary as metadata: what matters first, numbers flat, so that Dagster plots their history."""
-    metadata: dict[str, dg.RawMetadataValue] = dict(summary.values)
+    metadata: dict[str, dg.RawMetadataValue] = {name: _shorten(value) for name, value in summary.values.items()}
     metadata |= {name: dg.MetadataValue.md(text) for name, text in summary.texts.items()}
     metadata |= {name: image(content, name) for name, content in summary.images.items()}
     metadata |= {name: table(rows) for name, rows in summary.tables.items()}
@@ -40,9 +40,12 @@ def table(rows: Sequence[Mapping[str, Value]]) -> dg.MarkdownMetadataValue:
 
 
 def _cell(value: Value) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value).replace("|", "\\|")
+    return str(_shorten(value)).replace("|", "\\|")
+
+
+def _shorten(value: Value) -> Value:
+    """Return a float with four digits, which are all that people read; the reports have the others."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def check_result(problem: str, *, is_error: bool, **arguments: Any) -> dg.AssetCheckResult:

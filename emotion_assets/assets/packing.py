@@ -7,7 +7,7 @@ import dagster as dg
 
 from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.assets.metadata import as_metadata
-from emotion_assets.resources import Settings, code_version, git_commit
+from emotion_assets.resources import Settings, code_version, git_commit, uses_data
 
 _CHECKS = [
     dg.AssetCheckSpec(
@@ -28,6 +28,7 @@ _CHECKS = [
     deps=[evaluation_report],
     check_specs=_CHECKS,
 )
+@uses_data("models", "reports/evaluation")
 def emotion_bento(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """The bento `emotion_service` with the accepted model, for `bentoml serve` and `bentoml containerize`."""
     from emotion_assets.steps.packing.bento import pack_champion

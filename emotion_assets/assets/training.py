@@ -8,7 +8,7 @@ from pydantic import Field, create_model
 from emotion_assets.assets.ingest import greyscale_splits
 from emotion_assets.assets.metadata import as_metadata
 from emotion_assets.core.bundle import read_manifest
-from emotion_assets.resources import Settings, code_version
+from emotion_assets.resources import Settings, code_version, uses_data
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 
 _FIELDS: dict[str, Any] = {
@@ -42,6 +42,7 @@ _CHECK = dg.AssetCheckSpec(
     deps=[greyscale_splits],
     check_specs=[_CHECK],
 )
+@uses_data("splits", writes=("models", "reports/training"))
 def trained_cnn(
     settings: Settings,
     config: TrainingRunConfig,  # type: ignore[valid-type]  # created above

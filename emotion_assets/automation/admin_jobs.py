@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from emotion_assets.assets.metadata import as_metadata, table
-from emotion_assets.resources import Settings, code_version
+from emotion_assets.resources import Settings, code_version, uses_data
 
 
 class RollbackConfig(dg.Config):
@@ -18,6 +18,7 @@ class RollbackConfig(dg.Config):
 
 
 @dg.op(name="accept_an_earlier_model")
+@uses_data("reports/evaluation", writes=("models",))
 def _roll_back(context: dg.OpExecutionContext, settings: Settings, config: RollbackConfig) -> None:
     """Move the pointer back and pack that model; a running service follows within seconds."""
     from emotion_assets.steps.packing.models import roll_back
@@ -27,6 +28,7 @@ def _roll_back(context: dg.OpExecutionContext, settings: Settings, config: Rollb
 
 
 @dg.op(name="tabulate_models")
+@uses_data("models", "reports/evaluation")
 def _list_models(context: dg.OpExecutionContext, settings: Settings) -> None:
     """List every model with its state and test scores."""
     from emotion_assets.steps.registry.registry import model_rows
@@ -42,6 +44,7 @@ class CleaningConfig(dg.Config):
 
 
 @dg.op(name="remove_old_models")
+@uses_data(writes=("models", "reports/evaluation"))
 def _clean_models(context: dg.OpExecutionContext, settings: Settings, config: CleaningConfig) -> None:
     """Remove evaluated models that are not among the last accepted or rejected ones."""
     from emotion_assets.steps.packing.models import clean_models
@@ -60,6 +63,7 @@ class TuningConfig(dg.Config):
 
 
 @dg.op(name="search_recipes")
+@uses_data("splits", writes=("reports/tuning",))
 def _tune(context: dg.OpExecutionContext, settings: Settings, config: TuningConfig) -> None:
     """Search hyperparameters with Optuna on train and val; the best ones are shown as a launchpad entry."""
     from emotion_assets.steps.training.tune import tune
@@ -81,6 +85,7 @@ class BaselineConfig(dg.Config):
 
 
 @dg.op(name="train_baseline")
+@uses_data("splits", writes=("reports/evaluation",))
 def _measure_baseline(context: dg.OpExecutionContext, settings: Settings, config: BaselineConfig) -> None:
     """Train a small CNN on the same splits; the next report shows its scores."""
     from emotion_assets.steps.evaluation.baseline import measure_baseline
@@ -100,6 +105,7 @@ class AuditConfig(dg.Config):
 
 
 @dg.op(name="find_label_issues")
+@uses_data("catalogue", "splits", writes=("reports/label_audit",))
 def _audit_labels(context: dg.OpExecutionContext, settings: Settings, config: AuditConfig) -> None:
     """List the training images whose label is likely wrong, the most suspect first."""
     from emotion_assets.steps.evaluation.label_audit import audit_labels

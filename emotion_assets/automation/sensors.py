@@ -15,7 +15,7 @@ from emotion_assets.assets.metadata import latest_metadata
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.automation.runs import latest_training, trained_on, trains, unfinished_runs
 from emotion_assets.core.classes import read_classes
-from emotion_assets.resources import PipelineSettings, Settings
+from emotion_assets.resources import PipelineSettings, Settings, uses_data
 from emotion_assets.steps.ingest.scan import folder_state
 
 COOLDOWN_SECONDS = 6 * 3600
@@ -26,12 +26,13 @@ _INTERVAL_SECONDS = PipelineSettings.load().sensor_interval_seconds
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
+@uses_data()
 def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
     """Retrains when images were added, removed or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
-    state = folder_state(settings.paths.raw, read_classes(settings.paths.classes))
+    state = folder_state(settings.paths.raw_source, read_classes(settings.paths.classes))
     learned = _learned(context.instance)
     if state.num_files == 0:
-        return dg.SkipReason(f"There are no images in {settings.paths.raw} yet.")
+        return dg.SkipReason(f"There are no images in {settings.paths.raw_source} yet.")
     if state.signature == learned.get(SIGNATURE):
         return dg.SkipReason(f"Nothing new: the newest model was trained on these {state.num_files:,} files.")
     if state.own_signature == learned.get(OWN_SIGNATURE):
@@ -40,6 +41,7 @@ def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
+@uses_data()
 def drift_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
     """Retrains after a drift incident, once there are new labelled images to learn from."""
     metadata = latest_metadata(context.instance, drift_report.key)
@@ -50,12 +52,12 @@ def drift_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.
         num_alarms = metadata["alarms_in_a_row"].value
         suffix = f" ({num_alarms} alarm so far; two consecutive alarms open an incident)" if num_alarms else ""
         return dg.SkipReason(f"The latest drift report says {verdict}{suffix}: {cause}")
-    state = folder_state(settings.paths.raw, read_classes(settings.paths.classes))
+    state = folder_state(settings.paths.raw_source, read_classes(settings.paths.classes))
     cause = f"Incident: {cause} "
     if state.signature == _learned(context.instance).get(SIGNATURE):
         return dg.SkipReason(
             f"{cause}The newest model was already trained on the {state.num_files:,} labelled images. "
-            f"Label recent images and add them to {settings.paths.raw}."
+            f"Label recent images and add them to {settings.paths.raw_source}."
         )
     previous = latest_training(context.instance, {"trigger": "drift"})
     return _request(context, settings, state.signature, "drift", cause, cooldown_from=previous)

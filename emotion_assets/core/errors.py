@@ -51,6 +51,10 @@ class InvalidSettingError(EmotionError, ValueError):
     """An environment variable has no usable value; the message names it, and its value unless that is secret."""
 
 
+class ChangedElsewhereError(EmotionError):
+    """Another host has changed the same files of a data root in object storage; the step is to be repeated."""
+
+
 class UnusableDataError(EmotionError):
     """Data or options cannot be used: too few images, damaged splits, options that contradict each other.
 

@@ -23,6 +23,8 @@ class DataPaths:
     """Every folder below one data root. Folders are created when something is written to them."""
 
     root: Path
+    remote_root: str = ""
+    """Where the root is in object storage; empty if it is a folder."""
 
     @property
     def classes(self) -> Path:
@@ -38,6 +40,11 @@ class DataPaths:
     def raw(self) -> Path:
         """Labelled images, the user's own: below folders that are named after classes."""
         return self.root / "raw"
+
+    @property
+    def raw_source(self) -> str:
+        """Where labelled images are read: the folder `raw`, or its address in object storage."""
+        return f"{self.remote_root}/raw" if self.remote_root else str(self.raw)
 
     @property
     def external(self) -> Path:

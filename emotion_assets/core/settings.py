@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Annotated, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from emotion_assets.core.errors import InvalidSettingError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import is_remote
 
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
@@ -20,6 +22,25 @@ class EmotionSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EMOTION_", frozen=True, extra="ignore")
 
     data_dir: AbsolutePath = Path("data")
+    remote_root: str = Field(default="", description="Set by a data root in object storage.")
+    cache_dir: AbsolutePath = Field(
+        default_factory=lambda: Path.home() / ".cache" / "emotion_assets",
+        description="Where the local copy of a data root in object storage is kept.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_remote(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Let an address such as `s3://bucket/path` stand for its local copy."""
+        root = str(values.get("data_dir", ""))
+        if not is_remote(root):
+            return values
+        url = root.rstrip("/")
+        cache_dir = Path(
+            values.get("cache_dir") or cls.model_fields["cache_dir"].get_default(call_default_factory=True)
+        )
+        copy = cache_dir / hashlib.sha256(url.encode()).hexdigest()[:12]
+        return values | {"remote_root": url, "data_dir": copy}
 
     @classmethod
     def load(cls) -> Self:
@@ -43,5 +64,5 @@ class EmotionSettings(BaseSettings):
 
     @property
     def paths(self) -> DataPaths:
-        """The folders below the data root."""
-        return DataPaths(self.data_dir)
+        """The folders below the data root, or below its local copy."""
+        return DataPaths(self.data_dir, self.remote_root)

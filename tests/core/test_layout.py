@@ -10,5 +10,10 @@ def test_every_folder_lies_below_the_root() -> None:
     names = [name for name in dir(DataPaths) if isinstance(getattr(DataPaths, name), property)]
 
     assert len(names) >= 10
-    assert all(getattr(paths, name).is_relative_to("/anywhere") for name in names)
+    assert all(Path(getattr(paths, name)).is_relative_to("/anywhere") for name in names)
     assert paths.evaluation_report("v") == Path("/anywhere/reports/evaluation/v")
+
+
+def test_images_are_read_where_they_are() -> None:
+    assert DataPaths(Path("/anywhere")).raw_source == "/anywhere/raw"
+    assert DataPaths(Path("/copy"), "s3://bucket/root").raw_source == "s3://bucket/root/raw"

@@ -31,3 +31,18 @@ def test_data_dir_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("EMOTION_DATA_DIR", "somewhere")
 
     assert Example.load().paths.raw == tmp_path / "somewhere" / "raw"
+
+
+def test_an_address_has_a_local_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each address its own, the same in every process."""
+    monkeypatch.setenv("EMOTION_CACHE_DIR", str(tmp_path))
+    copies = []
+    for address in ("s3://bucket/one/", "s3://bucket/one", "s3://bucket/two"):
+        monkeypatch.setenv("EMOTION_DATA_DIR", address)
+        settings = Example.load()
+        assert settings.remote_root == address.rstrip("/")
+        assert settings.paths.raw_source == f"{address.rstrip('/')}/raw"
+        copies.append(settings.data_dir)
+
+    assert {path.parent for path in copies} == {tmp_path}
+    assert copies[0] == copies[1] != copies[2]

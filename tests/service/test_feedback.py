@@ -13,6 +13,7 @@ from emotion_service.app import EmotionApp
 from emotion_service.errors import RequestError
 from emotion_service.feedback import FeedbackStore, parse_feedback
 from emotion_service.schemas import Feedback
+from emotion_service.storage import LocalStorage
 
 
 def test_a_label_is_accepted_once(client: TestClient, app: EmotionApp, face: bytes) -> None:
@@ -58,7 +59,7 @@ def test_invalid_feedback_is_rejected(
 
 def test_workers_share_ids_and_only_one_label_wins(tmp_path: Path) -> None:
     """Stores with one folder share their key; of twenty concurrent labels exactly one is stored."""
-    stores = [FeedbackStore(tmp_path) for _ in range(4)]
+    stores = [FeedbackStore(LocalStorage(tmp_path)) for _ in range(4)]
     name = stores[0].new_id()
 
     def give(number: int) -> int:
@@ -73,13 +74,13 @@ def test_workers_share_ids_and_only_one_label_wins(tmp_path: Path) -> None:
 
     assert sorted(set(statuses)) == [200, 409]
     assert statuses.count(200) == 1
-    assert (tmp_path / ".key").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "feedback" / ".key").stat().st_mode & 0o077 == 0
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_ids_are_unique_and_hexadecimal(tmp_path: Path) -> None:
     """40 digits each."""
-    store = FeedbackStore(tmp_path)
+    store = FeedbackStore(LocalStorage(tmp_path))
     names = {store.new_id() for _ in range(1000)}
 
     assert len(names) == 1000
@@ -88,9 +89,8 @@ def test_ids_are_unique_and_hexadecimal(tmp_path: Path) -> None:
 
 def test_a_read_only_folder_rejects_labels_for_now(tmp_path: Path) -> None:
     """The client is told to try again; the id stays valid."""
-    folder = tmp_path / "feedback"
-    folder.write_text("a file where the folder should be")
-    store = FeedbackStore(folder)
+    (tmp_path / "feedback").write_text("a file where the folder should be")
+    store = FeedbackStore(LocalStorage(tmp_path))
 
     with pytest.raises(RequestError) as caught:
         store.save(Feedback(prediction_id=store.new_id(), emotion="sad"))

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from emotion_assets.core.files import locked, remove_temporary_files
 from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.limits import count_cpus
+from emotion_assets.core.remote import is_remote
 from emotion_assets.steps.ingest.decode import DecodedContent, ReadResult
 from emotion_assets.steps.ingest.decode_pool import Batch, DecodePool
 from emotion_assets.steps.ingest.export import TABLE_NAME, export_catalogue, is_readable
@@ -53,7 +53,8 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
         UnusableDataError: `raw/` does not exist, `classes.yaml` is wrong, or far too many images are near-duplicates.
     """
     classes = read_classes(paths.classes)
-    if not paths.raw.is_dir():
+    raw = paths.raw_source
+    if not is_remote(raw) and not paths.raw.is_dir():
         raise UnusableDataError(
             f"There is no folder {paths.raw}. Put images into {paths.raw}/<Class>/ ({classes}), "
             "or draw demo faces with `make demo`."
@@ -62,9 +63,9 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
     store_path = paths.catalogue / STORE_NAME
     with locked(paths.catalogue / LOCK_NAME), Store(store_path) as store:
         remove_temporary_files(paths.catalogue)
-        ingest = _Ingest(paths.raw, classes, store)
-        ingest.run(DecodePool(str(paths.raw), str(store_path), num_workers or count_cpus()))
-        num_removed = _drop_missing_files(store, paths.raw, classes) if store.has_missing_files() else 0
+        ingest = _Ingest(raw, classes, store)
+        ingest.run(DecodePool(raw, str(store_path), num_workers or count_cpus()))
+        num_removed = _drop_missing_files(store, raw, classes) if store.has_missing_files() else 0
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)
         fingerprint = store.published_fingerprint()
@@ -89,7 +90,7 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
     )
 
 
-def _drop_missing_files(store: Store, raw_dir: Path, classes: ClassSet) -> int:
+def _drop_missing_files(store: Store, raw_dir: str, classes: ClassSet) -> int:
     """Walk `raw_dir` again, to learn which of the known files are gone."""
     unreadable_folders: list[bytes] = []
 
@@ -114,7 +115,7 @@ def _fingerprint(store: Store) -> str:
 class _Ingest:
     """One walk over `raw/`, which counts what it meets."""
 
-    def __init__(self, raw_dir: Path, classes: ClassSet, store: Store) -> None:
+    def __init__(self, raw_dir: str, classes: ClassSet, store: Store) -> None:
         self.scan, self._store = FolderScan(raw_dir, classes), store
         self.num_new = self.num_cached = self.num_decoded = self.num_to_retry = 0
 

@@ -10,10 +10,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from emotion_assets.core.errors import ImageError, ImageTooLargeError
 from emotion_assets.core.images import DECODER_VERSION, MAX_IMAGE_BYTES, decode_image
+from emotion_assets.core.remote import is_remote
+from emotion_assets.steps.ingest.remote_source import Status, open_source
 from emotion_assets.steps.ingest.scan import SkipCode, SkippedFile, SourceFile, fold_number, skip_for_error
+
+_VANISHED: Final = "The file was removed while the folder was read."
+_CHANGED: Final = "The file changed while it was read. The next run reads it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,16 @@ ReadResult = DecodedContent | SkippedFile
 
 
 def read_files(raw_dir: str, store_path: str, files: Sequence[SourceFile]) -> list[ReadResult]:
-    """Read each file, and decode it unless the store has its content from this decoder."""
-    root = os.fsencode(raw_dir)
-    contents = [_read_file(root, file) for file in files]
+    """Read each file, and decode it unless the store has its content from this decoder.
+
+    Args:
+        raw_dir: a folder, or an address in object storage.
+        store_path: where the store is; empty on a host that has none, which decodes everything.
+        files: of one batch.
+    """
+    contents = _read_all(raw_dir, files)
     hashes = [hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else "" for content in contents]
-    known = _known_hashes(store_path, hashes)
+    known = _known_hashes(store_path, hashes) if store_path else set()
     results: list[ReadResult] = []
     for file, content, content_hash in zip(files, contents, hashes, strict=True):
         if not isinstance(content, bytes):
@@ -77,14 +88,37 @@ def _known_hashes(store_path: str, hashes: Iterable[str]) -> set[str]:
         return {content_hash for (content_hash,) in rows}
 
 
+def _read_all(raw_dir: str, files: Sequence[SourceFile]) -> list[bytes | ReadResult]:
+    large = {file.path: _too_large(file) for file in files if file.size_bytes > MAX_IMAGE_BYTES}
+    if not is_remote(raw_dir):
+        root = os.fsencode(raw_dir)
+        return [large.get(file.path) or _read_file(root, file) for file in files]
+    small = [file for file in files if file.path not in large]
+    objects = open_source(raw_dir).read([file.path for file in small])
+    read = {file.path: _check_object(file, found) for file, found in zip(small, objects, strict=True)}
+    return [large.get(file.path) or read[file.path] for file in files]
+
+
+def _too_large(file: SourceFile) -> DecodedContent:
+    # Not even hashed: it may be a sparse file of terabytes. Its size stands in for its content.
+    return DecodedContent(
+        f"size-{file.size_bytes}",
+        rejection_code=ImageTooLargeError.code,
+        rejection=f"The file has {file.size_bytes:,} bytes; at most {MAX_IMAGE_BYTES:,} are read.",
+    )
+
+
+def _check_object(file: SourceFile, found: tuple[bytes, Status] | OSError) -> bytes | ReadResult:
+    if isinstance(found, FileNotFoundError):
+        return SkippedFile(file.path, SkipCode.VANISHED, _VANISHED)
+    if isinstance(found, OSError):
+        return skip_for_error(file.path, "object", found)
+    content, status = found
+    is_listed = (status.st_size, fold_number(status.st_ino)) == (file.size_bytes, file.inode)
+    return content if is_listed else SkippedFile(file.path, SkipCode.STILL_CHANGING, _CHANGED)
+
+
 def _read_file(root: bytes, file: SourceFile) -> bytes | ReadResult:
-    if file.size_bytes > MAX_IMAGE_BYTES:
-        # Not even hashed: it may be a sparse file of terabytes. Its size stands in for its content.
-        return DecodedContent(
-            f"size-{file.size_bytes}",
-            rejection_code=ImageTooLargeError.code,
-            rejection=f"The file has {file.size_bytes:,} bytes; at most {MAX_IMAGE_BYTES:,} are read.",
-        )
     try:
         # Neither follows a link nor waits for a pipe that took the file's place.
         descriptor = os.open(os.path.join(root, file.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -94,13 +128,12 @@ def _read_file(root: bytes, file: SourceFile) -> bytes | ReadResult:
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        return SkippedFile(file.path, SkipCode.VANISHED, "The file was removed while the folder was read.")
+        return SkippedFile(file.path, SkipCode.VANISHED, _VANISHED)
     except OSError as error:
         return skip_for_error(file.path, "file", error)
     is_unchanged = (status.st_size, fold_number(status.st_mtime_ns)) == (file.size_bytes, file.mtime_ns)
     if not stat.S_ISREG(status.st_mode) or not is_unchanged or len(content) != file.size_bytes:
-        reason = "The file changed while it was read. The next run reads it again."
-        return SkippedFile(file.path, SkipCode.STILL_CHANGING, reason)
+        return SkippedFile(file.path, SkipCode.STILL_CHANGING, _CHANGED)
     return content
 
 

@@ -5,16 +5,20 @@ Links are not followed, so nothing outside the tree is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import filterfalse
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from emotion_assets.core.classes import DEFAULT_CLASSES, ClassSet
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import FEEDBACK_IMAGES
+from emotion_assets.core.remote import is_remote
+from emotion_assets.steps.ingest.remote_source import RemoteEntry, Status, open_source
 
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
@@ -87,6 +91,17 @@ class SkippedFile(NamedTuple):
     num_files: int = 1
 
 
+_Entry = os.DirEntry[bytes] | RemoteEntry
+
+
+def _lister(raw_dir: Path | str) -> Callable[[bytes], Any]:
+    """Return what lists a folder relative to `raw_dir`, as an iterator that can be closed."""
+    if is_remote(raw_dir):
+        return open_source(str(raw_dir)).scandir
+    root = os.fsencode(raw_dir)
+    return lambda folder: os.scandir(os.path.join(root, folder))
+
+
 class _Place(NamedTuple):
     """What the folders above a file say about its class."""
 
@@ -103,12 +118,12 @@ class FolderScan:
     or `images`, are walked through. Litter of operating systems is passed over.
 
     Args:
-        raw_dir: labelled images; a missing folder counts as empty.
+        raw_dir: labelled images, a folder or an address in object storage; a missing folder counts as empty.
         classes: the classes to find.
     """
 
-    def __init__(self, raw_dir: Path, classes: ClassSet = DEFAULT_CLASSES) -> None:
-        self._root, self._classes = os.fsencode(raw_dir), classes
+    def __init__(self, raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> None:
+        self._root, self._scandir, self._classes = raw_dir, _lister(raw_dir), classes
         self._sum = self._own_sum = self._num_files = 0
 
     @property
@@ -118,20 +133,19 @@ class FolderScan:
         return FolderState(signature, own_signature, self._num_files)
 
     def __iter__(self) -> Iterator[SourceFile | SkippedFile]:
-        if os.path.isdir(self._root):
-            yield from self._scan_folder(b"", _Place())
+        yield from self._scan_folder(b"", _Place())
 
     def _scan_folder(self, folder: bytes, place: _Place) -> Iterator[SourceFile | SkippedFile]:
         try:
-            entries = os.scandir(os.path.join(self._root, folder))
+            entries = self._scandir(folder)
         except FileNotFoundError:
             return  # removed since its parent was listed
         except OSError as error:
-            yield skip_for_error(folder, "folder", error)
+            yield self._skip_folder(folder, error)
             return
         unlabelled: list[bytes] = []
         prefix = folder + b"/" if folder else b""
-        with entries:
+        with contextlib.closing(entries):
             for entry in filterfalse(lambda entry: is_litter_name(entry.name), entries):
                 path = prefix + entry.name
                 try:
@@ -150,6 +164,12 @@ class FolderScan:
         if unlabelled:
             code, reason = place.problem or (SkipCode.UNLABELLED_FILE, self._advise())
             yield SkippedFile(min(unlabelled), code, reason, len(unlabelled))
+
+    def _skip_folder(self, folder: bytes, error: OSError) -> SkippedFile:
+        if not folder and is_remote(self._root):
+            # Without its list, every image would count as removed.
+            raise UnusableDataError(f"{self._root} cannot be listed: {error.strerror}. Try again later.") from error
+        return skip_for_error(folder, "folder", error)
 
     def _enter(self, place: _Place, name: bytes) -> _Place:
         """Return what is known about the class of files in a folder of this name."""
@@ -179,12 +199,12 @@ class FolderScan:
             "class, or list the folder in classes.yaml."
         )
 
-    def _describe_file(self, path: bytes, label: str, entry: os.DirEntry[bytes]) -> SourceFile:
+    def _describe_file(self, path: bytes, label: str, entry: _Entry) -> SourceFile:
         status = entry.stat(follow_symlinks=False)
         self._add_to_signature(path, label, status)
         return SourceFile(path, label, status.st_size, fold_number(status.st_mtime_ns), fold_number(status.st_ino))
 
-    def _add_to_signature(self, path: bytes, label: str, status: os.stat_result) -> None:
+    def _add_to_signature(self, path: bytes, label: str, status: os.stat_result | Status) -> None:
         values = (path, label.encode(), status.st_size, status.st_mtime_ns, status.st_mode)
         state = b"%b\0%b\0%d\0%d\0%d" % values
         # A sum does not depend on the order in which the file system lists a folder.
@@ -194,7 +214,7 @@ class FolderScan:
         self._num_files += 1
 
 
-def folder_state(raw_dir: Path, classes: ClassSet = DEFAULT_CLASSES) -> FolderState:
+def folder_state(raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> FolderState:
     """Return the state of a folder, from names, sizes, times and permissions only."""
     scan = FolderScan(raw_dir, classes)
     for _ in scan:
@@ -221,7 +241,7 @@ def skip_for_error(path: bytes, kind: str, error: OSError) -> SkippedFile:
     return SkippedFile(path, SkipCode.FAILED_READ, reason)
 
 
-def _skip(path: bytes, entry: os.DirEntry[bytes]) -> SkippedFile | None:
+def _skip(path: bytes, entry: _Entry) -> SkippedFile | None:
     """Return why an entry that is no folder is skipped by its kind or name, or None."""
     name = entry.name.lower()
     if entry.is_symlink():

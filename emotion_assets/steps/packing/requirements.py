@@ -23,12 +23,14 @@ _IMPORTED: Final = (
 )
 # uvicorn uses these where they are installed: a faster event loop and parser.
 _FASTER: Final = ("httptools", "uvloop")
+_REMOTE: Final = ("obstore",)
+"""Installed where the data root is in object storage."""
 
 
 def pinned_packages() -> list[str]:
     """Return `name==version` of every package of the image, as installed here, in alphabetical order."""
     pins: dict[str, str] = {}
-    waiting = [Requirement(name) for name in (*_IMPORTED, *_FASTER)]
+    waiting = [Requirement(name) for name in (*_IMPORTED, *_FASTER, *_REMOTE)]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)

@@ -224,7 +224,7 @@ def _require_min_images(
         listed = "".join(f"\n- {reason}" for reason in reasons)
         raise UnusableDataError(
             f"Too few usable images to split: {found}; every class needs at least {MIN_IMAGES_PER_CLASS} different "
-            f"ones. Add images to {paths.raw}/<Class>/." + (f" What was not used:{listed}" if listed else "")
+            f"ones. Add images to {paths.raw_source}/<Class>/." + (f" What was not used:{listed}" if listed else "")
         )
 
 

@@ -1,0 +1,85 @@
+"""Where labels are kept: the data root, which is a folder or in object storage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Protocol
+
+from emotion_assets.core.files import files_below, sync_folder
+from emotion_assets.core.remote import RemoteRoot
+from emotion_service.settings import Settings
+
+
+class Storage(Protocol):
+    """Objects by their keys, such as `feedback/ab/….json`."""
+
+    def create(self, key: str, content: bytes) -> None:
+        """Write an object that does not exist yet.
+
+        Raises:
+            FileExistsError: it exists.
+            OSError: it cannot be written.
+        """
+
+    def read(self, key: str) -> bytes:
+        """Return an object.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be read.
+        """
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such an object."""
+
+    def keys(self, folder: str) -> list[str]:
+        """Return the keys of all objects below a folder; a missing folder is empty."""
+
+
+class LocalStorage:
+    """Objects as files below `root`, which only their owner can read if their names begin with a dot."""
+
+    def __init__(self, root: Path) -> None:
+        """Use `root`; folders are created on demand."""
+        self._root = root
+
+    def create(self, key: str, content: bytes) -> None:
+        """Write a file that does not exist yet, with a hard link: of two processes one creates it."""
+        path = self._root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        mode = 0o600 if path.name.startswith(".") else 0o666
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)  # unlike a rename, it fails if the file exists
+            with contextlib.suppress(OSError):
+                sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def read(self, key: str) -> bytes:
+        """Return the content of a file."""
+        return (self._root / key).read_bytes()
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such a file."""
+        return (self._root / key).exists()
+
+    def keys(self, folder: str) -> list[str]:
+        """Return the paths of all files below a folder."""
+        return [path.relative_to(self._root).as_posix() for path in files_below(self._root / folder)]
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Return the storage of the service's data root."""
+    if settings.remote_root:
+        return RemoteRoot(settings.remote_root, settings.data_dir)
+    return LocalStorage(settings.data_dir)

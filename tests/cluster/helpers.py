@@ -1,0 +1,86 @@
+"""The graph on one host of a data root, and services on others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import httpx
+
+from emotion_assets.assets.evaluation import candidate_is_not_worse, evaluation_report
+from emotion_assets.assets.ingest import greyscale_splits, raw_images, splits_share_no_image, splits_share_no_subject
+from emotion_assets.assets.packing import emotion_bento
+from emotion_assets.assets.training import trained_cnn
+from emotion_assets.resources import PipelineSettings
+
+GRAPH = (
+    raw_images,
+    greyscale_splits,
+    splits_share_no_image,
+    splits_share_no_subject,
+    trained_cnn,
+    evaluation_report,
+    candidate_is_not_worse,
+    emotion_bento,
+)
+TRAINING = {"preset": "quick", "epochs": 12, "width": 12, "batch_size": 16}
+
+
+def materialize(settings: PipelineSettings, *assets: object, **config: object) -> dg.ExecuteInProcessResult:
+    """Materialize the whole graph, or some assets, on a host."""
+    selected = assets or GRAPH
+    ops: dict[str, object] = {"trained_cnn": {"config": TRAINING | config}} if trained_cnn in selected else {}
+    return dg.materialize(selected, resources={"settings": settings}, run_config={"ops": ops})  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def replica(data_root: str, home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Serve the latest bento from a host of its own; yield address and process, which may be killed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "EMOTION_DATA_DIR": data_root,
+        "EMOTION_CACHE_DIR": str(home),
+        "EMOTION_WORKERS": "1",
+        "EMOTION_STORE_IMAGES": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    home.mkdir(parents=True)
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "emotion_service:latest"]
+    with (
+        (home / "service.log").open("w") as log,
+        subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=home, env=environment, stdout=log, stderr=log
+        ) as process,
+    ):
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: is_ready(address), home / "service.log")
+            yield address, process
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def wait_until(condition: object, log: Path | None = None) -> None:
+    """Wait up to a minute."""
+    for _ in range(240):
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.25)
+    raise AssertionError(log.read_text()[-5000:] if log else "nothing happened for a minute")

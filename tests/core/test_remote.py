@@ -1,0 +1,250 @@
+"""Snapshots in object storage: whole states, no lost update, and no work of a killed process in the way."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
+from emotion_assets.core.remote import RemoteRoot, is_remote, open_store
+
+pytestmark = pytest.mark.cluster
+
+
+def host(url: str, tmp_path: Path, name: str) -> RemoteRoot:
+    return RemoteRoot(url, tmp_path / name)
+
+
+def write(root: RemoteRoot, path: str, text: str) -> None:
+    target = root.local / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+
+
+def files(root: RemoteRoot, folder: str) -> dict[str, str]:
+    paths = [path for path in (root.local / folder).rglob("*") if path.is_file() and path.name[0] != "."]
+    return {path.relative_to(root.local / folder).as_posix(): path.read_text() for path in paths}
+
+
+def test_addresses_are_told_from_folders() -> None:
+    assert is_remote("s3://bucket/path")
+    assert is_remote("gs://bucket")
+    assert not is_remote(Path("/data"))
+
+
+def test_what_one_host_commits_another_checks_out(s3_root: str, tmp_path: Path) -> None:
+    """Files are added, changed and removed."""
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    second.checkout("splits")
+    write(first, "splits/train/pixels.npy", "1")
+    write(first, "splits/manifest.json", "1")
+    first.commit("splits")
+    second.checkout("splits")
+    assert files(second, "splits") == {"train/pixels.npy": "1", "manifest.json": "1"}
+
+    write(second, "splits/manifest.json", "22")
+    (second.local / "splits/train/pixels.npy").unlink()
+    second.commit("splits")
+    first.checkout("splits")
+
+    assert files(first, "splits") == {"manifest.json": "22"}
+
+
+def test_of_two_changes_to_one_file_the_second_is_refused(s3_root: str, tmp_path: Path) -> None:
+    """It starts again on the first one's result; what it had changed is gone, and nothing is left of its upload."""
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    write(first, "catalogue/images.sqlite", "base")
+    first.commit("catalogue")
+    second.checkout("catalogue")
+    write(first, "catalogue/images.sqlite", "first")
+    write(second, "catalogue/images.sqlite", "second, longer")
+    first.commit("catalogue")
+
+    with pytest.raises(ChangedElsewhereError, match="has changed catalogue/images"):
+        second.commit("catalogue")
+
+    second.checkout("catalogue")
+    assert files(second, "catalogue") == {"images.sqlite": "first"}
+    kept = [key for key in second.keys("catalogue") if "images.sqlite" in key]
+    assert len(kept) == 2  # the present one, and the one that somebody may be reading
+
+
+def test_changes_to_different_files_are_merged(s3_root: str, tmp_path: Path) -> None:
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    write(first, "models/champion.json", "none")
+    first.commit("models")
+    second.checkout("models")
+    write(first, "models/v1/model.onnx", "1")
+    write(second, "models/v2/model.onnx", "2")
+    first.commit("models")
+    second.commit("models")
+
+    first.checkout("models")
+
+    assert files(first, "models") == {"champion.json": "none", "v1/model.onnx": "1", "v2/model.onnx": "2"}
+
+
+def test_hosts_in_step_lose_nothing(s3_root: str, tmp_path: Path) -> None:
+    """Four hosts commit at the same moment, ten times: all forty files are there."""
+    hosts = [host(s3_root, tmp_path, f"host{number}") for number in range(4)]
+    barrier = threading.Barrier(len(hosts))
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for step in range(10):
+                write(hosts[number], f"models/{number}-{step}", "x")
+                barrier.wait(60)
+                for attempt in range(20):
+                    try:
+                        hosts[number].commit("models")
+                        break
+                    except ChangedElsewhereError:
+                        assert attempt < 19
+        except BaseException as error:  # noqa: BLE001 -- raised by the test itself
+            failures.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    hosts[0].checkout("models")
+    assert len(files(hosts[0], "models")) == 40
+
+
+def test_a_killed_step_leaves_its_work_or_nothing(s3_root: str, tmp_path: Path) -> None:
+    """What was not committed continues on the same host, unless another host was faster."""
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    write(first, "catalogue/images.sqlite", "base")
+    first.commit("catalogue")
+    write(first, "catalogue/images.sqlite", "half an ingest")
+    first.checkout("catalogue")
+    assert files(first, "catalogue") == {"images.sqlite": "half an ingest"}
+
+    write(first, "catalogue/images.sqlite-wal", "of that database")
+    second.checkout("catalogue")
+    write(second, "catalogue/images.sqlite", "the other host")
+    second.commit("catalogue")
+    first.checkout("catalogue")
+
+    assert files(first, "catalogue") == {"images.sqlite": "the other host"}
+
+
+def test_a_stale_journal_is_not_applied(s3_root: str, tmp_path: Path) -> None:
+    """A real database with a journal of a killed process is replaced together with it."""
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    for root, value in ((first, 1), (second, 2)):
+        (root.local / "catalogue").mkdir(parents=True)
+        with sqlite3.connect(root.local / "catalogue" / "images.sqlite") as connection:
+            connection.execute("CREATE TABLE numbers (value)")
+            connection.execute("INSERT INTO numbers VALUES (?)", (value,))
+        connection.close()
+    first.commit("catalogue")
+    second.checkout("catalogue")
+    (second.local / "catalogue" / "images.sqlite-wal").write_bytes(b"stale")
+    second.checkout("catalogue")
+
+    with sqlite3.connect(second.local / "catalogue" / "images.sqlite") as connection:
+        assert connection.execute("SELECT value FROM numbers").fetchall() == [(1,)]
+    connection.close()
+
+
+def test_a_kill_between_upload_and_head_leaves_the_old_state(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    write(first, "splits/a", "old")
+    write(first, "splits/b", "old")
+    first.commit("splits")
+    write(first, "splits/a", "newer")
+    write(first, "splits/b", "newer")
+    store = open_store(s3_root)
+
+    class Killed:
+        def put(self, key: str, *args: object, **kwargs: object) -> object:
+            if "/b." in key:
+                raise KeyboardInterrupt
+            return store.put(key, *args, **kwargs)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.core.remote.open_store", lambda url: Killed())
+        with pytest.raises(KeyboardInterrupt):
+            host(s3_root, tmp_path, "first").commit("splits")
+
+    second.checkout("splits")
+    assert files(second, "splits") == {"a": "old", "b": "old"}
+    host(s3_root, tmp_path, "first").commit("splits")
+    second.checkout("splits")
+    assert files(second, "splits") == {"a": "newer", "b": "newer"}
+
+
+def test_only_some_files_are_fetched(s3_root: str, tmp_path: Path) -> None:
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    for name in ("champion.json", "v1/model", "v2/model"):
+        write(first, f"models/{name}", name)
+    first.commit("models")
+
+    second.checkout("models", only=("champion.json",))
+    second.checkout("models", only=("v2/",))
+
+    assert set(files(second, "models")) == {"champion.json", "v2/model"}
+
+
+def test_folders_without_a_head_are_listed(s3_root: str, tmp_path: Path) -> None:
+    """What services create is fetched; what the pipeline compacts is removed; its own files are uploaded."""
+    service, pipeline = host(s3_root, tmp_path, "service"), host(s3_root, tmp_path, "pipeline")
+    service.create("predictions/2026-01-01/a.jsonl", b"1\n")
+    service.create("predictions/2026-01-01/b.jsonl", b"2\n")
+    with pytest.raises(FileExistsError):
+        service.create("predictions/2026-01-01/a.jsonl", b"3\n")
+    pipeline.fetch("predictions")
+    assert files(pipeline, "predictions") == {"2026-01-01/a.jsonl": "1\n", "2026-01-01/b.jsonl": "2\n"}
+
+    (pipeline.local / "predictions/2026-01-01/a.jsonl").unlink()
+    write(pipeline, "predictions/history/2026-01-01/00.parquet", "table")
+    pipeline.publish("predictions")
+
+    assert sorted(service.keys("predictions")) == [
+        "predictions/2026-01-01/b.jsonl",
+        "predictions/history/2026-01-01/00.parquet",
+    ]
+    assert service.exists("predictions/2026-01-01/b.jsonl")
+    assert not service.exists("predictions/2026-01-01/a.jsonl")
+
+
+def test_the_users_own_files_come_and_go(s3_root: str, tmp_path: Path) -> None:
+    root = host(s3_root, tmp_path, "host")
+    root.fetch_files(["classes.yaml"])
+    assert not (root.local / "classes.yaml").exists()
+    root.create("classes.yaml", b"classes")
+    root.fetch_files(["classes.yaml"])
+    assert (root.local / "classes.yaml").read_bytes() == b"classes"
+    open_store(s3_root).delete("classes.yaml")
+    root.fetch_files(["classes.yaml"])
+    assert not (root.local / "classes.yaml").exists()
+
+
+def test_an_unknown_kind_of_address_is_one_sentence() -> None:
+    with pytest.raises(InvalidSettingError, match="ftp://host cannot be opened"):
+        open_store("ftp://host")
+
+
+def test_storage_that_does_not_respond_is_an_os_error(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers handle it like a disk that fails."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_RETRIES", "0")
+    root = host(s3_root, tmp_path, "host")
+    for use in (lambda: root.read("x"), lambda: root.create("x", b""), lambda: root.checkout("splits")):
+        with pytest.raises(OSError, match="http://127"):
+            use()
