@@ -14,14 +14,14 @@ endif
 EMOTION_DATA_DIR ?= $(CURDIR)/data
 DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # Not make's own abspath, which takes a path with a space for two.
-override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
+override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*://*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
 export EMOTION_DATA_DIR DAGSTER_HOME
 export UI_PORT REPORTS_PORT SERVE_PORT
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-faults check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention docs docs-serve test-docs figures screenshots tensorboard profile profile-service load bench clean
+.PHONY: help demo demo-loop test test-faults test-cluster check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention docs docs-serve test-docs figures screenshots tensorboard profile profile-service load bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,10 @@ test: $(READY) ## run the tests; test-faults and test-docs have the long ones
 
 test-faults: $(READY) ## kills, full and read-only disks, little memory, for real: about ten minutes, as root
 	$(BIN)/python -m pytest -m faults tests/faults
+
+test-cluster: $(READY) ## object storage and two Ray nodes on 127.0.0.1: about five minutes
+	$(BIN)/python -m pip install --quiet --editable '.[cluster,cluster-test]' -c constraints.txt
+	$(BIN)/python -m pytest -m cluster
 
 check: $(READY) ## lint, types, import contracts
 	$(BIN)/ruff check .

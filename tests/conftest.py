@@ -24,6 +24,7 @@ from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.splits.splits import make_splits
 from tests.object_storage import s3_root, s3_server, upload  # noqa: F401 -- fixtures
+from tests.ray_nodes import nodes  # noqa: F401 -- a fixture
 
 NUM_PER_CLASS = 40
 

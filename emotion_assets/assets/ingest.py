@@ -4,6 +4,7 @@ The rules are in `steps.ingest` and `steps.splits`.
 """
 
 import dagster as dg
+from pydantic import Field
 
 from emotion_assets.assets.history import with_history
 from emotion_assets.assets.metadata import as_metadata, check_result, table
@@ -31,6 +32,12 @@ _SPLITS_CHECKS = [
 ]
 
 
+class IngestRunConfig(dg.Config):
+    """Where images are read."""
+
+    engine: str = Field("local", pattern="^(local|ray)$", description="local, or ray for a cluster (RAY_ADDRESS).")
+
+
 @dg.asset(
     group_name="emotions",
     kinds={"python", "file"},
@@ -39,7 +46,7 @@ _SPLITS_CHECKS = [
     check_specs=_CATALOGUE_CHECKS,
 )
 @uses_data(writes=("catalogue",))
-def raw_images(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
+def raw_images(context: dg.AssetExecutionContext, settings: Settings, config: IngestRunConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """The labelled images in `raw/`, as a catalogue with one row per file.
 
     Only files that are new since the last run are read. Rejected files are listed with the reason; nothing is moved or
@@ -48,7 +55,7 @@ def raw_images(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     from emotion_assets.steps.ingest.catalogue import ingest_images
     from emotion_assets.steps.ingest.report import count_key
 
-    report = ingest_images(settings.paths)
+    report = ingest_images(settings.paths, engine=config.engine)
     summary = report.summary()
     metadata = as_metadata(summary, settings)
     if report.state:

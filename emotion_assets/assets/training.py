@@ -16,6 +16,10 @@ _FIELDS: dict[str, Any] = {
         str,
         Field("standard", description="quick (about 2 minutes), standard (about 15) or long (about 2 hours)."),
     ),
+    "engine": (
+        str,
+        Field("local", pattern="^(local|ray)$", description="local, or ray for a cluster (RAY_ADDRESS)."),
+    ),
     "tracker": (str, Field("none", description="none, wandb or mlflow: where curves go besides CSV and TensorBoard.")),
     **{
         name: (Annotated[field.annotation | None, *field.metadata, Field(description=field.description)], None)  # type: ignore[operator]
@@ -54,10 +58,10 @@ def trained_cnn(
     from emotion_assets.steps.training.run import bundle_summary, train_bundle
 
     overrides = config.model_dump()  # type: ignore[attr-defined]
-    preset, tracker = overrides.pop("preset"), overrides.pop("tracker")
+    preset, engine, tracker = (overrides.pop(name) for name in ("preset", "engine", "tracker"))
     version = code_version("reference", "training")
     bundle_dir = train_bundle(
-        settings.paths, training_config(preset, **overrides), code_version=version, tracker=tracker
+        settings.paths, training_config(preset, **overrides), code_version=version, tracker=tracker, engine=engine
     )
     manifest = read_manifest(bundle_dir)
     is_above_chance = manifest.metrics["val/macro_f1"] > 1 / len(manifest.emotions)

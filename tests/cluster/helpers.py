@@ -84,3 +84,21 @@ def wait_until(condition: object, log: Path | None = None) -> None:
             return
         time.sleep(0.25)
     raise AssertionError(log.read_text()[-5000:] if log else "nothing happened for a minute")
+
+
+def materialize_with(settings: PipelineSettings, config: dict[str, object]) -> dict[str, object]:
+    """Materialize the whole graph with an engine; return fingerprint, scores, and how many Ray nodes took part."""
+    training = dict(config["training"])  # type: ignore[call-overload]
+    ops = {
+        "raw_images": {"config": {"engine": config["engine"]}},
+        "trained_cnn": {"config": {**training, "engine": config["engine"]}},
+    }
+    result = dg.materialize(GRAPH, resources={"settings": settings}, run_config={"ops": ops}, raise_on_error=False)
+    metadata = {
+        name: result.asset_materializations_for_node(name)[0].metadata
+        for name in ("greyscale_splits", "evaluation_report")
+    }
+    return {
+        "fingerprint": metadata["greyscale_splits"]["fingerprint"].value,
+        "scores": [metadata["evaluation_report"][name].value for name in ("test/accuracy", "test/macro_f1")],
+    }

@@ -27,6 +27,7 @@ from emotion_assets.steps.ingest.decode import DecodedContent, ReadResult
 from emotion_assets.steps.ingest.decode_pool import Batch, DecodePool
 from emotion_assets.steps.ingest.export import TABLE_NAME, export_catalogue, is_readable
 from emotion_assets.steps.ingest.near_duplicates import compare_new_contents, compute_descriptors
+from emotion_assets.steps.ingest.ray_pool import RayPool
 from emotion_assets.steps.ingest.report import IngestReport
 from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
@@ -35,19 +36,20 @@ from emotion_assets.steps.ingest.subjects import find_subjects, has_table
 LOCK_NAME: Final = ".lock"
 BATCH_FILES: Final = 128
 _LOOKUP_FILES: Final = 500
-_LOG_EVERY_FILES: Final = 2560
+LOG_EVERY_FILES: Final = 2560
 
 _logger = logging.getLogger(__name__)
 
 
-def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> IngestReport:
+def ingest_images(paths: DataPaths, *, num_workers: int | None = None, engine: str = "local") -> IngestReport:
     """Bring the catalogue up to date with the files in `raw/`.
 
     Writes the store (`images.sqlite`, `pixels.bin`) and `catalogue.parquet`, one row for each file.
 
     Args:
         paths: the data root.
-        num_workers: processes that decode; one for each allowed processor by default.
+        num_workers: processes that decode on this host; one for each allowed processor by default.
+        engine: `local`, or `ray` to decode on the nodes of a Ray cluster.
 
     Raises:
         UnusableDataError: `raw/` does not exist, `classes.yaml` is wrong, or far too many images are near-duplicates.
@@ -64,7 +66,8 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None) -> Ingest
     with locked(paths.catalogue / LOCK_NAME), Store(store_path) as store:
         remove_temporary_files(paths.catalogue)
         ingest = _Ingest(raw, classes, store)
-        ingest.run(DecodePool(raw, str(store_path), num_workers or count_cpus()))
+        local = DecodePool(raw, str(store_path), num_workers or count_cpus())
+        ingest.run(RayPool(raw) if engine == "ray" else local)
         num_removed = _drop_missing_files(store, raw, classes) if store.has_missing_files() else 0
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)
@@ -119,7 +122,7 @@ class _Ingest:
         self.scan, self._store = FolderScan(raw_dir, classes), store
         self.num_new = self.num_cached = self.num_decoded = self.num_to_retry = 0
 
-    def run(self, pool: DecodePool) -> None:
+    def run(self, pool: DecodePool | RayPool) -> None:
         """Walk, decode and store; every stored batch survives an interruption."""
         self._store.begin_scan()
         with closing(pool.read(_batched(self._new_files(), BATCH_FILES))) as results:
@@ -136,7 +139,7 @@ class _Ingest:
 
     def _add(self, batch: Batch, results: list[ReadResult]) -> None:
         self.num_new += len(batch)
-        if self.num_new % _LOG_EVERY_FILES < len(batch):
+        if self.num_new % LOG_EVERY_FILES < len(batch):
             _logger.info("%s new and %s known files so far", f"{self.num_new:,}", f"{self.num_cached:,}")
         self._add_skipped(results)
         pairs = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -48,11 +49,16 @@ class StepCost:
     """By precision."""
 
 
+def num_local_processes(config: TrainingConfig) -> int:
+    """Return how many of a run's processes are on this host, which its launcher says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", config.devices)) if config.devices > 1 else 1
+
+
 def resolve_accelerator(config: TrainingConfig) -> str:
     """Return Lightning's name of the accelerator: GPUs if there is one for each process, else CPU cores."""
     if config.devices == 1:
         return "auto"
-    return "cuda" if torch.cuda.device_count() >= config.devices else "cpu"
+    return "cuda" if torch.cuda.device_count() >= num_local_processes(config) else "cpu"
 
 
 def resolve_precision(config: TrainingConfig, work_dir: Path) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import pytorch_lightning as pl
 
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest, runtime_precision
 from emotion_assets.core.errors import BundleMismatchError
@@ -19,6 +22,7 @@ from emotion_assets.steps.training.export import export_bundle, read_environment
 from emotion_assets.steps.training.figures import learning_curve_figure
 from emotion_assets.steps.training.launch import launch
 from emotion_assets.steps.training.precision import resolve_precision
+from emotion_assets.steps.training.ray_launch import launch_on_ray
 from emotion_assets.steps.training.train import train
 
 TRAINING_LOCK_NAME: Final = ".training.lock"
@@ -26,11 +30,20 @@ TRAINING_LOCK_NAME: Final = ".training.lock"
 _logger = logging.getLogger(__name__)
 
 
-def train_bundle(paths: DataPaths, config: TrainingConfig, *, code_version: str, tracker: str = "none") -> Path:
+def train_bundle(
+    paths: DataPaths, config: TrainingConfig, *, code_version: str, tracker: str = "none", engine: str = "local"
+) -> Path:
     """Train, write the bundle below `paths.models`, and return its folder.
 
     If the newest bundle has the same data, configuration, code and libraries, it is returned instead: training would
     only repeat it, and everything downstream would run again.
+
+    Args:
+        paths: the data root.
+        config: the choices of the run.
+        code_version: a checkpoint and a bundle of other code are not used.
+        tracker: one of TRACKERS.
+        engine: `local`, or `ray` to train on the nodes of a Ray cluster.
 
     Raises:
         UnusableDataError: there are no splits, or no such tracker.
@@ -46,6 +59,8 @@ def train_bundle(paths: DataPaths, config: TrainingConfig, *, code_version: str,
             remove_run_files(paths.training_runs / run_key(fingerprint, config, code_version))
             _logger.info("Nothing has changed since %s was trained. Change the seed for another model.", equal.name)
             return equal
+        if engine == "ray":
+            return launch_on_ray(paths, config, code_version=code_version, tracker=tracker)
         if config.devices > 1:
             resolve_precision(config, paths.training_runs)  # measured once, for all processes
             return launch(paths, config, code_version=code_version, tracker=tracker)
@@ -54,9 +69,18 @@ def train_bundle(paths: DataPaths, config: TrainingConfig, *, code_version: str,
     return bundle_dir
 
 
-def train_and_export(paths: DataPaths, config: TrainingConfig, *, code_version: str, tracker: str) -> Path | None:
+def train_and_export(
+    paths: DataPaths,
+    config: TrainingConfig,
+    *,
+    code_version: str,
+    tracker: str,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Path | None:
     """Train in this process; if it is the first of its run, export the bundle and return its folder, else None."""
-    trained = train(paths.splits, paths.training_runs, config, code_version=code_version, tracker=tracker)
+    trained = train(
+        paths.splits, paths.training_runs, config, code_version=code_version, tracker=tracker, callbacks=callbacks
+    )
     if not is_first_process():
         return None
     bundle_dir = export_bundle(trained, paths.models, code_version)

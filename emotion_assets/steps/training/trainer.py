@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from emotion_assets.steps.training.callbacks import AtomicCheckpointIO
 from emotion_assets.steps.training.checkpoints import CHECKPOINT_NAME
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.precision import resolve_accelerator
+from emotion_assets.steps.training.precision import num_local_processes, resolve_accelerator
 
 
 def build_trainer(
@@ -27,6 +27,7 @@ def build_trainer(
     """Return a trainer that writes checkpoint and logs to `run_dir`, with a new CSV log after each resumption."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    num_local = num_local_processes(config)
     checkpoints = ModelCheckpoint(
         run_dir,
         filename=Path(CHECKPOINT_NAME).stem,
@@ -38,7 +39,8 @@ def build_trainer(
     return pl.Trainer(
         max_epochs=config.epochs,
         accelerator=resolve_accelerator(config),
-        devices=config.devices,
+        devices=num_local,
+        num_nodes=config.devices // num_local,
         strategy="ddp" if config.devices > 1 else "auto",
         use_distributed_sampler=False,  # the batch sampler divides batches itself
         precision=precision,  # type: ignore[arg-type]

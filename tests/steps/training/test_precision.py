@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from emotion_assets.steps.training import precision
-from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.precision import (
     BFLOAT16,
     FLOAT32,
     PRECISION_NAME,
     estimate_seconds,
     measured_cost,
+    num_local_processes,
     resolve_accelerator,
     resolve_precision,
     work_done,
@@ -112,3 +113,12 @@ def test_teachers_and_limits_count() -> None:
 
     assert taught > 3 * alone
     assert estimate_seconds(TrainingConfig(num_teachers=2, max_minutes=0.5), 1000, 1e-3) == pytest.approx(30)
+
+
+def test_processes_on_a_host_are_those_that_its_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of four may be on another host, which has other GPUs."""
+    config = training_config("quick", devices=4)
+    assert num_local_processes(config) == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert num_local_processes(config) == 2
+    assert num_local_processes(training_config("quick")) == 1

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.ray_cluster import connect
+
+
+def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UnusableDataError, match="engine `ray` is not installed: pip install"):
+        connect()
+
+
+@pytest.mark.cluster
+def test_a_cluster_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UnusableDataError, match="does not respond"):
+        connect()
