@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.processes import die_with_parent
+from emotion_assets.core.remote import is_remote
 from emotion_service.app import EmotionApp
 from emotion_service.model_watcher import champion_version
 from emotion_service.settings import Settings
@@ -84,7 +85,8 @@ class EmotionService:
         if bentoml.server_context.worker_index is not None:
             # A server that is killed would leave its workers, and they the port.
             die_with_parent(_parent_pid, by=signal.SIGTERM)
-        if not Path(os.environ.get("EMOTION_DATA_DIR", "")).is_absolute():
+        root = os.environ.get("EMOTION_DATA_DIR", "")
+        if not is_remote(root) and not Path(root).is_absolute():
             # BentoML has changed into the bento's folder by now.
             _logger.warning("EMOTION_DATA_DIR is not absolute: predictions are logged below %s", _settings.data_dir)
         _app.follow_champion()

@@ -12,6 +12,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from emotion_assets.core.settings import EmotionSettings
+
 UI_PORT, REPORTS_PORT = (
     int(os.environ.get(name) or port) for name, port in (("UI_PORT", 3000), ("REPORTS_PORT", 3002))
 )
@@ -28,7 +30,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 def main() -> int:
     """Run both until the UI ends, and return its exit status."""
-    reports = Path(os.environ["EMOTION_DATA_DIR"]) / "reports"
+    reports = EmotionSettings.load().paths.reports
     reports.mkdir(parents=True, exist_ok=True)
     Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("EMOTION_REPORTS_URL", f"http://localhost:{REPORTS_PORT}")

@@ -29,6 +29,14 @@ from tests.ray_nodes import nodes  # noqa: F401 -- a fixture
 NUM_PER_CLASS = 40
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what needs object storage or Ray to `make test-cluster`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and {"s3_root", "nodes"} & set(item.fixturenames):
+            item.add_marker("cluster")
+
+
 @pytest.fixture(scope="session")
 def faces() -> list[tuple[str, bytes]]:
     """Three drawn faces of each class, as (emotion, JPEG bytes)."""

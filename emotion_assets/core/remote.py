@@ -8,6 +8,7 @@ and has one writer for each object, such as predictions and labels, needs no hea
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -31,6 +32,20 @@ _MAX_ATTEMPTS: Final = 5
 def is_remote(root: str | os.PathLike[str]) -> bool:
     """Tell whether a data root is an address such as `s3://bucket/path`, rather than a folder."""
     return "://" in os.fspath(root)
+
+
+def local_root(text: str) -> Path:
+    """Return a data root that a command works on, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is in object storage.
+    """
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is in object storage. Run the jobs list_models, rollback and clean_models in the Dagster UI "
+            "instead; the bucket's own versions and lifecycle rules replace backup and retention."
+        )
+    return Path(text)
 
 
 def open_store(url: str) -> Any:

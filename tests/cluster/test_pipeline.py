@@ -20,8 +20,6 @@ from emotion_assets.steps.ingest.store import STORE_NAME, Store
 from emotion_assets.steps.registry.registry import Registry
 from tests.cluster.helpers import materialize
 
-pytestmark = pytest.mark.cluster
-
 SCORES = ("test/accuracy", "test/macro_f1")
 
 

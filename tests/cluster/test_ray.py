@@ -10,14 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.registry.registry import Registry
 from tests.ray_nodes import Nodes
-
-pytestmark = pytest.mark.cluster
 
 TRAINING = {"preset": "quick", "epochs": 6, "width": 8, "batch_size": 16, "devices": 2, "precision": "32-true"}
 GRAPH = """

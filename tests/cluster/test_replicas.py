@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 
 from emotion_assets.assets.drift import drift_report
 from emotion_assets.assets.feedback import collected_feedback, prediction_history
@@ -24,8 +23,6 @@ from emotion_assets.steps.registry.registry import Registry
 from emotion_service.prediction_log import OBJECT_SECONDS
 from tests.bundles import change_manifest
 from tests.cluster.helpers import materialize, replica, wait_until
-
-pytestmark = pytest.mark.cluster
 
 
 def promote(settings: PipelineSettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sqlite3
 import threading
 from pathlib import Path
@@ -9,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
-from emotion_assets.core.remote import RemoteRoot, is_remote, open_store
-
-pytestmark = pytest.mark.cluster
+from emotion_assets.core.remote import RemoteRoot, is_remote, local_root, open_store
 
 
 def host(url: str, tmp_path: Path, name: str) -> RemoteRoot:
@@ -33,6 +32,12 @@ def test_addresses_are_told_from_folders() -> None:
     assert is_remote("s3://bucket/path")
     assert is_remote("gs://bucket")
     assert not is_remote(Path("/data"))
+
+
+def test_commands_work_on_folders() -> None:
+    assert local_root("/data") == Path("/data")
+    with pytest.raises(argparse.ArgumentTypeError, match="is in object storage"):
+        local_root("s3://bucket/path")
 
 
 def test_what_one_host_commits_another_checks_out(s3_root: str, tmp_path: Path) -> None:
@@ -233,6 +238,7 @@ def test_the_users_own_files_come_and_go(s3_root: str, tmp_path: Path) -> None:
     assert not (root.local / "classes.yaml").exists()
 
 
+@pytest.mark.cluster
 def test_an_unknown_kind_of_address_is_one_sentence() -> None:
     with pytest.raises(InvalidSettingError, match="ftp://host cannot be opened"):
         open_store("ftp://host")

@@ -46,7 +46,6 @@ def test_a_folder_is_the_storage_by_default(tmp_path: Path) -> None:
     assert isinstance(open_storage(Settings(data_dir=tmp_path)), LocalStorage)
 
 
-@pytest.mark.cluster
 def test_an_address_is_in_object_storage(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOTION_DATA_DIR", s3_root)
     storage = open_storage(Settings.load())

@@ -10,10 +10,10 @@ from collections.abc import Generator, Iterable
 from typing import Any, Final
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.ray_cluster import connect
 from emotion_assets.core.remote import is_remote
 from emotion_assets.steps.ingest.decode import ReadResult, read_files
 from emotion_assets.steps.ingest.decode_pool import Batch
+from emotion_assets.steps.ingest.ray_cluster import connect
 
 _BATCHES_PER_CPU: Final = 2
 """In flight: one is decoded while the next one is sent."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from emotion_assets.core.errors import EmotionError, UnusableDataError
 from emotion_assets.core.files import atomic_file, locked
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import local_root
 from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
 from emotion_assets.steps.registry.registry import Registry
 from emotion_assets.steps.splits.splits import LOCK_NAME as SPLITS_LOCK_NAME
@@ -100,7 +101,7 @@ def restore_backup(archive: Path, paths: DataPaths) -> int:
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("data_dir", type=local_root)
     parser.add_argument("command", choices=("create", "restore"))
     parser.add_argument("file", type=Path)
     options = parser.parse_args()

@@ -18,6 +18,7 @@ from typing import Final
 
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import local_root
 from emotion_assets.steps.packing.models import KEEP_ACCEPTED, KEEP_REJECTED, clean_models
 from emotion_assets.steps.registry.registry import Registry
 
@@ -90,7 +91,7 @@ def _describe(kind: str, path: Path) -> Expired:
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("data_dir", type=local_root)
     parser.add_argument("--days", type=float, default=DAYS)
     parser.add_argument("--apply", action="store_true", help="remove what is listed")
     options = parser.parse_args()

@@ -9,12 +9,12 @@ import argparse
 import logging
 import shutil
 import sys
-from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.bundle import MANIFEST_NAME
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import local_root
 from emotion_assets.steps.registry.registry import Registry, model_rows
 
 KEEP_ACCEPTED: Final = 5
@@ -69,7 +69,7 @@ def clean_models(
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("data_dir", type=local_root)
     parser.add_argument("command", choices=("list", "rollback", "clean"))
     parser.add_argument("version", nargs="?")
     options = parser.parse_args()

@@ -20,8 +20,8 @@ import pytorch_lightning as pl
 from emotion_assets.core import errors
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.core.ray_cluster import connect
 from emotion_assets.core.remote import RemoteRoot
+from emotion_assets.steps.ingest.ray_cluster import connect
 from emotion_assets.steps.training.checkpoints import is_first_process
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.precision import resolve_precision

@@ -20,8 +20,6 @@ from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.ray_pool import read_on_node
 from tests.ray_nodes import Nodes
 
-pytestmark = pytest.mark.cluster
-
 # In a process of its own: Ray changes signal handlers, warnings and threads of its driver.
 INGEST = """
 import json, logging, sys

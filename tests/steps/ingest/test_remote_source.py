@@ -15,8 +15,6 @@ from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.decode import DecodedContent, read_files
 from emotion_assets.steps.ingest.scan import FolderScan, SkippedFile, SourceFile, folder_state
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture
 def paths(drawn_root: Path, tmp_path: Path, s3_root: str, upload: Callable[[Path], None]) -> DataPaths:

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from emotion_assets.steps.training.ray_launch import Messages
 from tests.ray_nodes import Nodes
 
@@ -37,7 +35,6 @@ def test_messages_are_taken_once() -> None:
     assert messages.outcome() == {"result": "20260101-000000-00000000"}
 
 
-@pytest.mark.cluster
 def test_an_error_of_a_process_is_raised_here(nodes: Nodes, tmp_path: Path) -> None:
     """As in one process, and not tried again."""
     command = [sys.executable, "-W", "ignore", "-c", TRAINING, str(tmp_path)]

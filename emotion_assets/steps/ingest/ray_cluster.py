@@ -42,6 +42,6 @@ def _require_response(address: str) -> None:
         socket.create_connection((found[1], int(found[2])), _SECONDS).close()
     except OSError as error:
         raise UnusableDataError(
-            f"The Ray cluster at {address} does not respond ({error.strerror or error}). Correct RAY_ADDRESS, or choose "
-            "the engine `local`."
+            f"The Ray cluster at {address} does not respond ({error.strerror or error}). Correct RAY_ADDRESS, or "
+            "choose the engine `local`."
         ) from error

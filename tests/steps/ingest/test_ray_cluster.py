@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.ray_cluster import connect
+from emotion_assets.steps.ingest.ray_cluster import connect
 
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
