@@ -1,0 +1,124 @@
+"""Measure reading on one host and on Ray nodes at three sizes, and predict the largest from the two others.
+
+Usage: python -m benchmarks.scaling SCRATCH_DIR [--sizes 5000 10000 20000] [--nodes 1 2]
+
+Reads small drawn faces, each file another content, from a folder: in one process, in the default pool, and on Ray nodes
+of one processor each, all on this machine. CPU time is that of all processes, Ray's own included; where the nodes share
+the processors of one machine, only it says what an image costs. Needs the extra `cluster`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.demo.faces import draw_face
+
+INGEST = """
+import resource, sys, time
+from pathlib import Path
+from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.ingest import catalogue
+catalogue.compare_new_contents = lambda store: None  # measured on its own, in near_duplicates.md
+engine, workers = sys.argv[2], int(sys.argv[3]) or None
+catalogue.has_table = lambda paths: False
+started = time.monotonic()
+catalogue.ingest_images(DataPaths(Path(sys.argv[1])), num_workers=workers, engine=engine)
+print("SECONDS", time.monotonic() - started)
+"""
+
+
+def make_images(folder: Path, count: int) -> None:
+    """Write so many files of 200 drawn faces, which differ by a comment in the JPEG."""
+    rng = np.random.default_rng(0)
+    faces = [(emotion, draw_face(emotion, rng)) for emotion in EMOTIONS for _ in range(40)]
+    for number in range(count):
+        emotion, content = faces[number % len(faces)]
+        comment = b"\xff\xfe\x00\x06" + number.to_bytes(4, "big")
+        path = folder / "raw" / emotion.title() / f"{number // 1000:04}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content[:2] + comment + content[2:])
+
+
+def cpu_seconds(pids: set[int]) -> float:
+    total = 0.0
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def measure(root: Path, engine: str, workers: int, own: set[int]) -> tuple[float, float]:
+    """Ingest into an empty catalogue; return seconds, and CPU seconds of the program and of the processes `own`."""
+    shutil.rmtree(root / "catalogue", ignore_errors=True)
+    tree = own | {child.pid for pid in own for child in psutil.Process(pid).children(recursive=True)}
+    before = cpu_seconds(tree)
+    started = os.times()
+    command = [sys.executable, "-W", "ignore", "-c", INGEST, str(root), engine, str(workers)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ended = os.times()
+    tree |= {child.pid for pid in own for child in psutil.Process(pid).children(recursive=True)}
+    program = ended.children_user + ended.children_system - started.children_user - started.children_system
+    return float(output.partition("SECONDS ")[2].split()[0]), program + cpu_seconds(tree) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scratch_dir", type=Path)
+    parser.add_argument("--sizes", type=int, nargs=3, default=(5000, 10000, 20000))
+    parser.add_argument("--nodes", type=int, nargs="*", default=(1, 2))
+    options = parser.parse_args()
+    # On loopback Ray would wait for other hosts.
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.getcwd()}
+    roots = {size: options.scratch_dir / str(size) for size in options.sizes}
+    for size, root in roots.items():
+        if not root.exists():
+            make_images(root, size)
+    print("| way | images | seconds | images/s | CPU ms an image | of one process |\n|---|---|---|---|---|---|")
+    serial: dict[int, float] = {}
+
+    def show(name: str, engine: str, workers: int, own: set[int]) -> None:
+        found = []
+        for size, root in roots.items():
+            seconds, cpu = measure(root, engine, workers, own)
+            found.append(seconds)
+            serial.setdefault(size, cpu)
+            rate, ratio = size / seconds, cpu / serial[size]
+            cells = f"{size:,} | {seconds:.1f} | {rate:,.0f} | {1000 * cpu / size:.2f} | {ratio:.2f}"
+            print(f"| {name} | {cells} |", flush=True)
+        small, medium, large = options.sizes
+        predicted = found[1] + (found[1] - found[0]) / (medium - small) * (large - medium)
+        cells = f"{large:,} | {predicted:.1f} | {large / predicted:,.0f} | | {predicted / found[2]:.2f}"
+        print(f"| {name}, predicted, of measured | {cells} |")
+
+    show("one process", "local", 1, set())
+    show("default", "local", 0, set())
+    for number in options.nodes:
+        from ray.cluster_utils import Cluster
+
+        known = {child.pid for child in psutil.Process().children(recursive=True)}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        for _ in range(number - 1):
+            cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        os.environ["RAY_ADDRESS"] = cluster.address
+        time.sleep(3)
+        own = {child.pid for child in psutil.Process().children(recursive=True)} - known
+        show(f"{number} Ray node{'s'[: number > 1]}", "ray", 0, own)
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
