@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from emotion_assets.core.errors import InvalidSettingError
-from emotion_assets.resources import PipelineSettings, code_version, git_commit
+from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
+from emotion_assets.resources import PipelineSettings, code_version, git_commit, uses_data
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -68,3 +68,41 @@ def test_code_version_depends_on_the_packages() -> None:
 
 def test_git_commit_is_named_or_unknown() -> None:
     assert git_commit()
+
+
+def test_a_step_on_a_folder_works_on_it_directly(tmp_path: Path) -> None:
+    """Only a data root in object storage is copied."""
+    settings = PipelineSettings(data_dir=tmp_path / "root")
+
+    @uses_data("catalogue", writes=("splits",))
+    def step(settings: PipelineSettings, number: int) -> tuple[Path, int]:
+        """Do something."""
+        return settings.paths.root, number
+
+    assert step(settings, number=3) == (settings.data_dir, 3)
+    assert step.__doc__ == "Do something."
+    assert not settings.data_dir.exists()
+
+
+def test_a_step_whose_files_another_host_changed_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster's own retry, a few times."""
+    calls: list[str] = []
+
+    class Storage:
+        def __init__(self, url: str, local: Path) -> None:
+            calls.append(url)
+
+        def __getattr__(self, name: str) -> object:
+            return lambda folder: calls.append(f"{name} {folder}")
+
+        def commit(self, folder: str) -> None:
+            raise ChangedElsewhereError(folder)
+
+    monkeypatch.setattr("emotion_assets.resources.RemoteRoot", Storage)
+    settings = PipelineSettings(data_dir="s3://bucket/root", cache_dir=tmp_path)
+
+    with pytest.raises(dg.RetryRequested), settings.opened("predictions", "models", writes=("splits",)):
+        calls.append("the step")
+
+    assert calls[0] == "s3://bucket/root"
+    assert calls[2:] == ["fetch predictions", "checkout models", "checkout splits", "the step"]
