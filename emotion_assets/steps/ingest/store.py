@@ -157,17 +157,17 @@ class Store:
                 self._connection.execute("UPDATE state SET fingerprint = NULL")
             self._connection.execute(
                 "UPDATE files SET mtime_ns = -1"
-                " WHERE content_id IN (SELECT content_id FROM contents WHERE decoder < ?1 OR decoder > ?1)",
-                (DECODER_VERSION,),
+                " WHERE content_id IN (SELECT content_id FROM contents WHERE decoder < ? OR decoder > ?)",
+                (DECODER_VERSION, DECODER_VERSION),
             )
 
     def has_outdated_decoder(self) -> bool:
         """Tell whether any file's content was read by another decoder than this code's."""
         query = (
-            "SELECT 1 FROM contents WHERE (decoder < ?1 OR decoder > ?1)"
+            "SELECT 1 FROM contents WHERE (decoder < ? OR decoder > ?)"
             " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
         )
-        return bool(self._select_one(query, DECODER_VERSION))
+        return bool(self._select_one(query, DECODER_VERSION, DECODER_VERSION))
 
     def match_known(self, files: list[SourceFile]) -> list[SourceFile]:
         """Return the files that are new or changed in label, size, time or inode."""
