@@ -1,7 +1,8 @@
 """Take the screenshots of the documents: `make demo`, then `make screenshots`. Needs Debian's chromium.
 
 The lineage and a report come from the Dagster UI and the reports of `data/demo`, the page from its bento; the runs of
-the loop from `data/demo_loop`, if `make demo-loop` was run, and the flame graph from `make profile`.
+the loop and a history from `data/demo_loop`, if `make demo-loop` was run, and the flame graph from `make profile`. With
+MLFLOW_TRACKING_URI, the curves come from that server.
 """
 
 from __future__ import annotations
@@ -91,6 +92,23 @@ def take_profile(browser: Browser, flame_graph: Path) -> None:
     page.screenshot(path=IMAGES / "training_profile.png", clip=clip)
 
 
+def take_history(browser: Browser, home: Path) -> None:
+    with running(home, "/server_info", "dagster-webserver", "-w", "workspace.yaml") as address:
+        page = open_page(browser, f"{address}/assets/evaluation_report?view=overview", 1400, 900)
+        page.get_by_text("[Show Markdown]").first.click()
+        page.wait_for_selector("img[alt=history]")
+        time.sleep(2)
+        page.screenshot(path=IMAGES / "history.png")
+
+
+def take_mlflow(browser: Browser, server: str) -> None:
+    page = browser.new_page(viewport={"width": 1600, "height": 900})  # it never stops asking its server
+    page.goto(f"{server}/#/experiments/1/runs?compareRunsMode=CHART")
+    page.wait_for_selector("text=matching runs")
+    time.sleep(10)
+    page.screenshot(path=IMAGES / "mlflow.png", clip={"x": 200, "y": 0, "width": 985, "height": 900})
+
+
 def main() -> int:
     demo, loop = CHECKOUT / "data" / "demo", CHECKOUT / "data" / "demo_loop"
     if CHROMIUM is None:
@@ -104,8 +122,11 @@ def main() -> int:
             print(f"{take.__name__}: done")
         if (loop / "result.json").exists():
             take_runs(browser, loop)
+            take_history(browser, loop)
         if (flame_graph := CHECKOUT / "build" / "training.svg").exists():
             take_profile(browser, flame_graph)
+        if server := os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/"):
+            take_mlflow(browser, server)
         browser.close()
     return 0
 
