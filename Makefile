@@ -45,7 +45,7 @@ test: $(READY) ## run the tests; test-faults and test-docs have the long ones
 test-faults: $(READY) ## kills, full and read-only disks, little memory, for real: about ten minutes, as root
 	$(BIN)/python -m pytest -m faults tests/faults
 
-test-cluster: $(READY) ## object storage and two Ray nodes on 127.0.0.1: about five minutes
+test-cluster: $(READY) ## object storage, PostgreSQL and two Ray nodes on 127.0.0.1: about five minutes
 	$(BIN)/python -m pip install --quiet --editable '.[cluster,cluster-test]' -c constraints.txt
 	$(BIN)/python -m pytest -m cluster
 

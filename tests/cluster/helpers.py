@@ -93,7 +93,10 @@ def materialize_with(settings: PipelineSettings, config: dict[str, object]) -> d
         "raw_images": {"config": {"engine": config["engine"]}},
         "trained_cnn": {"config": {**training, "engine": config["engine"]}},
     }
-    result = dg.materialize(GRAPH, resources={"settings": settings}, run_config={"ops": ops}, raise_on_error=False)
+    instance = dg.DagsterInstance.get() if "DAGSTER_HOME" in os.environ else None
+    result = dg.materialize(
+        GRAPH, resources={"settings": settings}, run_config={"ops": ops}, instance=instance, raise_on_error=False
+    )
     metadata = {
         name: result.asset_materializations_for_node(name)[0].metadata
         for name in ("greyscale_splits", "evaluation_report")

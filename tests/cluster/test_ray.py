@@ -1,4 +1,4 @@
-"""The whole graph on two Ray nodes with object storage: the same result as on a laptop, also when a node is lost."""
+"""The whole graph on two Ray nodes with object storage and PostgreSQL: the same result as on a laptop, also when a node is lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import dagster as dg
+import pytest
 
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.resources import PipelineSettings
@@ -60,9 +63,13 @@ def weights(settings: PipelineSettings) -> str:
 
 
 def test_two_nodes_give_what_a_laptop_gives_also_when_one_is_lost(
-    local: PipelineSettings, hosts: list[PipelineSettings], nodes: Nodes
+    local: PipelineSettings,
+    hosts: list[PipelineSettings],
+    nodes: Nodes,
+    instance_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Fingerprint, weights and scores are the same, at an equal number of processes.
+    """Fingerprint, weights and scores are the same, at an equal number of processes, with Dagster on PostgreSQL.
 
     One node is killed while images are read and again during training; another one takes its place.
     """
@@ -76,6 +83,7 @@ def test_two_nodes_give_what_a_laptop_gives_also_when_one_is_lost(
             nodes.replace_second()
 
     on_laptop = run_graph(local, "local")
+    monkeypatch.setenv("DAGSTER_HOME", str(instance_home))
     on_nodes = run_graph(hosts[0], "ray", kill)
     log = "".join(lines)
 
@@ -84,3 +92,6 @@ def test_two_nodes_give_what_a_laptop_gives_also_when_one_is_lost(
     assert "Ray nodes took part" in log
     assert on_nodes == on_laptop
     assert weights(hosts[0]) == weights(local)
+    with dg.DagsterInstance.from_config(str(instance_home)) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("emotion_bento"))
+    assert event is not None
