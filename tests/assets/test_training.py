@@ -19,7 +19,7 @@ def test_the_launchpad_has_every_field_of_the_configuration() -> None:
     """Each is optional there, with the description and the limits of its one definition."""
     fields = TrainingRunConfig.model_fields
 
-    assert set(fields) == set(TrainingConfig.model_fields) | {"preset", "tracker"}
+    assert set(fields) == set(TrainingConfig.model_fields) | {"preset", "engine", "tracker"}
     assert all(field.description for field in fields.values())
     assert all(field.default is None for name, field in fields.items() if name in TrainingConfig.model_fields)
 
