@@ -10,10 +10,12 @@ the processors of one machine, only it says what an image costs. Needs the extra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -49,29 +51,47 @@ def make_images(folder: Path, count: int) -> None:
         path.write_bytes(content[:2] + comment + content[2:])
 
 
-def cpu_seconds(pids: set[int]) -> float:
-    total = 0.0
-    for pid in pids:
-        try:
-            times = psutil.Process(pid).cpu_times()
-        except psutil.Error:
-            continue
-        total += times.user + times.system
-    return total
+class Meter:
+    """Sums the CPU time of processes and of all their children, which may end meanwhile."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self._roots = [psutil.Process(pid) for pid in pids]
+        self._before: dict[int, float] = {}
+        self._latest: dict[int, float] = {}
+        self._stopped = threading.Event()
+        self._sample()
+        self._before = dict(self._latest)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """Return the seconds since the start."""
+        self._stopped.set()
+        self._thread.join()
+        return sum(seconds - self._before.get(pid, 0.0) for pid, seconds in self._latest.items())
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.1):
+            self._sample()
+        self._sample()
+
+    def _sample(self) -> None:
+        for root in self._roots:
+            for each in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    times = each.cpu_times()
+                    self._latest[each.pid] = times.user + times.system
 
 
 def measure(root: Path, engine: str, workers: int, own: set[int]) -> tuple[float, float]:
     """Ingest into an empty catalogue; return seconds, and CPU seconds of the program and of the processes `own`."""
     shutil.rmtree(root / "catalogue", ignore_errors=True)
-    tree = own | {child.pid for pid in own for child in psutil.Process(pid).children(recursive=True)}
-    before = cpu_seconds(tree)
-    started = os.times()
+    meter, started = Meter(own), os.times()
     command = [sys.executable, "-W", "ignore", "-c", INGEST, str(root), engine, str(workers)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     ended = os.times()
-    tree |= {child.pid for pid in own for child in psutil.Process(pid).children(recursive=True)}
     program = ended.children_user + ended.children_system - started.children_user - started.children_system
-    return float(output.partition("SECONDS ")[2].split()[0]), program + cpu_seconds(tree) - before
+    return float(output.partition("SECONDS ")[2].split()[0]), program + meter.stop()
 
 
 def main() -> None:
