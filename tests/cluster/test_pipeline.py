@@ -12,10 +12,13 @@ from emotion_assets.assets.evaluation import candidate_is_not_worse, evaluation_
 from emotion_assets.assets.ingest import greyscale_splits, raw_images, splits_share_no_image, splits_share_no_subject
 from emotion_assets.assets.packing import emotion_bento
 from emotion_assets.assets.training import trained_cnn
+from emotion_assets.automation.sensors import new_images_sensor
 from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.classes import read_classes
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.core.remote import RemoteRoot
+from emotion_assets.core.remote import RemoteRoot, open_store
 from emotion_assets.resources import PipelineSettings
+from emotion_assets.steps.ingest.scan import folder_state
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 from emotion_assets.steps.registry.registry import Registry
 from tests.cluster.helpers import materialize
@@ -83,3 +86,20 @@ def num_files(paths: DataPaths) -> tuple[int, int]:
     with Store(paths.catalogue / STORE_NAME) as store:
         rows = list(store.file_rows())
     return len(rows), len({row[3] for row in rows})
+
+
+def test_the_sensor_sees_new_objects(hosts: list[PipelineSettings]) -> None:
+    """With the classes that are beside the images, of which it needs no copy."""
+    store = open_store(hosts[0].remote_root)
+    store.put("classes.yaml", b"[angry, fear, happy, sad, surprise, calm]")
+    store.put("raw/Calm/1.jpg", b"not looked at yet")
+    quiet = hosts[0].model_copy(update={"quiet_seconds": 0})
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, resources={"settings": quiet})
+        result = new_images_sensor(context)
+
+    assert isinstance(result, dg.SensorResult)
+    assert result.run_requests
+    assert not quiet.paths.raw.exists()
+    state = folder_state(quiet.paths.raw_source, read_classes(quiet.paths.classes))
+    assert state.num_files == 201
