@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Protocol
 
-from emotion_assets.core.files import files_below, sync_folder
+from emotion_assets.core.files import sync_folder
 from emotion_assets.core.remote import RemoteRoot
 from emotion_service.settings import Settings
 
@@ -75,7 +75,8 @@ class LocalStorage:
 
     def keys(self, folder: str) -> list[str]:
         """Return the paths of all files below a folder."""
-        return [path.relative_to(self._root).as_posix() for path in files_below(self._root / folder)]
+        found = ((Path(parent).relative_to(self._root), names) for parent, _, names in os.walk(self._root / folder))
+        return [f"{parent.as_posix()}/{name}" for parent, names in found for name in names]
 
 
 def open_storage(settings: Settings) -> Storage:
