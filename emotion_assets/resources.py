@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 
 from emotion_assets.core.errors import ChangedElsewhereError
 from emotion_assets.core.files import source_version
-from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.layout import FEEDBACK_IMAGES, DataPaths
 from emotion_assets.core.remote import RemoteRoot
 from emotion_assets.core.settings import AbsolutePath, EmotionSettings
 
@@ -69,7 +69,10 @@ class PipelineSettings(EmotionSettings):
         yield self.paths
         try:
             for folder in writes:
-                (root.publish if folder in _LISTED else root.commit)(folder)
+                if folder == _IMAGES:
+                    root.add(_IMAGES, f"/{FEEDBACK_IMAGES}/")
+                else:
+                    (root.publish if folder in _LISTED else root.commit)(folder)
         except ChangedElsewhereError as error:
             raise dg.RetryRequested(max_retries=3, seconds_to_wait=1) from error
 

@@ -42,6 +42,7 @@ def _check_address(address: SecretStr) -> SecretStr:
 class Settings(EmotionSettings):
     """Settings of the service, the same for all workers."""
 
+    copy_name = "service"
     data_dir: AbsolutePath = Field(
         default=Path("data"),
         description="Root of the pipeline's data. The service logs predictions and labels below it.",

@@ -13,10 +13,10 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
@@ -27,6 +27,8 @@ _STATE_DIR: Final = ".remote"
 _NUM_THREADS: Final = 16
 _CHUNK_BYTES: Final = 8 * 2**20
 _MAX_ATTEMPTS: Final = 5
+_TAG: Final = "\n"
+"""Divides an object's key from its version, where objects may change."""
 
 
 def is_remote(root: str | os.PathLike[str]) -> bool:
@@ -112,15 +114,7 @@ class RemoteRoot:
             only: beginnings of the paths to fetch, relative to the folder.
         """
         with _os_errors(), self._locked(folder) as state:
-            for attempt in range(_MAX_ATTEMPTS):
-                head = self._read_head(folder)
-                try:
-                    self._fetch(folder, head, state, only)
-                except FileNotFoundError:
-                    if attempt == _MAX_ATTEMPTS - 1:
-                        raise
-                    continue  # two commits later the object was removed
-                break
+            self._try(lambda: self._fetch(folder, self._read_head(folder), state, only))
 
     def commit(self, folder: str) -> None:
         """Make the local copy of a folder the remote state, together with what others committed to other files.
@@ -150,12 +144,7 @@ class RemoteRoot:
     def fetch(self, folder: str) -> None:
         """Bring the local copy of a folder without a head up to date: one that others only add to or remove from."""
         with _os_errors(), self._locked(folder) as state:
-            keys = {}
-            for batch in self._store.list(folder):
-                for each in batch:
-                    path = each["path"].removeprefix(f"{folder}/")
-                    keys[path] = f"{each['path']}#{each['e_tag']}"
-            self._fetch(folder, _Head(keys), state, ("",))
+            self._try(lambda: self._fetch(folder, _Head(self._list(folder)), state, ("",)))
 
     def fetch_files(self, keys: Iterable[str]) -> None:
         """Bring single files up to date, which may be missing."""
@@ -176,10 +165,18 @@ class RemoteRoot:
                 if not self._is_unchanged(folder, path, state):
                     content = (self.local / folder / path).read_bytes()
                     result = self._store.put(f"{folder}/{path}", content)
-                    state[path] = self._describe(folder, path, f"{folder}/{path}#{result['e_tag']}")
+                    state[path] = self._describe(folder, path, _listed_key(f"{folder}/{path}", result["e_tag"]))
             for path in [path for path in state if not (self.local / folder / path).exists()]:
                 self._store.delete(f"{folder}/{path}")
                 del state[path]
+
+    def add(self, folder: str, part: str) -> None:
+        """Upload the local files of a folder whose paths contain `part` and that are not in the root yet."""
+        with _os_errors():
+            for path in self._paths(folder):
+                if part in path:
+                    with contextlib.suppress(FileExistsError):
+                        self.create(f"{folder}/{path}", (self.local / folder / path).read_bytes())
 
     def read(self, key: str) -> bytes:
         """Return an object.
@@ -214,6 +211,28 @@ class RemoteRoot:
         with _os_errors():
             self._store.put(key, content, mode="create")
 
+    @staticmethod
+    def _try(fetch: Callable[[], None]) -> None:
+        """Fetch again if an object was removed meanwhile, as two commits later."""
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                fetch()
+            except FileNotFoundError:
+                if attempt == _MAX_ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def _list(self, folder: str) -> dict[str, str]:
+        """Return the keys of a folder without a head by path, without private files and markers of empty folders."""
+        found = [each for batch in self._store.list(f"{folder}/") for each in batch]
+        parents = {str(parent) for each in found for parent in PurePosixPath(each["path"]).parents}
+        return {
+            each["path"].removeprefix(f"{folder}/"): _listed_key(each["path"], each["e_tag"])
+            for each in found
+            if each["path"] not in parents | {folder} and "/." not in each["path"]
+        }
+
     def _read_head(self, folder: str) -> _Head:
         try:
             found = self._store.get(f"{folder}/{HEAD_NAME}")
@@ -228,11 +247,15 @@ class RemoteRoot:
         """Upload what was changed and write the head; return False if there is a newer one."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        uploaded = {}
-        for path in sorted(changed):
-            key = f"{folder}/{path}.{secrets.token_hex(8)}"
-            uploaded[path] = self._describe(folder, path, key)
-            self._store.put(key, self.local / folder / path)
+        uploaded: dict[str, _Known] = {}
+        try:
+            for path in sorted(changed):
+                key = f"{folder}/{path}.{secrets.token_hex(8)}"
+                uploaded[path] = self._describe(folder, path, key)
+                self._store.put(key, self.local / folder / path)
+        except Exception:
+            self._delete(each.key for each in uploaded.values())
+            raise
         keys = {path: key for path, key in head.keys.items() if path not in removed}
         keys |= {path: each.key for path, each in uploaded.items()}
         dropped = sorted(set(head.keys.values()) - set(keys.values()))
@@ -241,8 +264,10 @@ class RemoteRoot:
         try:
             self._store.put(f"{folder}/{HEAD_NAME}", content, mode=mode)
         except (AlreadyExistsError, PreconditionError):
-            self._delete(each.key for each in uploaded.values())
-            return False
+            # If the answer to the first attempt was lost, the head that refuses the second one is our own.
+            if self._read_head(folder).keys != keys:
+                self._delete(each.key for each in uploaded.values())
+                return False
         state |= uploaded
         for path in removed:
             state.pop(path, None)
@@ -261,21 +286,21 @@ class RemoteRoot:
             if path.startswith(only) and (path not in state or state[path].key != key or not self._exists(folder, path))
         }
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
-            known = pool.map(lambda item: self._download(folder, *item), wanted.items())
-            state |= dict(zip(wanted, known, strict=True))
+            list(pool.map(lambda path: self._download(folder, path, wanted[path], state), wanted))
         for path in [path for path in state if path not in head.keys]:
             (self.local / folder / path).unlink(missing_ok=True)
             del state[path]
 
-    def _download(self, folder: str, path: str, key: str) -> _Known:
+    def _download(self, folder: str, path: str, key: str, state: dict[str, _Known]) -> None:
         target = self.local / folder / path
         for suffix in ("-wal", "-shm"):
             # What a killed process left of an older database would be applied to the new one.
             target.with_name(target.name + suffix).unlink(missing_ok=True)
         with atomic_file(target) as file:
-            for chunk in self._store.get(key.partition("#")[0]).stream(min_chunk_size=_CHUNK_BYTES):
+            for chunk in self._store.get(key.partition(_TAG)[0]).stream(min_chunk_size=_CHUNK_BYTES):
                 file.write(chunk)
-        return self._describe(folder, path, key)
+        # At once: an unknown file would count as new here, if a later one fails.
+        state[path] = self._describe(folder, path, key)
 
     def _describe(self, folder: str, path: str, key: str) -> _Known:
         status = (self.local / folder / path).stat()
@@ -305,6 +330,10 @@ class RemoteRoot:
                 yield state
             finally:
                 write_json(path, {key: asdict(value) for key, value in state.items()})
+
+
+def _listed_key(path: str, e_tag: str | None) -> str:
+    return f"{path}{_TAG}{e_tag}"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +21,8 @@ class EmotionSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EMOTION_", frozen=True, extra="ignore")
 
+    copy_name: ClassVar[str] = "pipeline"
+    """The service has a copy of its own: it must not see what a step has not committed yet."""
     data_dir: AbsolutePath = Path("data")
     remote_root: str = Field(default="", description="Set by a data root in object storage.")
     cache_dir: AbsolutePath = Field(
@@ -39,7 +41,7 @@ class EmotionSettings(BaseSettings):
         cache_dir = Path(
             values.get("cache_dir") or cls.model_fields["cache_dir"].get_default(call_default_factory=True)
         )
-        copy = cache_dir / hashlib.sha256(url.encode()).hexdigest()[:12]
+        copy = cache_dir / hashlib.sha256(url.encode()).hexdigest()[:12] / cls.copy_name
         return values | {"remote_root": url, "data_dir": copy}
 
     @classmethod

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -254,3 +256,118 @@ def test_storage_that_does_not_respond_is_an_os_error(
     for use in (lambda: root.read("x"), lambda: root.create("x", b""), lambda: root.checkout("splits")):
         with pytest.raises(OSError, match="http://127"):
             use()
+
+
+def test_a_commit_whose_answer_was_lost_counts(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage took the head and failed to say so; the next attempt is refused by our own head."""
+    from obstore.exceptions import PreconditionError
+
+    store = open_store(s3_root)
+
+    class LosesAnswers:
+        def put(self, key: str, *args: object, **kwargs: object) -> object:
+            answer = store.put(key, *args, **kwargs)
+            if key.endswith("_head.json"):
+                raise PreconditionError
+            return answer
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    write(first, "splits/a", "old")
+    first.commit("splits")
+    write(first, "splits/a", "newer")
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.core.remote.open_store", lambda url: LosesAnswers())
+        host(s3_root, tmp_path, "first").commit("splits")
+
+    second.checkout("splits")
+    assert files(second, "splits") == {"a": "newer"}
+
+
+def test_a_failed_upload_leaves_no_objects(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(s3_root)
+
+    class Fails:
+        def put(self, key: str, *args: object, **kwargs: object) -> object:
+            if "/b." in key:
+                raise OSError(28, "No space left on device")
+            return store.put(key, *args, **kwargs)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    monkeypatch.setattr("emotion_assets.core.remote.open_store", lambda url: Fails())
+    root = host(s3_root, tmp_path, "host")
+    write(root, "splits/a", "1")
+    write(root, "splits/b", "2")
+    with pytest.raises(OSError, match="No space left"):
+        root.commit("splits")
+
+    assert root.keys("splits") == []
+
+
+def test_a_failed_fetch_brings_nothing_back(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was fetched before the failure is known: once it is removed elsewhere, it is not new here."""
+    store = open_store(s3_root)
+
+    class Fails:
+        def get(self, key: str) -> object:
+            if key.endswith("b.jsonl"):
+                raise OSError(110, "timed out")
+            return store.get(key)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    for name in "ab":
+        store.put(f"predictions/{name}.jsonl", b"1")
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.core.remote.open_store", lambda url: Fails())
+        with pytest.raises(OSError, match="timed out"):
+            host(s3_root, tmp_path, "host").fetch("predictions")
+    store.delete("predictions/a.jsonl")
+    root = host(s3_root, tmp_path, "host")
+    root.fetch("predictions")
+    root.publish("predictions")
+
+    assert root.keys("predictions") == ["predictions/b.jsonl"]
+
+
+def test_odd_names_and_markers_of_folders(s3_root: str, tmp_path: Path) -> None:
+    """Consoles mark an empty folder by an empty object; the service's key is nobody else's."""
+    store = open_store(s3_root)
+    names = ["a#b.jpg", "100 %.jpg", "ü ~?.jpg"]
+    for name in names:
+        store.put(f"external/Happy/{name}", name.encode())
+    raw_put(s3_root, "external/")
+    raw_put(s3_root, "external/Happy/")
+    store.put("external/.key", b"secret")
+    root = host(s3_root, tmp_path, "host")
+
+    root.fetch("external")
+
+    assert files(root, "external") == {f"Happy/{name}": name for name in names}
+    assert not (root.local / "external" / ".key").exists()
+
+
+def raw_put(url: str, key: str) -> None:
+    """Create an object whose key obstore would clean."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    address = f"{os.environ['AWS_ENDPOINT_URL']}/{bucket}/{prefix}/{key}"
+    urllib.request.urlopen(urllib.request.Request(address, data=b"", method="PUT")).close()
+
+
+def test_labelled_images_are_added_and_nothing_else(s3_root: str, tmp_path: Path) -> None:
+    """The user's own files below `raw/` are neither changed nor removed."""
+    root, store = host(s3_root, tmp_path, "host"), open_store(s3_root)
+    store.put("raw/subjects.csv", b"the user's newer table")
+    write(root, "raw/subjects.csv", "an older copy")
+    write(root, "raw/Happy/feedback/1.jpg", "1")
+    root.add("raw", "/feedback/")
+    (root.local / "raw/Happy/feedback/1.jpg").unlink()
+    root.add("raw", "/feedback/")
+
+    assert root.read("raw/Happy/feedback/1.jpg") == b"1"
+    assert root.read("raw/subjects.csv") == b"the user's newer table"

@@ -44,5 +44,5 @@ def test_an_address_has_a_local_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert settings.paths.raw_source == f"{address.rstrip('/')}/raw"
         copies.append(settings.data_dir)
 
-    assert {path.parent for path in copies} == {tmp_path}
+    assert {path.parent.parent for path in copies} == {tmp_path}
     assert copies[0] == copies[1] != copies[2]

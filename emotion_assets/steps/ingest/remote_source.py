@@ -65,7 +65,7 @@ class RemoteSource:
         """
         prefix = os.fsdecode(folder) or None
         try:
-            return _entries(self._store.list_with_delimiter(prefix))
+            return _entries(prefix, self._store.list_with_delimiter(prefix))
         except Exception as error:
             raise OSError(None, first_line(error), prefix) from error
 
@@ -84,10 +84,11 @@ class RemoteSource:
             return OSError(None, first_line(error), os.fsdecode(path))
 
 
-def _entries(found: Any) -> Iterator[RemoteEntry]:
+def _entries(prefix: str | None, found: Any) -> Iterator[RemoteEntry]:
+    markers = {prefix, *found["common_prefixes"]}  # empty objects, by which some tools remember a folder
     for path in found["common_prefixes"]:
         yield RemoteEntry(os.fsencode(path.rpartition("/")[2]))
-    for each in found["objects"]:
+    for each in (each for each in found["objects"] if each["path"] not in markers):
         yield RemoteEntry(os.fsencode(each["path"].rpartition("/")[2]), describe(each))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from emotion_assets.core.files import remove_temporary_files, write_json
+from emotion_assets.core.files import remove_temporary_files, write_atomically, write_json
 from emotion_assets.steps.training.config import TrainingConfig
 
 CHECKPOINT_NAME: Final = "last.ckpt"
@@ -45,6 +45,25 @@ def count_completed_epochs(checkpoint_path: Path) -> int:
 def is_first_process() -> bool:
     """Tell whether this is the one of a run's processes that writes its files."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def share_first_file(path: Path) -> None:
+    """Give all processes the first one's file, or its absence: each host may have a disk of its own.
+
+    Does nothing before the processes are connected, which Ray does at the start. Those that torch's own launcher starts
+    are on one host.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    is_first = torch.distributed.get_rank() == 0
+    content = [path.read_bytes() if is_first and path.exists() else None]
+    torch.distributed.broadcast_object_list(content)
+    if is_first or content[0] == (path.read_bytes() if path.exists() else None):
+        return
+    if content[0] is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, content[0])
 
 
 class RunCost:

@@ -33,6 +33,7 @@ from emotion_assets.steps.training.checkpoints import (
     is_first_process,
     remove_run_files,
     run_key,
+    share_first_file,
 )
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.datamodule import EmotionDataModule
@@ -175,6 +176,7 @@ def _train_teacher(number: int, run: _Run, config: TrainingConfig) -> Teacher:
     path = run_dir / TEACHER_NAME.format(number)
     seed = config.seed + _SEED_STRIDE * (number + 1)
     own = config.model_copy(update={"num_teachers": 0, "label_smoothing": 0.0, "seed": seed})
+    share_first_file(path)
     if path.exists():
         _logger.info("%s is finished already", title)
     else:
@@ -186,8 +188,7 @@ def _train_teacher(number: int, run: _Run, config: TrainingConfig) -> Teacher:
             weights[_TEMPERATURE] = torch.tensor(trained.temperature, dtype=torch.float64)
             write_atomically(path, save_tensors(weights))
             remove_run_files(own_run.folder(own))
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+        share_first_file(path)
     # All processes load the first one's teacher: the running statistics of batch normalization differ by process.
     weights = load_tensors(path.read_bytes())
     temperature = float(weights.pop(_TEMPERATURE))
@@ -240,6 +241,7 @@ def _train_orientation(run: _Run, config: TrainingConfig) -> OrientationNet:
 def _fit(run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule) -> int:
     """Train the network of `module` to the end; return the epoch that it resumed from, 0 for a new run."""
     checkpoint_path = run_dir / CHECKPOINT_NAME
+    share_first_file(checkpoint_path)
     resumed_from_epoch = count_completed_epochs(checkpoint_path)
     if resumed_from_epoch:
         _logger.info("%sResuming an interrupted run after epoch %d", run.log_prefix, resumed_from_epoch)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +18,7 @@ from emotion_assets.steps.training.checkpoints import (
     count_completed_epochs,
     remove_run_files,
     run_key,
+    share_first_file,
 )
 from tests.steps.training.helpers import TINY, tiny
 
@@ -94,3 +97,34 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, save: Callable[[object, Binar
     assert count_completed_epochs(path) == 0
     assert not proof.exists()
     assert not path.exists()
+
+
+SHARING = """
+import sys
+from pathlib import Path
+import torch
+from emotion_assets.steps.training.checkpoints import share_first_file
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+for name in ("both", "first", "second"):
+    share_first_file(folder / str(rank) / name)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_processes_on_other_disks_get_the_first_ones_files(tmp_path: Path) -> None:
+    """Also its absence: else one of them would resume, and the other one would not."""
+    for path, content in {"0/both": "0", "1/both": "1", "0/first": "0", "1/second": "1"}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)
+    command = [sys.executable, "-W", "ignore", "-c", SHARING]
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
+
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for rank in range(2):
+        assert {path.name: path.read_text() for path in (tmp_path / str(rank)).iterdir()} == {"both": "0", "first": "0"}
+
+
+def test_a_single_process_shares_nothing(tmp_path: Path) -> None:
+    share_first_file(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
