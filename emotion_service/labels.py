@@ -32,23 +32,21 @@ class LabelQueue:
             rows = json.loads(self._storage.read(f"feedback/{LABEL_REQUEST_NAME}"))["predictions"]
             stored = {_id_of(key) for key in self._storage.keys(_IMAGES)}
             requests = [LabelRequest(**row, has_image=row["prediction_id"] in stored) for row in rows]
+            return [request for request in requests if not self._has_label(request.prediction_id)]
         except (OSError, ValueError, KeyError, TypeError):
             return []
-        return [request for request in requests if not self._has_label(request.prediction_id)]
 
     def image(self, prediction_id: str) -> tuple[bytes, str] | None:
         """Return the stored image of a prediction and its media type, or None."""
         if not _ID.fullmatch(prediction_id):
             return None
-        for key in self._storage.keys(_IMAGES):
-            if _id_of(key) != prediction_id:
-                continue
-            try:
-                suffix = key[key.rfind(".") :]
-                return self._storage.read(key), _MEDIA_TYPES.get(suffix, "application/octet-stream")
-            except OSError:
-                return None  # its retention just ended, or it is not readable
-        return None
+        try:
+            key = next((key for key in self._storage.keys(_IMAGES) if _id_of(key) == prediction_id), None)
+            if key is None:
+                return None
+            return self._storage.read(key), _MEDIA_TYPES.get(key[key.rfind(".") :], "application/octet-stream")
+        except OSError:
+            return None  # its retention just ended, or it is not readable
 
     def _has_label(self, prediction_id: str) -> bool:
         return self._storage.exists(label_key(prediction_id))

@@ -326,10 +326,12 @@ class RemoteRoot:
         with locked(path.with_suffix(".lock")):
             record = json.loads(path.read_text()) if path.exists() else {}
             state = {key: _Known(**value) for key, value in record.items()}
+            before = dict(state)
             try:
                 yield state
             finally:
-                write_json(path, {key: asdict(value) for key, value in state.items()})
+                if state != before:
+                    write_json(path, {key: asdict(value) for key, value in state.items()})
 
 
 def _listed_key(path: str, e_tag: str | None) -> str:
