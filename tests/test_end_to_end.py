@@ -35,7 +35,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 RUN_CONFIG = """
 ops:
   trained_cnn:
-    config: {preset: quick, epochs: 12, width: 12, batch_size: 32}
+    config: {preset: quick, epochs: 20, width: 12, batch_size: 32, precision: 32-true}
 """
 
 
@@ -88,7 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A site whose first retrain was killed twice and then succeeded."""
     site = Site(tmp_path_factory.mktemp("site"))
     draw_dataset(DataPaths(site.data), num_per_class=80, seed=11)
-    for moment in ("raw_images - Comparing new images", "Epoch 3 of 12"):
+    for moment in ("raw_images - Comparing new images", "Epoch 3 of 20"):
         kill_at(site.retrain(), moment)
     run = site.retrain()
     output, _ = run.communicate(timeout=300)
