@@ -27,6 +27,7 @@ from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.registry.decision import Decision
 from emotion_assets.steps.registry.registry import Registry
 from tests.bundles import change_manifest
+from tests.served import is_ready, serving
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -139,34 +140,8 @@ def collector() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def service(site: Site, collector: str) -> Iterator[str]:
     """The address of the bento, served as people serve it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
-    with (
-        (site.home / "service.log").open("w") as log,
-        subprocess.Popen(
-            command, cwd=site.home, env=site.environment | {"EMOTION_TRACES_URL": collector}, stdout=log, stderr=log
-        ) as process,
-    ):
-        address = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(240):
-                if process.poll() is not None or is_ready(address):
-                    break
-                time.sleep(0.5)
-            assert is_ready(address), (site.home / "service.log").read_text()[-5000:]
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def is_ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
+    with serving(site.home, site.environment | {"EMOTION_TRACES_URL": collector}) as (address, _):
+        yield address
 
 
 def predict(address: str, content: bytes) -> httpx.Response:

@@ -57,6 +57,7 @@ def open_store(url: str) -> Any:
         InvalidSettingError: obstore is not installed, or does not know such an address.
     """
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ModuleNotFoundError as error:
         raise InvalidSettingError(
@@ -66,7 +67,7 @@ def open_store(url: str) -> Any:
     allows_http = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
     try:
         return from_url(url, client_options={"allow_http": allows_http})
-    except Exception as error:
+    except BaseError as error:
         raise InvalidSettingError(f"The data root {url} cannot be opened: {first_line(error)}") from error
 
 
@@ -114,7 +115,7 @@ class RemoteRoot:
             only: beginnings of the paths to fetch, relative to the folder.
         """
         with _os_errors(), self._locked(folder) as state:
-            self._try(lambda: self._fetch(folder, self._read_head(folder), state, only))
+            self._retry(lambda: self._fetch(folder, self._read_head(folder), state, only))
 
     def commit(self, folder: str) -> None:
         """Make the local copy of a folder the remote state, together with what others committed to other files.
@@ -144,7 +145,7 @@ class RemoteRoot:
     def fetch(self, folder: str) -> None:
         """Bring the local copy of a folder without a head up to date: one that others only add to or remove from."""
         with _os_errors(), self._locked(folder) as state:
-            self._try(lambda: self._fetch(folder, _Head(self._list(folder)), state, ("",)))
+            self._retry(lambda: self._fetch(folder, _Head(self._list(folder)), state, ("",)))
 
     def fetch_files(self, keys: Iterable[str]) -> None:
         """Bring single files up to date, which may be missing."""
@@ -212,7 +213,7 @@ class RemoteRoot:
             self._store.put(key, content, mode="create")
 
     @staticmethod
-    def _try(fetch: Callable[[], None]) -> None:
+    def _retry(fetch: Callable[[], None]) -> None:
         """Fetch again if an object was removed meanwhile, as two commits later."""
         for attempt in range(_MAX_ATTEMPTS):
             try:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
-import httpx
 
 from emotion_assets.assets.evaluation import candidate_is_not_worse, evaluation_report
 from emotion_assets.assets.ingest import greyscale_splits, raw_images, splits_share_no_image, splits_share_no_subject
 from emotion_assets.assets.packing import emotion_bento
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.resources import PipelineSettings
+from tests.served import serving
 
 GRAPH = (
     raw_images,
@@ -44,9 +42,6 @@ def materialize(settings: PipelineSettings, *assets: object, **config: object) -
 @contextlib.contextmanager
 def replica(data_root: str, home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Serve the latest bento from a host of its own; yield address and process, which may be killed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = os.environ | {
         "EMOTION_DATA_DIR": data_root,
         "EMOTION_CACHE_DIR": str(home),
@@ -55,40 +50,21 @@ def replica(data_root: str, home: Path) -> Iterator[tuple[str, subprocess.Popen[
         "PYTHONWARNINGS": "ignore",
     }
     home.mkdir(parents=True)
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "emotion_service:latest"]
-    with (
-        (home / "service.log").open("w") as log,
-        subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=home, env=environment, stdout=log, stderr=log
-        ) as process,
-    ):
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_until(lambda: is_ready(address), home / "service.log")
-            yield address, process
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    with serving(home, environment) as served:
+        yield served
 
 
-def is_ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def wait_until(condition: object, log: Path | None = None) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Wait up to a minute."""
     for _ in range(240):
-        if condition():  # type: ignore[operator]
+        if condition():
             return
         time.sleep(0.25)
-    raise AssertionError(log.read_text()[-5000:] if log else "nothing happened for a minute")
+    raise AssertionError("nothing happened for a minute")
 
 
 def materialize_with(settings: PipelineSettings, config: dict[str, object]) -> dict[str, object]:
-    """Materialize the whole graph with an engine; return fingerprint, scores, and how many Ray nodes took part."""
+    """Materialize the whole graph with an engine; return fingerprint and scores."""
     training = dict(config["training"])  # type: ignore[call-overload]
     ops = {
         "raw_images": {"config": {"engine": config["engine"]}},
