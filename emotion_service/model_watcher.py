@@ -44,6 +44,7 @@ class ModelWatcher:
         """
         self._models_dir, self._served, self._load, self._remote = models_dir, served, load, remote
         self._failed, self._next_try = "", 0.0
+        self._is_away = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-watcher", daemon=True)
 
@@ -82,7 +83,11 @@ class ModelWatcher:
             try:
                 self._remote.checkout("models", only=(beginning,))
             except OSError as error:
-                _logger.warning("%s cannot be read (%s); its local copy counts for now", self._remote.url, error)
+                if not self._is_away:  # once, not every two seconds
+                    _logger.warning("%s cannot be read (%s); its local copy counts for now", self._remote.url, error)
+                self._is_away = True
+            else:
+                self._is_away = False
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):

@@ -126,3 +126,23 @@ def test_a_model_that_is_late_is_taken_when_it_is_there(
     watching.poll()
 
     assert app.version == NEWER
+
+
+def test_storage_that_is_away_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Until it responds again; meanwhile the local copy counts."""
+    answers = iter([OSError("away"), OSError("away"), None, OSError("away")])
+
+    class Storage:
+        url = "s3://bucket/root"
+
+        def checkout(self, folder: str, only: tuple[str, ...]) -> None:
+            if error := next(answers):
+                raise error
+
+    watcher = ModelWatcher(tmp_path, lambda: "v", lambda bundle_dir: None, Storage())  # type: ignore[arg-type]
+    for _ in range(4):
+        watcher.poll()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "s3://bucket/root cannot be read (away); its local copy counts for now"
+    ] * 2
