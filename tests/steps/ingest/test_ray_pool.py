@@ -27,7 +27,13 @@ logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 from pathlib import Path
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest import catalogue
+from emotion_assets.steps.ingest.ray_cluster import connect
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 catalogue.BATCH_FILES = 8
+ray = connect()
+# A worker on each node first: a slow start of the second one would leave all files to the first one.
+where = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
+ray.get([ray.remote(lambda: None).options(num_cpus=1, scheduling_strategy=node).remote() for node in where])
 root = Path(sys.argv[1])
 report = catalogue.ingest_images(DataPaths(root), engine="ray")
 print("REPORT", json.dumps([report.fingerprint, report.num_new, report.num_decoded]))
@@ -40,7 +46,7 @@ def ingest(root: Path) -> subprocess.CompletedProcess[str]:
 
 
 def add_large_images(folder: Path) -> None:
-    """Add images that take seconds together: the second node's worker starts later than the first one's."""
+    """Add images that take seconds together, so that both nodes have something to do."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)
     Image.fromarray(noise).resize((2400, 2400), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
