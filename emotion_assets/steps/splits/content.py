@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.splits import read_split
 
@@ -17,6 +19,7 @@ _DARKEST_MEAN: Final = 8.0
 _BRIGHTEST_MEAN: Final = 247.0
 _WARNING_FRACTION: Final = 0.01
 _ERROR_FRACTION: Final = 0.5
+_CHUNK_IMAGES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,18 @@ def measure_content(splits_dir: Path) -> ImageContent:
     Raises:
         UnusableDataError: the splits are missing or damaged.
     """
-    pixels = np.concatenate([read_split(splits_dir, name).pixels for name in SPLITS])
-    flat = pixels.reshape(len(pixels), -1)
-    means, deviations = flat.mean(axis=1), flat.std(axis=1)
-    is_black, is_white = means < _DARKEST_MEAN, means > _BRIGHTEST_MEAN
-    is_flat = (deviations < _MIN_DEVIATION) & ~is_black & ~is_white
-    others = flat[~(is_black | is_white | is_flat)]
-    num_equal = len(others) - len({row.tobytes() for row in others})
-    return ImageContent(len(flat), int(is_black.sum()), int(is_white.sum()), int(is_flat.sum()), num_equal)
+    means, deviations = [], []
+    digests: list[bytes] = []
+    for name in SPLITS:
+        pixels = read_split(splits_dir, name).pixels
+        for start in range(0, len(pixels), _CHUNK_IMAGES):
+            flat = pixels[start : start + _CHUNK_IMAGES].reshape(-1, IMAGE_SIZE_PX**2)
+            means.append(flat.mean(axis=1))
+            deviations.append(flat.std(axis=1))
+            digests.extend(hashlib.sha256(row.tobytes()).digest() for row in flat)
+    mean = np.concatenate(means)
+    is_black, is_white = mean < _DARKEST_MEAN, mean > _BRIGHTEST_MEAN
+    is_flat = (np.concatenate(deviations) < _MIN_DEVIATION) & ~is_black & ~is_white
+    others = [digests[index] for index in np.flatnonzero(~(is_black | is_white | is_flat))]
+    num_equal = len(others) - len(set(others))
+    return ImageContent(len(mean), int(is_black.sum()), int(is_white.sum()), int(is_flat.sum()), num_equal)

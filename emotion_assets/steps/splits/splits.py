@@ -6,11 +6,10 @@ The ledger, an append-only text file, remembers the split of every image by its 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +29,6 @@ from emotion_assets.core.files import (
     locked,
     remove_temporary_files,
     sync_folder,
-    write_atomically,
     write_json,
 )
 from emotion_assets.core.images import IMAGE_SIZE_PX, Pixels
@@ -73,7 +71,7 @@ class Split:
     """The images of one split, in the order of their content hashes."""
 
     pixels: Pixels
-    """uint8 (image, row, column), 0..255."""
+    """uint8 (image, row, column), 0..255; read from disk where they are used, so they may be larger than memory."""
     class_indices: npt.NDArray[np.int64]
     """int64 (image,), positions in `emotions`."""
     content_hashes: tuple[str, ...]
@@ -280,12 +278,15 @@ def _write_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment, c
     lines = sorted(f"{h} {labels[h]} {split} {checksums[h]}\n" for h, split in assignment.splits.items())
     fingerprint = hashlib.sha256("".join([*lines, *classes.names]).encode()).hexdigest()
     if not _is_written(splits_dir, fingerprint, classes):
-        splits = {}
+        files: dict[str, str] = {}
+        class_indices = {}
         for name in SPLITS:
-            hashes = tuple(sorted(h for h, split in assignment.splits.items() if split == name))
-            class_indices = np.array([index_of[labels[h]] for h in hashes], dtype=np.int64)
-            splits[name] = Split(store.read_pixels(hashes), class_indices, hashes, classes.names)
-        write_splits(splits_dir, fingerprint, splits, classes.titles)
+            hashes = sorted(h for h, split in assignment.splits.items() if split == name)
+            starts = range(0, len(hashes), _CHUNK_IMAGES)
+            chunks = (store.read_pixels(hashes[start : start + _CHUNK_IMAGES]) for start in starts)
+            class_indices[name] = np.array([index_of[labels[h]] for h in hashes], dtype=np.int64)
+            files |= _write_split(splits_dir, name, chunks, class_indices[name], hashes)
+        _write_manifest(splits_dir, fingerprint, classes.names, classes.titles, class_indices, files)
     return fingerprint
 
 
@@ -302,25 +303,50 @@ def write_splits(
     """
     emotions = next(iter(splits.values())).emotions
     files: dict[str, str] = {}
-    counts: dict[str, dict[str, int]] = {}
     for name, split in splits.items():
-        hashes = np.array(split.content_hashes, dtype="S64")
-        arrays: tuple[npt.NDArray[Any], ...] = (split.pixels, split.class_indices, hashes)
-        for array_name, array in zip(_ARRAYS, arrays, strict=True):
-            path = splits_dir / name / f"{array_name}.npy"
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            write_atomically(path, buffer.getvalue())
-            files[f"{name}/{array_name}.npy"] = file_sha256(path)
-        numbers = np.bincount(split.class_indices, minlength=len(emotions)).tolist()
-        counts[name] = dict(zip(emotions, numbers, strict=True))
+        files |= _write_split(splits_dir, name, [split.pixels], split.class_indices, split.content_hashes)
+    class_indices = {name: split.class_indices for name, split in splits.items()}
+    _write_manifest(splits_dir, fingerprint, emotions, titles or emotions, class_indices, files)
+
+
+def _write_split(
+    splits_dir: Path,
+    name: str,
+    chunks: Iterable[Pixels],
+    class_indices: npt.NDArray[np.int64],
+    content_hashes: Sequence[str],
+) -> dict[str, str]:
+    """Write the arrays of one split, one chunk of pixels after the other; return each file's hash by its path."""
+    folder = splits_dir / name
+    with atomic_file(folder / "pixels.npy") as file:
+        shape = (len(content_hashes), IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk).data)
+    hashes = np.array(content_hashes, dtype="S64")
+    for array_name, array in (("class_indices", class_indices), ("content_hashes", hashes)):
+        with atomic_file(folder / f"{array_name}.npy") as file:
+            np.save(file, array, allow_pickle=False)
+    return {f"{name}/{array_name}.npy": file_sha256(folder / f"{array_name}.npy") for array_name in _ARRAYS}
+
+
+def _write_manifest(
+    splits_dir: Path,
+    fingerprint: str,
+    emotions: Sequence[str],
+    titles: Sequence[str],
+    class_indices: Mapping[str, npt.NDArray[np.int64]],
+    files: Mapping[str, str],
+) -> None:
+    numbers = {name: np.bincount(each, minlength=len(emotions)).tolist() for name, each in class_indices.items()}
+    counts = {name: dict(zip(emotions, each, strict=True)) for name, each in numbers.items()}
     write_json(
         splits_dir / MANIFEST_NAME,
         {
             "schema_version": _SCHEMA_VERSION,
             "fingerprint": fingerprint,
             "emotions": emotions,
-            "titles": titles or emotions,
+            "titles": titles,
             "image_size_px": IMAGE_SIZE_PX,
             "fractions": SPLIT_FRACTIONS,
             "counts": counts,
@@ -379,7 +405,9 @@ def read_split(splits_dir: Path, name: str) -> Split:
                 "Materialize greyscale_splits again."
             )
         try:
-            arrays[array_name] = np.load(path, allow_pickle=False)
+            # Mapped, not read; `c` because torch refuses arrays that cannot be written.
+            loaded = np.load(path, mmap_mode="c" if array_name == "pixels" else None, allow_pickle=False)
+            arrays[array_name] = np.asarray(loaded)
         except ValueError as error:
             raise UnusableDataError(f"{path} is not an array ({error}). Materialize greyscale_splits again.") from error
     hashes = tuple(value.decode() for value in arrays["content_hashes"].tolist())

@@ -1,4 +1,4 @@
-"""Training and validation batches from arrays in memory."""
+"""Training and validation batches from arrays that may be larger than memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class EmotionDataModule(pl.LightningDataModule):
     """Training and validation batches from two splits."""
 
     def __init__(self, train: Split, val: Split, config: TrainingConfig) -> None:
-        """Keep both splits in memory, one byte per pixel."""
+        """Take batches from two splits."""
         super().__init__()
         self._train, self._val, self._config = build_dataset(train), build_dataset(val), config
 

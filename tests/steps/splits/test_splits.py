@@ -8,6 +8,7 @@ import random
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from emotion_assets.steps.splits.splits import (
     read_ledger,
     read_manifest,
     read_split,
+    write_splits,
 )
 
 
@@ -351,3 +353,16 @@ def test_an_interrupted_ingest_is_completed_first(root: Path, step: str, monkeyp
 
     remake(root)
     assert leaking_pairs([read_split(root / "splits", name) for name in SPLITS]) == []
+
+
+def test_pixels_stay_on_disk_until_they_are_used(drawn_root: Path, tmp_path: Path) -> None:
+    """A split may be larger than memory; an empty one can be read, too; and a reader cannot change the file."""
+    split = read_split(drawn_root / "splits", "train")
+    assert isinstance(split.pixels.base, np.memmap)
+
+    none = replace(split, pixels=split.pixels[:0], class_indices=split.class_indices[:0], content_hashes=())
+    write_splits(tmp_path, "x", {"train": split, "val": none})
+    assert np.array_equal(read_split(tmp_path, "train").pixels, split.pixels)
+    read_split(tmp_path, "train").pixels[:] = 0
+    assert read_split(tmp_path, "train").pixels.any()
+    assert read_split(tmp_path, "val").pixels.shape == (0, 64, 64)
