@@ -9,8 +9,11 @@ checked by eye; see docs/near_duplicates.md.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -34,8 +37,15 @@ _SCALE: Final = 2048
 _BLOCK_ROWS: Final = 128
 _BLOCK_COLUMNS: Final = 1024
 _BLANK_NORM: Final = 8.0
+_LIMIT: Final = np.float32(SIMILARITY_THRESHOLD * _SCALE**2)
 MAX_PAIRS: Final = 2_000_000
 """As many as 2,000 frames of one film give: most likely a mistake, which would cost gigabytes."""
+MAX_EXACT_IMAGES: Final = 2_000_000
+"""To compare so many with each other takes three core-hours."""
+_CELLS_PER_ROOT: Final = 4
+"""Cells for the square root of the number of images, and …"""
+_NUM_PROBES: Final = 32
+"""… how many of them an image is compared with."""
 
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))
 _RADIUS: Final = np.hypot(_ROWS, _COLUMNS)
@@ -45,6 +55,7 @@ _BASIS: Final = np.asarray(dct(np.eye(IMAGE_SIZE_PX), axis=0, norm="ortho"))[:_N
 _IS_ODD: Final = _COLUMNS[_KEPT] % 2 == 1
 
 Descriptors = npt.NDArray[np.int16]
+Positions = npt.NDArray[np.int64]
 
 
 def compute_descriptors(pixels: Pixels) -> Descriptors:
@@ -74,10 +85,37 @@ class TooManyPairsError(Exception):
         self.position = position
 
 
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """Descriptors prepared for products.
+
+    Mirroring flips the sign of the odd columns. With separate products of even and odd features, the larger of the
+    plain and the mirrored similarity is even + |odd|.
+    """
+
+    even: npt.NDArray[np.float32]
+    odd: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.even)
+
+    def at(self, index: slice | Positions) -> _Vectors:
+        return _Vectors(self.even[index], self.odd[index])
+
+    def similarities(self, others: _Vectors) -> npt.NDArray[np.float32]:
+        """Return float (image, other image), 2048² for equal ones."""
+        found: npt.NDArray[np.float32] = self.odd @ others.odd.T
+        np.abs(found, out=found)
+        found += self.even @ others.even.T
+        return found
+
+
 def similar_pairs(
     descriptors: Descriptors, is_compared: npt.NDArray[np.bool_], max_pairs: int = MAX_PAIRS
 ) -> npt.NDArray[np.int64]:
     """Return the near-duplicate pairs that include at least one image not compared yet.
+
+    Among more than `MAX_EXACT_IMAGES` a few of them are missed (docs/near_duplicates.md).
 
     Args:
         descriptors: int16 (image, 120).
@@ -90,42 +128,84 @@ def similar_pairs(
     Raises:
         TooManyPairsError: there are more than `max_pairs`.
     """
-    limit = np.float32(SIMILARITY_THRESHOLD * _SCALE**2)
-    # Mirroring flips the sign of the odd columns. With separate products of even and odd features, the larger of the
-    # plain and the mirrored similarity is even + |odd|.
+    order = np.concatenate([np.flatnonzero(is_compared), np.flatnonzero(~is_compared)])
     even = np.ascontiguousarray(descriptors[:, ~_IS_ODD], dtype=np.float32)
     odd = np.ascontiguousarray(descriptors[:, _IS_ODD], dtype=np.float32)
-    order = np.concatenate([np.flatnonzero(is_compared), np.flatnonzero(~is_compared)])
-    even, odd = even[order], odd[order]
-    counts: list[int] = []
-
-    def pairs_of_block(start: int) -> list[npt.NDArray[np.int64]]:
-        """Compare a block of new images with all before it and with itself, so that each pair is found once."""
-        stop = min(start + _BLOCK_ROWS, len(order))
-        found = []
-        for left in range(0, stop, _BLOCK_COLUMNS):
-            right = min(left + _BLOCK_COLUMNS, stop)
-            similarity = odd[start:stop] @ odd[left:right].T
-            np.abs(similarity, out=similarity)
-            similarity += even[start:stop] @ even[left:right].T
-            if similarity.max() >= limit:
-                row, column = np.nonzero(similarity >= limit)
-                row, column = row + start, column + left
-                is_before = column < row  # neither with itself nor twice
-                found.append(np.stack([order[row[is_before]], order[column[is_before]]], axis=1))
-        num_found = sum(map(len, found))
-        counts.append(num_found)
-        if num_found and sum(counts) > max_pairs:
-            raise TooManyPairsError(int(np.bincount(np.concatenate(found)[:, 0]).argmax()))
-        return found
-
-    starts = range(int(is_compared.sum()), len(order), _BLOCK_ROWS)
+    search = _search_all if len(order) <= MAX_EXACT_IMAGES else _search_cells
+    found, num_found = [np.empty((0, 2), dtype=np.int64)], 0
     # One thread per core with single-threaded products: blocks stay in the core's cache, and no thread waits.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(count_cpus()) as threads:
-        found = [pairs for block in threads.map(pairs_of_block, starts) for pairs in block]
-    if not found:
-        return np.empty((0, 2), dtype=np.int64)
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+        for pairs in search(_Vectors(even[order], odd[order]), int(is_compared.sum()), threads):
+            found.append(np.sort(order[pairs], axis=1))
+            num_found += len(pairs)
+            if num_found > max_pairs:
+                found = [np.unique(np.concatenate(found), axis=0)]  # the search in cells finds most pairs twice
+                num_found = len(found[0])
+            if num_found > max_pairs:
+                threads.shutdown(cancel_futures=True)
+                raise TooManyPairsError(int(np.bincount(found[0].ravel()).argmax()))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _search_all(vectors: _Vectors, num_compared: int, threads: ThreadPoolExecutor) -> Iterator[Positions]:
+    """Compare each block of new images with all before it and with itself, so that each pair is found once."""
+
+    def pairs_of_block(start: int) -> Positions:
+        stop = min(start + _BLOCK_ROWS, len(vectors))
+        found = [np.empty((0, 2), dtype=np.int64)]
+        for left in range(0, stop, _BLOCK_COLUMNS):
+            similarity = vectors.at(slice(start, stop)).similarities(vectors.at(slice(left, left + _BLOCK_COLUMNS)))
+            if similarity.max() >= _LIMIT:
+                pairs = np.argwhere(similarity >= _LIMIT) + np.array([start, left])
+                found.append(pairs[pairs[:, 1] < pairs[:, 0]])  # neither with itself nor twice
+        return np.concatenate(found)
+
+    return threads.map(pairs_of_block, range(num_compared, len(vectors), _BLOCK_ROWS))
+
+
+def _search_cells(vectors: _Vectors, num_compared: int, threads: ThreadPoolExecutor) -> Iterator[Positions]:
+    """Compare each new image with the images of the few cells whose centers are nearest to it.
+
+    An image belongs to the cell of the nearest center (an inverted file; Sivic and Zisserman 2003, "Video Google"). The
+    centers are some of the images.
+    """
+    num_cells = round(_CELLS_PER_ROOT * math.sqrt(len(vectors)))
+    chosen = np.random.default_rng(0).choice(len(vectors), num_cells, replace=False)
+    centers = vectors.at(np.sort(chosen))
+
+    def nearest_cells(start: int) -> npt.NDArray[np.int32]:
+        similarity = vectors.at(slice(start, start + _BLOCK_ROWS)).similarities(centers)
+        cells = np.argpartition(similarity, -_NUM_PROBES, axis=1)[:, -_NUM_PROBES:]
+        return np.take_along_axis(cells, np.take_along_axis(-similarity, cells, 1).argsort(1), 1).astype(np.int32)
+
+    cells = np.concatenate(list(threads.map(nearest_cells, range(0, len(vectors), _BLOCK_ROWS))))
+    members, member_starts = _group(cells[:, 0], num_cells)
+    probes, probe_starts = _group(cells[num_compared:].ravel(), num_cells)
+    probes = num_compared + probes // _NUM_PROBES
+
+    def pairs_of_cell(cell: int) -> Positions:
+        rows = probes[probe_starts[cell] : probe_starts[cell + 1]]
+        columns = members[member_starts[cell] : member_starts[cell + 1]]
+        found = [np.empty((0, 2), dtype=np.int64)]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            some = rows[start : start + _BLOCK_ROWS]
+            row, column = np.nonzero(vectors.at(some).similarities(vectors.at(columns)) >= _LIMIT)
+            pairs = np.stack([some[row], columns[column]], axis=1)
+            found.append(pairs[pairs[:, 0] != pairs[:, 1]])
+        return np.concatenate(found)
+
+    return threads.map(pairs_of_cell, range(num_cells))
+
+
+def _group(cells: npt.NDArray[np.int32], num_cells: int) -> tuple[Positions, Positions]:
+    """Return the positions in the order of their cells, and where each cell starts, and the last one ends."""
+    order = cells.argsort(kind="stable")
+    return order, np.searchsorted(cells[order], np.arange(num_cells + 1))
+
+
+def describe_search(num_images: int) -> str:
+    """Say how near-duplicates among so many images are searched for."""
+    return "all pairs" if num_images <= MAX_EXACT_IMAGES else "in cells, which misses about 1 % of the pairs"
 
 
 def compare_new_contents(store: Store) -> int:

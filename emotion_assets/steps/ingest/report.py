@@ -10,6 +10,7 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.conflicts import is_feedback
 from emotion_assets.steps.ingest.export import TABLE_NAME, path_text, read_catalogue
+from emotion_assets.steps.ingest.near_duplicates import describe_search
 from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
@@ -55,7 +56,7 @@ class IngestReport:
     def summary(self) -> Summary:
         """Summarize this ingest and the catalogue that it published."""
         with Store(self.paths.catalogue / STORE_NAME) as store:
-            unused = unused_files(store)
+            unused, num_compared = unused_files(store), store.num_compared()
         # Matplotlib is slow to import.
         from emotion_assets.steps.ingest.previews import catalogue_previews  # noqa: PLC0415
 
@@ -82,6 +83,7 @@ class IngestReport:
                 "num_label_conflicts": len(conflicting),
                 "num_labels_set_aside": sum(is_feedback(path.encode()) for path in conflicting),
                 "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
+                "near_duplicate_search": describe_search(num_compared),
                 "seconds": round(self.seconds, 2),
                 "fingerprint": self.fingerprint,
             },

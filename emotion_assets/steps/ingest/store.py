@@ -279,6 +279,10 @@ class Store:
         )
         return bool(self._select_one(query))
 
+    def num_compared(self) -> int:
+        """Count the contents that were compared with the others."""
+        return int(self._select_one("SELECT count(*) FROM contents WHERE is_compared"))
+
     def descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
         """Return content ids, descriptors (content, feature), and whether each was compared with all others.
 

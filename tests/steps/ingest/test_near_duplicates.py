@@ -6,14 +6,17 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
+from scipy.ndimage import gaussian_filter
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.images import decode_image
 from emotion_assets.demo.faces import draw_face
+from emotion_assets.steps.ingest import near_duplicates
 from emotion_assets.steps.ingest.near_duplicates import (
     TooManyPairsError,
     component_labels,
     compute_descriptors,
+    describe_search,
     duplicate_groups,
     similar_pairs,
 )
@@ -120,3 +123,25 @@ def test_too_many_pairs_are_rejected_at_once() -> None:
     assert len(similar_pairs(descriptors, np.zeros(200, dtype=bool), max_pairs=19_900)) == 19_900
     with pytest.raises(TooManyPairsError):
         similar_pairs(descriptors, np.zeros(200, dtype=bool), max_pairs=19_899)
+
+
+def test_many_images_are_searched_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pairs are those of all comparisons but for a few, at once and step by step."""
+    rng = np.random.default_rng(4)
+    base = np.stack([gaussian_filter(rng.normal(128, 400, (64, 64)), 4) for _ in range(400)]).clip(0, 255)
+    images = np.concatenate([base, base[::4, :, ::-1] + rng.normal(0, 4, (100, 64, 64))]).clip(0, 255).astype(np.uint8)
+    descriptors = compute_descriptors(images)
+    none = np.zeros(len(images), dtype=bool)
+    exact = {tuple(pair) for pair in similar_pairs(descriptors, none).tolist()}
+    monkeypatch.setattr(near_duplicates, "MAX_EXACT_IMAGES", 100)
+
+    at_once = {tuple(pair) for pair in similar_pairs(descriptors, none).tolist()}
+    stepwise = {tuple(pair) for pair in similar_pairs(descriptors, np.arange(500) < 400).tolist()}
+
+    assert len(exact) >= 100
+    assert at_once <= exact
+    assert len(at_once) >= 0.95 * len(exact)
+    assert len(stepwise) >= 0.9 * len({pair for pair in exact if pair[1] >= 400})
+    assert describe_search(101).startswith("in cells")
+    with pytest.raises(TooManyPairsError):
+        similar_pairs(descriptors, none, max_pairs=len(at_once) - 1)
