@@ -60,6 +60,9 @@ class TuningConfig(dg.Config):
     preset: str = Field("quick", description="The preset that the trials vary.")
     epochs: int | None = Field(None, ge=1, description="Epochs of each trial; by default the preset's.")
     width: int | None = Field(None, ge=4, description="Channels of the first stage; by default the preset's.")
+    engine: str = Field(
+        "local", pattern="^(local|ray)$", description="local, or ray: a trial for each GPU or node of a cluster."
+    )
 
 
 @dg.op(name="search_recipes")
@@ -74,6 +77,7 @@ def _tune(context: dg.OpExecutionContext, settings: Settings, config: TuningConf
         overrides={"epochs": config.epochs, "width": config.width},
         num_trials=config.num_trials,
         code_version=code_version("reference", "training"),
+        engine=config.engine,
     )
     context.add_output_metadata(as_metadata(result.summary(), settings))
 

@@ -10,22 +10,19 @@ from typing import Any, Final
 
 import optuna
 import pandas as pd
-import pytorch_lightning as pl
 from optuna.trial import TrialState
 
 from emotion_assets.core.files import locked
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Row, Summary
 from emotion_assets.steps.splits.splits import read_manifest
-from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
+from emotion_assets.steps.training.checkpoints import run_key
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.figures import tuning_figure
-from emotion_assets.steps.training.module import EmotionModule
-from emotion_assets.steps.training.train import train
+from emotion_assets.steps.training.trials import LOSS, LocalTrials, RayTrials, Trials
 
 _logger = logging.getLogger(__name__)
 
-_VALUE: Final = "val/loss"
 _WARMUP_EPOCHS: Final = 2
 
 
@@ -58,19 +55,27 @@ class TuningResult:
 
 
 def tune(
-    paths: DataPaths, *, preset: str, overrides: Mapping[str, Any], num_trials: int, code_version: str
+    paths: DataPaths,
+    *,
+    preset: str,
+    overrides: Mapping[str, Any],
+    num_trials: int,
+    code_version: str,
+    engine: str = "local",
 ) -> TuningResult:
     """Search around `preset` with `overrides` until `num_trials` trials are finished, and return all of them.
 
     Trials are stored below `paths.reports`. Those of an interrupted search with the same data, preset, overrides and
-    code count; the interrupted trial counts as failed. Unpromising trials are pruned.
+    code count; the interrupted trial counts as failed. Unpromising trials are pruned. With the engine `ray`, trials run
+    on the nodes of a Ray cluster at once.
 
     Raises:
-        UnusableDataError: there are no splits, or no such preset.
+        UnusableDataError: there are no splits, no such preset, or no cluster.
     """
     base = training_config(preset, **overrides)
     name = run_key(str(read_manifest(paths.splits)["fingerprint"]), base, code_version)
     tuning_dir = paths.reports / "tuning"
+    trials: Trials = (RayTrials if engine == "ray" else LocalTrials)(paths, code_version)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A second search would take the first one's running trial for an interrupted one.
     with locked(tuning_dir / ".lock"):
@@ -83,22 +88,24 @@ def tune(
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
         # A constant seed would repeat the first trials when a search continues.
-        study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
+        seed, is_parallel = base.seed + len(study.trials), trials.num_at_once > 1
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=is_parallel)
 
         def objective(trial: optuna.Trial) -> float:
-            runs_dir, config = tuning_dir / "runs", _suggest(trial, base)
-            try:
-                trained = train(paths.splits, runs_dir, config, code_version=code_version, callbacks=[_Pruning(trial)])
-            finally:
-                remove_run_files(runs_dir)  # no later trial has the same configuration
-            loss = float(trained.history[-1][_VALUE])
-            _logger.info("Trial %d: %s %.4f with %s", trial.number, _VALUE, loss, trial.params)
+            def report(epoch: int, loss: float) -> None:
+                trial.report(loss, epoch)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+            loss = trials.run(_suggest(trial, base), report)
+            _logger.info("Trial %d: %s %.4f with %s", trial.number, LOSS, loss, trial.params)
             return loss
 
         num_left = num_trials - sum(trial.state.is_finished() for trial in study.trials)
         if num_left > 0:
             # A diverged trial fails; the search continues.
-            study.optimize(objective, n_trials=num_left, catch=(FloatingPointError,))
+            num_jobs = min(trials.num_at_once, num_left)
+            study.optimize(objective, n_trials=num_left, n_jobs=num_jobs, catch=(FloatingPointError,))
     is_complete = any(trial.state is TrialState.COMPLETE for trial in study.trials)
     return TuningResult(
         preset=preset,
@@ -126,18 +133,3 @@ def _tabulate(study: optuna.Study) -> pd.DataFrame:
         for trial in study.trials
     ]
     return pd.DataFrame(rows).sort_values("val_loss", na_position="last", ignore_index=True)
-
-
-class _Pruning(pl.Callback):
-    """Stop a trial that is worse than the median of the others at the same epoch."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the validation loss to the study."""
-        assert isinstance(pl_module, EmotionModule)
-        if pl_module.history:
-            self._trial.report(pl_module.history[-1][_VALUE], trainer.current_epoch)
-            if self._trial.should_prune():
-                raise optuna.TrialPruned
