@@ -35,9 +35,14 @@ def connect() -> Any:
 
 def _require_response(address: str) -> None:
     """Fail at once: Ray itself would try for nine minutes."""
+    if address.startswith("ray://"):
+        raise UnusableDataError(
+            f"RAY_ADDRESS is {address}, but steps must run on a node of the cluster, not as a client of it. Start one "
+            "here, `ray start --address=HOST:PORT --num-cpus=0`, and set RAY_ADDRESS=HOST:PORT."
+        )
     found = _HOST_AND_PORT.fullmatch(address)
     if not found:
-        return  # none, `auto`, or the address of a client's server
+        return  # none, or `auto`
     try:
         socket.create_connection((found[1], int(found[2])), _SECONDS).close()
     except OSError as error:

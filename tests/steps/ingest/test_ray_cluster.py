@@ -19,3 +19,11 @@ def test_a_cluster_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UnusableDataError, match="does not respond"):
         connect()
+
+
+@pytest.mark.cluster
+def test_a_client_of_a_cluster_is_told_to_join_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's client protocol hangs where steps ask for their own node."""
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    with pytest.raises(UnusableDataError, match="ray start --address=HOST:PORT --num-cpus=0"):
+        connect()
