@@ -50,12 +50,14 @@ from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, emotio
 HARMFUL_LOSS: Final = 0.06
 """Drift is acted on when it costs at least this much accuracy: 5 points, and one by which probabilities overstate the
 cost."""
+HARMFUL_PART_LOSS: Final = 0.05
+"""The same where a part of the images is corrupted, whose fraction is estimated a little low on other people."""
 
-_MISMATCH: Final = 0.1
+_MISMATCH: Final = 0.05
 """Of real changes around simulated ones, in standard deviations of the reference, and …"""
 _RELATIVE_MISMATCH: Final = 0.2
 """… as a fraction of the change."""
-_MAX_DISTANCE: Final = 1.0
+_MAX_DISTANCE: Final = 1.75
 """Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
 PART_LIMIT: Final = 0.01
 """Significance level of a part."""
@@ -63,6 +65,8 @@ _MIN_PART_IMAGES: Final = 100
 """With fewer images, a strength between two known ones passes for a part too often."""
 _MAX_PART: Final = 0.5
 """Largest fraction of images with a second corruption."""
+_LABEL_SHIFT_EVIDENCE: Final = 3.0
+"""By which other class priors have to improve the log-likelihood: a Bayes factor of 20."""
 _MIN_POSTERIOR: Final = 0.15
 _MIN_HELD_OUT: Final = 25
 """With fewer held-out images, the fitted ones stand in for them."""
@@ -117,6 +121,7 @@ class CorruptionProfile:
         tables = {_key(*key): table for key, table in profile.groupby(keys, sort=False)}
         self._clean_table = tables[UNCHANGED, 0.0, ""]
         self._reference_means = _class_means(self._describe(reference), reference)
+        self._reference_error = np.cov(self._describe(reference), rowvar=False) / len(reference)
         self._conditions = [self._condition(*key, table) for key, table in tables.items()]
         self._hypotheses = list(_hypotheses(self._conditions))
         self._slope, self._slope_error = self._fit_confidence()
@@ -140,13 +145,13 @@ class CorruptionProfile:
             part = None
         # Hypotheses with parts are many; they count if one is significant, and then only they.
         posterior *= np.array([bool(fit.hypothesis.parts) == bool(part) for fit in fits])
-        expected, weights = self._expectation(best, priors)
+        expected, weights = self._expectation(best)
         return Attribution(
             corruptions=tuple(str(name) for name, value in by_name.items() if value >= _MIN_POSTERIOR) or (first,),
             loss=max(float(posterior @ [fit.loss for fit in fits]) / float(posterior.sum()), 0.0),
             is_lower_bound=best.hypothesis.is_strongest,
             part=part,
-            class_priors=best.weights.sum(axis=0) @ priors,
+            class_priors=best.weights.sum(axis=0),
             is_near=best.distance <= _MAX_DISTANCE,
             expected=expected,
             weights=weights,
@@ -184,14 +189,15 @@ class CorruptionProfile:
             means=self._reference_means + _class_means(shifts, table),
             shift=shifts.mean(axis=0),
             covariance=np.cov(self._describe(table), rowvar=False),
+            error=self._reference_error + np.cov(shifts, rowvar=False) / len(table),
             losses=_class_means(losses[:, None], table)[:, 0],
             loss=max(float(losses.mean()), 0.0),
         )
 
-    def _expectation(self, fit: _Fit, priors: Floats) -> tuple[pd.DataFrame, Weights]:
+    def _expectation(self, fit: _Fit) -> tuple[pd.DataFrame, Weights]:
         """Return the validation images of a fit's conditions with their weights, those without a corruption all."""
         tables, weights = [], []
-        for condition, weight in zip(fit.hypothesis.conditions, fit.weights @ priors, strict=True):
+        for condition, weight in zip(fit.hypothesis.conditions, fit.weights, strict=True):
             if weight.sum() > 0:
                 is_clean = condition.name == UNCHANGED
                 tables.append(self._reference if is_clean else condition.table)
@@ -255,6 +261,9 @@ class _Condition:
     shift: Floats
     """Of the mean from that of the same images without a corruption, float (feature,)."""
     covariance: Floats
+    """Of the features of an image, float (feature, feature)."""
+    error: Floats
+    """Covariance of `means`, float (feature, feature)."""
     losses: Floats
     """Expected loss of accuracy, float (class,)."""
     loss: float
@@ -286,28 +295,34 @@ class _Hypothesis:
         Args:
             observed: means of the features of a window, float (feature,).
             num_images: in the window.
-            priors: class priors to choose from or to mix, float (2, class).
+            priors: class priors of the reference, and those estimated for the window, float (2, class). The latter take
+                part only if the window is hardly probable without: corruptions distort the estimate.
         """
-        covariance = np.mean([each.covariance for each in self.whole], axis=0) / num_images
+        covariance = np.mean([each.covariance / num_images + each.error for each in self.whole], axis=0)
         mismatch = _MISMATCH**2 + (_RELATIVE_MISMATCH * self.whole[-1].shift) ** 2
         factor = cholesky(covariance + np.diag(mismatch), lower=True)
+        log_determinant = 2 * np.log(np.diag(factor)).sum()
         means = np.concatenate([priors @ each.means for each in self.conditions])
         whitened = solve_triangular(factor, np.column_stack([means.T, observed]), lower=True)
-        # The last row makes the weights sum to one.
-        rows = np.vstack([whitened, np.full(len(means) + 1, 1e3)])
-        flat, residual = nnls(rows[:, :-1], rows[:, -1])
-        weights = flat.reshape(len(self.conditions), len(priors))
-        if self.parts and weights[len(self.whole) :].sum() > _MAX_PART:
-            return None
-        losses = np.array([priors @ each.losses for each in self.conditions])
-        log_determinant = 2 * np.log(np.diag(factor)).sum()
-        return _Fit(
-            hypothesis=self,
-            weights=weights,
-            distance=residual**2 / len(observed),
-            log_likelihood=-0.5 * (residual**2 + log_determinant),
-            loss=float((weights * losses).sum()),
-        )
+        losses = np.array([each.losses for each in self.conditions])
+
+        def fit_with(used: Floats) -> _Fit:
+            is_used = np.tile(np.arange(len(priors)) < len(used), len(self.conditions))
+            # The last row makes the weights sum to one.
+            rows = np.vstack([whitened, np.full(len(means) + 1, 1e3)])
+            flat, residual = nnls(rows[:, :-1][:, is_used], rows[:, -1])
+            weights = flat.reshape(len(self.conditions), len(used)) @ used
+            return _Fit(
+                hypothesis=self,
+                weights=weights,
+                distance=residual**2 / len(observed),
+                log_likelihood=-0.5 * (residual**2 + log_determinant),
+                loss=float((weights * losses).sum()),
+            )
+
+        usual, shifted = fit_with(priors[:1]), fit_with(priors)
+        best = shifted if shifted.log_likelihood > usual.log_likelihood + _LABEL_SHIFT_EVIDENCE else usual
+        return None if self.parts and best.weights[len(self.whole) :].sum() > _MAX_PART else best
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +331,7 @@ class _Fit:
 
     hypothesis: _Hypothesis
     weights: Floats
-    """Fractions of the window, float (condition, class priors)."""
+    """Fractions of the window, float (condition, class)."""
     distance: float
     log_likelihood: float
     loss: float

@@ -22,7 +22,7 @@ import pandas as pd
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
-from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, Attribution, CorruptionProfile
+from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, HARMFUL_PART_LOSS, Attribution, CorruptionProfile
 from emotion_assets.steps.drift.label_shift import class_prior_weights, estimate_class_priors
 from emotion_assets.steps.drift.messages import (
     describe_attribution,
@@ -150,7 +150,7 @@ class DriftVerdict:
             evidence = [self.unexplained_p_value]
         else:
             evidence = [value for name, value in self.p_values.items() if name not in INPUT_COLUMNS]
-        if self.subpopulation and self.subpopulation.loss >= HARMFUL_LOSS:
+        if self.subpopulation and self.subpopulation.loss >= HARMFUL_PART_LOSS:
             evidence.append(self.subpopulation.p_value)
         return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
 
@@ -236,7 +236,7 @@ class _Explanation:
     @property
     def is_harmful(self) -> bool:
         """Whether the window costs enough accuracy to act on."""
-        return (self.loss or 0.0) >= HARMFUL_LOSS
+        return (self.loss or 0.0) >= (HARMFUL_PART_LOSS if self.subpopulation else HARMFUL_LOSS)
 
     @property
     def may_be_harmful(self) -> bool:
@@ -292,7 +292,7 @@ def _state(
     has_prediction_drift: bool,
     has_outliers: bool,
 ) -> DriftState:
-    if found.subpopulation and found.subpopulation.loss >= HARMFUL_LOSS:
+    if found.subpopulation and found.subpopulation.loss >= HARMFUL_PART_LOSS:
         return DriftState.PREDICTION_DRIFT
     if found.is_label_shift:
         return DriftState.LABEL_SHIFT
