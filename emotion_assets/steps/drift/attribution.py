@@ -61,7 +61,7 @@ _MAX_DISTANCE: Final = 1.75
 """Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
 PART_LIMIT: Final = 0.01
 """Significance level of a part."""
-_MIN_PART_IMAGES: Final = 100
+MIN_PART_IMAGES: Final = 100
 """With fewer images, a strength between two known ones passes for a part too often."""
 _MAX_PART: Final = 0.5
 """Largest fraction of images with a second corruption."""
@@ -131,7 +131,7 @@ class CorruptionProfile:
         """Return the best explanation of a window of features and predictions, one row per image."""
         observed = self._describe(current).mean(axis=0)
         priors = np.stack([class_priors(self._reference), estimate_class_priors(current, self._reference)])
-        hypotheses = [each for each in self._hypotheses if not each.parts or len(current) >= _MIN_PART_IMAGES]
+        hypotheses = [each for each in self._hypotheses if not each.parts or len(current) >= MIN_PART_IMAGES]
         fits = [fit for each in hypotheses if (fit := each.fit(observed, len(current), priors))]
         log_likelihoods = np.array([fit.log_likelihood for fit in fits])
         posterior = np.exp(log_likelihoods - log_likelihoods.max())

@@ -22,7 +22,13 @@ import pandas as pd
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
-from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, HARMFUL_PART_LOSS, Attribution, CorruptionProfile
+from emotion_assets.steps.drift.attribution import (
+    HARMFUL_LOSS,
+    HARMFUL_PART_LOSS,
+    MIN_PART_IMAGES,
+    Attribution,
+    CorruptionProfile,
+)
 from emotion_assets.steps.drift.label_shift import class_prior_weights, estimate_class_priors
 from emotion_assets.steps.drift.messages import (
     describe_attribution,
@@ -225,6 +231,7 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
 class _Explanation:
     """What may have caused a change."""
 
+    num_images: int
     class_priors: dict[str, float] | None = None
     is_label_shift: bool = False
     attribution: Attribution | None = None
@@ -236,7 +243,12 @@ class _Explanation:
     @property
     def is_harmful(self) -> bool:
         """Whether the window costs enough accuracy to act on."""
-        return (self.loss or 0.0) >= (HARMFUL_PART_LOSS if self.subpopulation else HARMFUL_LOSS)
+        return (self.loss or 0.0) >= (self.harmful_part_loss if self.subpopulation else HARMFUL_LOSS)
+
+    @property
+    def harmful_part_loss(self) -> float:
+        """Loss from which a corrupted part of the window is acted on; the fraction of a few images is uncertain."""
+        return HARMFUL_PART_LOSS if self.num_images >= MIN_PART_IMAGES else HARMFUL_LOSS
 
     @property
     def may_be_harmful(self) -> bool:
@@ -264,7 +276,7 @@ def _explain(
         weights = class_prior_weights(table, estimated)
         is_label_shift = _explains_all(current, table, weights)
         priors = dict(zip(emotions_of(table), estimated.tolist(), strict=True))
-    found = _Explanation(class_priors=priors, is_label_shift=is_label_shift)
+    found = _Explanation(num_images=len(current), class_priors=priors, is_label_shift=is_label_shift)
     if corruptions is None:
         return found
     attribution, part = None, None
@@ -292,7 +304,7 @@ def _state(
     has_prediction_drift: bool,
     has_outliers: bool,
 ) -> DriftState:
-    if found.subpopulation and found.subpopulation.loss >= HARMFUL_PART_LOSS:
+    if found.subpopulation and found.subpopulation.loss >= found.harmful_part_loss:
         return DriftState.PREDICTION_DRIFT
     if found.is_label_shift:
         return DriftState.LABEL_SHIFT

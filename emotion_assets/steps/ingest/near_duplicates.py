@@ -192,6 +192,8 @@ def _search_cells(vectors: _Vectors, num_compared: int, threads: ThreadPoolExecu
             row, column = np.nonzero(vectors.at(some).similarities(vectors.at(columns)) >= _LIMIT)
             pairs = np.stack([some[row], columns[column]], axis=1)
             found.append(pairs[pairs[:, 0] != pairs[:, 1]])
+            if sum(map(len, found)) > 2 * MAX_PAIRS:
+                break  # too many, though each is found twice
         return np.concatenate(found)
 
     return threads.map(pairs_of_cell, range(num_cells))

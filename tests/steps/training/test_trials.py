@@ -44,7 +44,7 @@ def test_nodes_share_a_search(nodes: Nodes, drawn_root: Path, tmp_path: Path) ->
     """Each node trains a trial; one that is pruned ends, one that diverges fails alone, and no checkpoint is left."""
     paths = link_splits(drawn_root, tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", SEARCH, str(paths.root)]
-    run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=500, check=False)
 
     assert "AT ONCE 2" in run.stdout, run.stdout + run.stderr
     assert "PRUNED" in run.stdout, run.stdout + run.stderr
