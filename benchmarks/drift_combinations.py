@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from benchmarks.corruptions import FURTHER, corrupt_images
 from benchmarks.drift_power import predict_table
@@ -181,7 +182,7 @@ def main() -> None:
     found = list(scenarios())
     jobs = [(scenario, size) for scenario in found for size in SIZES]
     work = partial(assess_scenario, tables=tables, reference=reference, windows=options.windows)
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2, initializer=threadpool_limits, initargs=(1,)) as pool:
         outcomes = pool.map(work, jobs)
         for scenario in found:
             show(scenario, {size: next(outcomes) for size in SIZES})

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
+from threadpoolctl import threadpool_limits
 
 from benchmarks.corruptions import CORRUPTIONS, WITHOUT_FACE, corrupt_images
 from benchmarks.labelled_faces import find_labelled, is_near_duplicate, read_pixels
@@ -269,7 +270,7 @@ def main() -> None:
     tables = predict_tables(options)
     table = pd.read_parquet(options.bundle_dir / REFERENCE_NAME)
     profile = pd.read_parquet(options.bundle_dir / CORRUPTIONS_NAME)
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2, initializer=threadpool_limits, initargs=(1,)) as pool:
         show_false_alarms(pool, tables, table, profile, options.clean_windows)
         show_scenarios(pool, tables, DriftReference.from_tables(table, profile), options.windows)
 
