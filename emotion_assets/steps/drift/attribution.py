@@ -302,16 +302,15 @@ class _Hypothesis:
         mismatch = _MISMATCH**2 + (_RELATIVE_MISMATCH * self.whole[-1].shift) ** 2
         factor = cholesky(covariance + np.diag(mismatch), lower=True)
         log_determinant = 2 * np.log(np.diag(factor)).sum()
-        means = np.concatenate([priors @ each.means for each in self.conditions])
+        means = np.stack([prior @ each.means for prior in priors for each in self.conditions])
         whitened = solve_triangular(factor, np.column_stack([means.T, observed]), lower=True)
+        # The last row makes the weights sum to one.
+        rows = np.vstack([whitened, np.full(len(means) + 1, 1e3)])
         losses = np.array([each.losses for each in self.conditions])
 
         def fit_with(used: Floats) -> _Fit:
-            is_used = np.tile(np.arange(len(priors)) < len(used), len(self.conditions))
-            # The last row makes the weights sum to one.
-            rows = np.vstack([whitened, np.full(len(means) + 1, 1e3)])
-            flat, residual = nnls(rows[:, :-1][:, is_used], rows[:, -1])
-            weights = flat.reshape(len(self.conditions), len(used)) @ used
+            flat, residual = nnls(rows[:, : len(used) * len(self.conditions)], rows[:, -1])
+            weights = flat.reshape(len(used), len(self.conditions)).T @ used
             return _Fit(
                 hypothesis=self,
                 weights=weights,
