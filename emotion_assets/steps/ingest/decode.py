@@ -8,9 +8,8 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from emotion_assets.core.errors import ImageError, ImageTooLargeError
 from emotion_assets.core.images import DECODER_VERSION, MAX_IMAGE_BYTES, decode_image
@@ -22,9 +21,11 @@ _VANISHED: Final = "The file was removed while the folder was read."
 _CHANGED: Final = "The file changed while it was read. The next run reads it again."
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedContent:
-    """The bytes of one file: decoded, rejected, or only hashed because the store holds them already."""
+class DecodedContent(NamedTuple):
+    """The bytes of one file: decoded, rejected, or only hashed because the store holds them already.
+
+    A tuple, because processes send many to each other.
+    """
 
     content_hash: str
     width_px: int | None = None
