@@ -2,6 +2,8 @@
 
 import os
 
-# Read when torch is loaded. Threads that wait for each other must sleep: those that spin take the processor from the
-# thread that they wait for, as soon as another program is busy. See benchmarks/busy_machine.md.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read when torch is loaded. Threads that wait for each other must soon sleep: those that spin take the processor from
+# the thread that they wait for, as soon as another program is busy. See benchmarks/busy_machine.md.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
