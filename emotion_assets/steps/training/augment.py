@@ -41,7 +41,7 @@ _MAX_ERASE_LOG_RATIO: Final = 0.9
 _MAX_ERASE_SIDE: Final = 0.9
 
 
-def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
+def augment(pixels: Tensor, side_px: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Return a random view of each image.
 
     One affine resampling does mirroring, rotation, scale, aspect ratio, shift and the step from 64 to `side_px`. Some
@@ -52,16 +52,17 @@ def augment(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
         pixels: uint8 (image, 64, 64), on the generator's device.
         side_px: rows and columns of the views.
         generator: source of all random numbers.
+        strength: factor, 0..1, on the ranges of the affine transforms and on the fractions of images that get the rest.
 
     Returns:
         float32 (image, 1, side_px, side_px).
     """
     # 16-bit precision is for the network: here it would coarsen images and save nothing.
     with torch.autocast(pixels.device.type, enabled=False):
-        grid = build_sampling_grid(_draw_affine(len(pixels), generator), side_px)
+        grid = build_sampling_grid(_draw_affine(len(pixels), generator, strength), side_px)
         gray = pixels[:, None].float().div_(255)
-        view = _relight(_sample(gray, grid, generator).clamp(0, 1), generator)
-        return _erase(_disturb(standardize(view), generator), generator)
+        view = _relight(_sample(gray, grid, generator).clamp(0, 1), generator, strength)
+        return _erase(_disturb(standardize(view), generator, strength), generator, strength)
 
 
 def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
@@ -79,7 +80,7 @@ def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
     return torch.addcmul(from_row[..., None], affine[:, :, 0, None, None], centers).movedim(1, 3)
 
 
-def disorient(views: Tensor, generator: torch.Generator) -> Tensor:
+def disorient(views: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Turn a few views on their side or upside down, and invert a few.
 
     So few cost at most half a point of accuracy on upright faces, and such images lose far less (docs/log.md).
@@ -87,16 +88,17 @@ def disorient(views: Tensor, generator: torch.Generator) -> Tensor:
     Args:
         views: float (image, 1, side, side), standardized.
         generator: source of all random numbers.
+        strength: factor, 0..1, on how many.
 
     Returns:
         float (image, 1, side, side).
     """
     draw = _uniform((len(views),), generator)
     quarters = torch.where(_uniform((len(views),), generator) < 0.5, 1, 3)
-    turns = torch.where(draw < _SIDEWAYS_FRACTION, quarters, 0)
-    is_upside_down = (draw >= _SIDEWAYS_FRACTION) & (draw < _SIDEWAYS_FRACTION + _UPSIDE_DOWN_FRACTION)
-    turns = torch.where(is_upside_down, 2, turns)
-    is_inverted = _uniform((len(views),), generator) < _INVERTED_FRACTION
+    is_sideways = draw < strength * _SIDEWAYS_FRACTION
+    is_upside_down = ~is_sideways & (draw < strength * (_SIDEWAYS_FRACTION + _UPSIDE_DOWN_FRACTION))
+    turns = torch.where(is_upside_down, 2, torch.where(is_sideways, quarters, 0))
+    is_inverted = _uniform((len(views),), generator) < strength * _INVERTED_FRACTION
     return apply_orientation(views, 2 * turns + is_inverted.long())
 
 
@@ -120,12 +122,12 @@ def _choose_some(count: int, fraction: float, generator: torch.Generator) -> Ten
     return _uniform((count, 1, 1, 1), generator) < fraction
 
 
-def _draw_affine(count: int, generator: torch.Generator) -> Tensor:
-    angle = _MAX_ROTATION_RAD * _symmetric((count,), generator)
-    scale = torch.exp(_MAX_LOG_SCALE * _symmetric((count,), generator))
-    aspect = torch.exp(_MAX_LOG_ASPECT * _symmetric((count,), generator))
+def _draw_affine(count: int, generator: torch.Generator, strength: float) -> Tensor:
+    angle = strength * _MAX_ROTATION_RAD * _symmetric((count,), generator)
+    scale = torch.exp(strength * _MAX_LOG_SCALE * _symmetric((count,), generator))
+    aspect = torch.exp(strength * _MAX_LOG_ASPECT * _symmetric((count,), generator))
     mirror = torch.where(_uniform((count,), generator) < 0.5, -1.0, 1.0)
-    shift = _MAX_SHIFT * _symmetric((count, 2), generator)
+    shift = strength * _MAX_SHIFT * _symmetric((count, 2), generator)
     cosine, sine = angle.cos() * scale, angle.sin() * scale
     rows = torch.stack([cosine * aspect * mirror, -sine / aspect, shift[:, 0]], dim=1)
     columns = torch.stack([sine * aspect * mirror, cosine / aspect, shift[:, 1]], dim=1)
@@ -148,12 +150,12 @@ def _sample(gray: Tensor, grid: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(is_outside & (border < _PLAIN_BORDER_FRACTION), level, view)
 
 
-def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
+def _relight(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """Change gamma, and apply a 3×3 binomial blur twice, in some images."""
     count = len(view)
     gamma = torch.exp(_MAX_LOG_GAMMA * _symmetric((count, 1, 1, 1), generator))
-    view = torch.where(_choose_some(count, _GAMMA_FRACTION, generator), view.clamp_min(1e-4) ** gamma, view)
-    chosen = _choose_some(count, _BLUR_FRACTION, generator).flatten().nonzero().flatten()
+    view = torch.where(_choose_some(count, strength * _GAMMA_FRACTION, generator), view.clamp_min(1e-4) ** gamma, view)
+    chosen = _choose_some(count, strength * _BLUR_FRACTION, generator).flatten().nonzero().flatten()
     weights = torch.tensor([0.25, 0.5, 0.25], device=view.device)
     kernel = (weights[:, None] * weights)[None, None]
     blurred = view[chosen]
@@ -162,20 +164,22 @@ def _relight(view: Tensor, generator: torch.Generator) -> Tensor:
     return view.index_copy(0, chosen, blurred)
 
 
-def _disturb(view: Tensor, generator: torch.Generator) -> Tensor:
+def _disturb(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """Add a light gradient and noise to some standardized images, and change gain and offset of all."""
     count, _, height, width = view.shape
     across = torch.linspace(-1, 1, width, device=view.device)[None, None, None, :]
     down = torch.linspace(-1, 1, height, device=view.device)[None, None, :, None]
-    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator) * _choose_some(count, _RAMP_FRACTION, generator)
-    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator) * _choose_some(count, _NOISE_FRACTION, generator)
+    slopes = _MAX_RAMP * _symmetric((2, count, 1, 1, 1), generator)
+    slopes = slopes * _choose_some(count, strength * _RAMP_FRACTION, generator)
+    level = _MAX_NOISE * _uniform((count, 1, 1, 1), generator)
+    level = level * _choose_some(count, strength * _NOISE_FRACTION, generator)
     gain = torch.exp(_MAX_LOG_GAIN * _symmetric((count, 1, 1, 1), generator))
     offset = _MAX_OFFSET * _symmetric((count, 1, 1, 1), generator)
     noise = _normal(view.shape, generator)
     return (view + slopes[0] * across + slopes[1] * down + level * noise) * gain + offset
 
 
-def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
+def _erase(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """Fill a rectangle of some images with one random gray."""
     count, _, height, width = view.shape
     low, high = _ERASE_AREA
@@ -193,5 +197,5 @@ def _erase(view: Tensor, generator: torch.Generator) -> Tensor:
         & (across >= left[:, None, None])
         & (across < (left + broad)[:, None, None])
     )
-    hole = hole[:, None] & _choose_some(count, _ERASE_FRACTION, generator)
+    hole = hole[:, None] & _choose_some(count, strength * _ERASE_FRACTION, generator)
     return torch.where(hole, _normal((count, 1, 1, 1), generator), view)

@@ -37,6 +37,12 @@ class TrainingConfig(BaseModel):
     num_blocks: int = Field(
         default=2, ge=1, le=8, description="Convolutional blocks in each of the second and third stages."
     )
+    augmentation: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Strength of augmentation. Short trainings need less; long ones, and faces of other sources, all.",
+    )
     dropout: float = Field(default=0.15, ge=0, lt=1, description="Dropout on the embedding.")
     label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
     class_weighting: str = Field(
@@ -85,6 +91,7 @@ PRESETS: Final = {
     "quick": TrainingConfig(
         epochs=8,
         width=48,
+        augmentation=0.3,
         dropout=0.2,
         label_smoothing=0.1,
         learning_rate=0.03,

@@ -131,7 +131,7 @@ class EmotionModule(pl.LightningModule):
         side_px = choose_side_px(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
         views = self._make_views(pixels, side_px)
         if not self.config.corrects_orientation:
-            views = disorient(views, self._generator)
+            views = disorient(views, self._generator, self.config.augmentation)
         views = views.to(self.device).contiguous(memory_format=torch.channels_last)
         logits = self.network(views)
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
@@ -145,7 +145,7 @@ class EmotionModule(pl.LightningModule):
 
     def _make_views(self, pixels: Tensor, side_px: int) -> Tensor:
         """Augment a batch on the generator's device: the CPU, or a CUDA GPU if there is one."""
-        return augment(pixels.to(self._generator.device), side_px, self._generator)
+        return augment(pixels.to(self._generator.device), side_px, self._generator, self.config.augmentation)
 
     def _record_loss(self, loss: Tensor) -> Tensor:
         """Record a step's loss, and stop the run if it diverged."""

@@ -62,8 +62,33 @@ def test_views_stay_similar_to_their_images() -> None:
     assert correlation.max() < 1
 
 
-def test_few_views_are_turned_or_inverted() -> None:
-    """Six in a hundred and three in a hundred; all others stay as they are."""
+def test_views_without_strength_are_only_mirrored() -> None:
+    """Besides, every view gets another gain and offset, which leave the correlation at 1."""
+    pixels = draw_pixels(64)
+
+    views, plain = augment(pixels, 48, seeded(0), strength=0).flatten(1), preprocess(pixels)
+    mirrored, plain = plain.flip(3).flatten(1), plain.flatten(1)
+    rows = [torch.corrcoef(torch.stack(rows))[0, 1:] for rows in zip(views, plain, mirrored, strict=True)]
+
+    assert torch.stack(rows).max(dim=1).values.min() > 0.999
+
+
+def test_views_differ_more_with_more_strength() -> None:
+    """Half of the strength leaves views closer to their images than all of it does."""
+    pixels = torch.linspace(0, 255, 64)[:, None].expand(64, 64).to(torch.uint8)[None].repeat(256, 1, 1)
+    plain = preprocess(pixels).flatten(1)
+
+    def likeness(strength: float) -> float:
+        views = augment(pixels, 48, seeded(0), strength).flatten(1)
+        pairs = zip(views, plain, strict=True)
+        return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).mean().item()
+
+    assert likeness(0.5) > likeness(1) + 0.02
+
+
+@pytest.mark.parametrize("strength", [1, 0.5])
+def test_few_views_are_turned_or_inverted(strength: float) -> None:
+    """At full strength six in a hundred and three in a hundred; all others stay as they are."""
     upright = torch.randn((1, 1, 8, 8), generator=seeded(0)).expand(20_000, 1, 8, 8)
     kinds = {
         "as it was": upright[0],
@@ -73,16 +98,17 @@ def test_few_views_are_turned_or_inverted() -> None:
         "inverted": -upright[0],
     }
 
-    views = disorient(upright, seeded(1))
+    views = disorient(upright, seeded(1), strength)
     found = {name: (views == view).all(dim=3).all(dim=2).float().mean().item() for name, view in kinds.items()}
 
+    kept = 1 - 0.03 * strength
     assert found == pytest.approx(
         {
-            "as it was": 0.94 * 0.97,
-            "on its side": 0.01 * 0.97,
-            "on its other side": 0.01 * 0.97,
-            "upside down": 0.04 * 0.97,
-            "inverted": 0.94 * 0.03,
+            "as it was": (1 - 0.06 * strength) * kept,
+            "on its side": 0.01 * strength * kept,
+            "on its other side": 0.01 * strength * kept,
+            "upside down": 0.04 * strength * kept,
+            "inverted": (1 - 0.06 * strength) * 0.03 * strength,
         },
         abs=0.005,
     )
