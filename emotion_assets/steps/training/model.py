@@ -45,7 +45,8 @@ def _halve() -> nn.Sequential:
 
     This aliases less than a maximum alone (Zhang 2019, "Making convolutional networks shift-invariant again").
     """
-    return nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2, ceil_mode=True))
+    # If set, count_include_pad changes nothing here, but makes onnxruntime in 8 bits average zeros in at the border.
+    return nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False))
 
 
 class EmotionNet(nn.Module):
