@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,18 +24,18 @@ from emotion_assets.core.bundle import runtime_precision
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.images import needs_worker_thread
-from emotion_assets.core.limits import memory_bytes
 from emotion_assets.core.remote import RemoteRoot
 from emotion_service.errors import RequestError, error_body
 from emotion_service.feedback import parse_feedback
 from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
 from emotion_service.labels import LabelQueue
+from emotion_service.memory import large_images_that_fit
 from emotion_service.metrics import MEDIA_TYPE, Metrics
 from emotion_service.middleware import RequestMiddleware, not_found
 from emotion_service.model_watcher import ModelWatcher
 from emotion_service.openapi import Endpoint, form, openapi_document, query
 from emotion_service.schemas import ErrorResponse, Feedback, FeedbackResponse, LabelRequest, ModelInfo, Prediction
-from emotion_service.settings import LARGE_IMAGE_BYTES, SERVER_BYTES, WORKER_BYTES, Settings
+from emotion_service.settings import Settings
 from emotion_service.storage import open_storage
 from emotion_service.uploads import (
     BATCH_FIELD_NAME,
@@ -49,10 +48,6 @@ from emotion_service.uploads import (
 )
 from emotion_service.worker_state import WorkerState
 
-_logger = logging.getLogger(__name__)
-
-MAX_LARGE_AT_ONCE: Final = 4
-"""Large images, batches and face searches that a worker handles at a time: 40 megapixels take 160 MB."""
 _ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
 
 _PREDICT_PARAMETERS: Final = (
@@ -63,21 +58,6 @@ _FILE: Final = {"type": "string", "format": "binary"}
 _FILES: Final = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": _FILE}
 _TOKEN_ERRORS: Final = (401, 429, 431)
 _BODY_ERRORS: Final = (400, 413, 415, 503, 504, *_TOKEN_ERRORS)
-
-
-def large_images_that_fit(workers: int, allowed_bytes: int) -> int:
-    """Return how many large images each worker may handle at a time within so much memory, 1 to MAX_LARGE_AT_ONCE."""
-    left = (allowed_bytes - SERVER_BYTES) // workers - WORKER_BYTES
-    count = min(max(1, left // LARGE_IMAGE_BYTES), MAX_LARGE_AT_ONCE)
-    if count < MAX_LARGE_AT_ONCE:
-        _logger.warning(
-            "%d MB of memory are allowed: each of %d workers handles %d large images at a time instead of %d",
-            allowed_bytes // 2**20,
-            workers,
-            count,
-            MAX_LARGE_AT_ONCE,
-        )
-    return count
 
 
 class EmotionApp:
@@ -95,7 +75,7 @@ class EmotionApp:
         # Slow senders: far more bodies may arrive at a time than predictions are made.
         self._budget = BodyBudget(8 * settings.max_concurrency)
         # A pool of its own: a thread whose request has timed out still needs its memory until it is done.
-        self._large = ThreadPoolExecutor(large_images_that_fit(settings.workers, memory_bytes()), "large-images")
+        self._large = ThreadPoolExecutor(large_images_that_fit(settings.workers), "large-images")
         self.endpoints = self._describe_endpoints()
 
     def load(self, bundle_dir: Path) -> None:

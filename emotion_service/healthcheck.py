@@ -29,15 +29,10 @@ def find_problem(address: str, num_workers: int) -> str:
     return "" if num_serving >= num_workers else f"{num_serving:g} of {num_workers} workers serve a model"
 
 
-def count_allowed_workers() -> int:
-    """Return the default number of workers, as the service's settings have it."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from emotion_assets.core.limits import count_cpus  # noqa: PLC0415 -- not on the path of a script
-
-    return count_cpus()
-
-
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from emotion_service.memory import default_workers
+
     port = os.environ.get("BENTOML_PORT", os.environ.get("PORT", "3000"))
-    workers = os.environ.get("EMOTION_WORKERS") or count_allowed_workers()
+    workers = os.environ.get("EMOTION_WORKERS") or default_workers()
     sys.exit(find_problem(f"http://127.0.0.1:{port}", int(workers)) or 0)

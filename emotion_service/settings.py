@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
-from emotion_assets.core.limits import count_cpus, memory_bytes
-from emotion_assets.core.settings import AbsolutePath, EmotionSettings
-
-SERVER_BYTES: Final = 120 * 2**20
-WORKER_BYTES: Final = 170 * 2**20
-LARGE_IMAGE_BYTES: Final = 170 * 2**20
-"""Measured with some room: 100 MB of BentoML's own process, 150 MB a worker, 160 MB an image of 40 megapixels."""
-
-
-def workers_that_fit(allowed_bytes: int) -> int:
-    """Return how many workers, each with one large image, fit into so much memory; at least one."""
-    return max(1, (allowed_bytes - SERVER_BYTES) // (WORKER_BYTES + LARGE_IMAGE_BYTES))
+from emotion_assets.core.settings import EmotionSettings
+from emotion_service.memory import default_workers
 
 
 def _split(value: Any) -> Any:
@@ -43,12 +32,8 @@ class Settings(EmotionSettings):
     """Settings of the service, the same for all workers."""
 
     copy_name = "service"
-    data_dir: AbsolutePath = Field(
-        default=Path("data"),
-        description="Root of the pipeline's data. The service logs predictions and labels below it.",
-    )
     workers: int = Field(
-        default_factory=lambda: min(count_cpus(), workers_that_fit(memory_bytes())),
+        default_factory=default_workers,
         ge=1,
         le=1_000,
         description="Number of worker processes, by default one for each allowed processor, if the memory suffices.",

@@ -23,7 +23,9 @@ class EmotionSettings(BaseSettings):
 
     copy_name: ClassVar[str] = "pipeline"
     """The service has a copy of its own: it must not see what a step has not committed yet."""
-    data_dir: AbsolutePath = Path("data")
+    data_dir: AbsolutePath = Field(
+        default=Path("data"), description="Root of all data: a folder, or an address in object storage."
+    )
     remote_root: str = Field(default="", description="Set by a data root in object storage.")
     cache_dir: AbsolutePath = Field(
         default_factory=lambda: Path.home() / ".cache" / "emotion_assets",

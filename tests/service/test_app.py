@@ -17,7 +17,8 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import MAX_IMAGE_BYTES
-from emotion_service.app import MAX_LARGE_AT_ONCE, EmotionApp
+from emotion_service.app import EmotionApp
+from emotion_service.memory import MAX_LARGE_AT_ONCE
 from emotion_service.uploads import MAX_BATCH_BYTES, MAX_BATCH_IMAGES
 from tests.bundles import change_manifest
 from tests.service.conftest import logged, make_app
