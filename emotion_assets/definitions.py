@@ -11,7 +11,7 @@ from emotion_assets.resources import PipelineSettings
 _MODULES = [external, ingest, training, evaluation, packing, drift, feedback]
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(_MODULES, include_specs=True),
+    assets=dg.load_assets_from_modules(_MODULES, group_name="emotions", include_specs=True),
     asset_checks=dg.load_asset_checks_from_modules(_MODULES),
     jobs=[*jobs.JOBS, *admin_jobs.JOBS],
     sensors=sensors.SENSORS,

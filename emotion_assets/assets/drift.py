@@ -29,7 +29,6 @@ _CHECKS = [
 
 
 @dg.asset(
-    group_name="emotions",
     kinds={"report"},
     code_version=code_version("drift", "feedback"),
     deps=[evaluation_report, "prediction_log", "external_images"],

@@ -23,7 +23,6 @@ class EvaluationRunConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="emotions",
     kinds={"report", "scikitlearn"},
     code_version=code_version("registry", "evaluation"),
     deps=[trained_cnn, "external_images"],

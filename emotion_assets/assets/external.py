@@ -7,20 +7,13 @@ import dagster as dg
 
 from emotion_assets.assets.packing import emotion_bento
 
-GROUP = "emotions"
-
-image_files = dg.AssetSpec(
-    "image_files", group_name=GROUP, description="Labelled image files in `raw/`, added by people."
-)
+image_files = dg.AssetSpec("image_files", description="Labelled image files in `raw/`, added by people.")
 external_images = dg.AssetSpec(
-    "external_images", group_name=GROUP, description="Images of another source in `external/`, added by people."
+    "external_images", description="Images of another source in `external/`, added by people."
 )
-labels = dg.AssetSpec(
-    "labels", group_name=GROUP, description="Labels that people give to predictions, written by the service."
-)
+labels = dg.AssetSpec("labels", description="Labels that people give to predictions, written by the service.")
 prediction_log = dg.AssetSpec(
     "prediction_log",
-    group_name=GROUP,
     deps=[emotion_bento],
     description="One record for each prediction, written by the service that serves the bento.",
 )

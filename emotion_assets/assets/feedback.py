@@ -12,7 +12,7 @@ _LABELS_HAVE_IMAGES = dg.AssetCheckSpec(
 )
 
 
-@dg.asset(group_name="emotions", kinds={"python", "file"}, check_specs=[_LABELS_HAVE_IMAGES], deps=["labels"])
+@dg.asset(kinds={"python", "file"}, check_specs=[_LABELS_HAVE_IMAGES], deps=["labels"])
 @uses_data("predictions", writes=("raw", "feedback"))
 def collected_feedback(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """Images that people labelled on the page or over HTTP, copied to `raw/<Class>/feedback/`.
@@ -28,7 +28,7 @@ def collected_feedback(settings: Settings) -> dg.MaterializeResult:  # type: ign
     return dg.MaterializeResult(metadata=as_metadata(collected.summary(), settings), check_results=[check])
 
 
-@dg.asset(group_name="emotions", kinds={"parquet"}, deps=["prediction_log"])
+@dg.asset(kinds={"parquet"}, deps=["prediction_log"])
 @uses_data(writes=("predictions",))
 def prediction_history(settings: Settings) -> dg.MaterializeResult[None]:
     """Past hours of the prediction log as Parquet, one file per hour; drift reports read it like the log itself."""

@@ -39,7 +39,6 @@ class IngestRunConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="emotions",
     kinds={"python", "file"},
     code_version=code_version("ingest"),
     deps=["image_files", "collected_feedback"],
@@ -78,7 +77,6 @@ def raw_images(context: dg.AssetExecutionContext, settings: Settings, config: In
 
 
 @dg.asset(
-    group_name="emotions",
     kinds={"numpy", "dataset"},
     code_version=code_version("ingest", "splits"),
     deps=[raw_images],

@@ -22,7 +22,6 @@ _CHECKS = [
 
 
 @dg.asset(
-    group_name="emotions",
     kinds={"python"},
     code_version=code_version("packing"),
     deps=[evaluation_report],

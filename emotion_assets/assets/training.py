@@ -40,7 +40,6 @@ _CHECK = dg.AssetCheckSpec(
 
 
 @dg.asset(
-    group_name="emotions",
     kinds={"pytorch", "pytorchlightning"},
     code_version=code_version("reference", "training"),
     deps=[greyscale_splits],
