@@ -13,7 +13,6 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -25,13 +24,6 @@ _MAX_QUEUED_BYTES: Final = 100 * 2**20
 _CLEANUP_SECONDS: Final = 3600.0
 _MIN_FREE_BYTES: Final = 2**30
 _MIN_FREE_FRACTION: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    prediction_id: str
-    format: str
-    content: bytes
 
 
 class ImageLog:
@@ -54,7 +46,7 @@ class ImageLog:
                 there by a lifecycle rule of the bucket.
         """
         self._dir, self._retention_days, self._count, self._storage = images_dir, retention_days, count, storage
-        self._queue: queue.SimpleQueue[_Image | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="image-log", daemon=True)
@@ -67,7 +59,7 @@ class ImageLog:
             if is_queued:
                 self._queued_bytes += len(content)
         if is_queued:
-            self._queue.put(_Image(prediction_id, form, content))
+            self._queue.put((f"{datetime.now(UTC):%Y-%m-%d}/{prediction_id}.{form.lower()}", content))
         else:
             self._count("image_lost", 1)
 
@@ -84,45 +76,42 @@ class ImageLog:
                 cleaned_on = today
                 remove_old_images(self._dir, today, self._retention_days)
             try:
-                image = self._queue.get(timeout=_CLEANUP_SECONDS)
+                queued = self._queue.get(timeout=_CLEANUP_SECONDS)
             except queue.Empty:
                 continue
-            if image is None:
+            if queued is None:
                 return
+            name, content = queued
             try:
                 if self._storage:
-                    self._storage.create(f"predictions/images/{_name(image)}", image.content)
+                    self._storage.create(f"predictions/images/{name}", content)
                 else:
                     self._check_free_space()
-                    self._write(image)
+                    self._write(name, content)
             except OSError:
                 self._count("image_lost", 1)
             else:
                 self._count("image_written", 1)
             with self._lock:
-                self._queued_bytes -= len(image.content)
+                self._queued_bytes -= len(content)
 
     def _check_free_space(self) -> None:
         usage = shutil.disk_usage(next(path for path in (self._dir, *self._dir.parents) if path.exists()))
         if usage.free < min(_MIN_FREE_BYTES, _MIN_FREE_FRACTION * usage.total):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _write(self, image: _Image) -> None:
-        path = self._dir / _name(image)
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         # Atomic but not synced: after a power cut one image may be missing.
         try:
-            temporary.write_bytes(image.content)
+            temporary.write_bytes(content)
             temporary.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-
-
-def _name(image: _Image) -> str:
-    return f"{datetime.now(UTC).date().isoformat()}/{image.prediction_id}.{image.format.lower()}"
 
 
 def remove_old_images(images_dir: Path, today: date, retention_days: int) -> None:
