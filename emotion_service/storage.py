@@ -6,37 +6,10 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import Protocol
 
 from emotion_assets.core.files import sync_folder
 from emotion_assets.core.remote import RemoteRoot
 from emotion_service.settings import Settings
-
-
-class Storage(Protocol):
-    """Objects by their keys, such as `feedback/ab/….json`."""
-
-    def create(self, key: str, content: bytes) -> None:
-        """Write an object that does not exist yet.
-
-        Raises:
-            FileExistsError: it exists.
-            OSError: it cannot be written.
-        """
-
-    def read(self, key: str) -> bytes:
-        """Return an object.
-
-        Raises:
-            FileNotFoundError: there is none.
-            OSError: it cannot be read.
-        """
-
-    def exists(self, key: str) -> bool:
-        """Tell whether there is such an object."""
-
-    def keys(self, folder: str) -> list[str]:
-        """Return the keys of all objects below a folder; a missing folder is empty."""
 
 
 class LocalStorage:
@@ -47,7 +20,12 @@ class LocalStorage:
         self._root = root
 
     def create(self, key: str, content: bytes) -> None:
-        """Write a file that does not exist yet, with a hard link: of two processes one creates it."""
+        """Write a file that does not exist yet, with a hard link: of two processes one creates it.
+
+        Raises:
+            FileExistsError: it exists.
+            OSError: it cannot be written.
+        """
         path = self._root / key
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -66,7 +44,12 @@ class LocalStorage:
                 temporary.unlink()
 
     def read(self, key: str) -> bytes:
-        """Return the content of a file."""
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be read.
+        """
         return (self._root / key).read_bytes()
 
     def exists(self, key: str) -> bool:
@@ -74,9 +57,13 @@ class LocalStorage:
         return (self._root / key).exists()
 
     def keys(self, folder: str) -> list[str]:
-        """Return the paths of all files below a folder."""
+        """Return the paths of all files below a folder; a missing folder is empty."""
         found = ((Path(parent).relative_to(self._root), names) for parent, _, names in os.walk(self._root / folder))
         return [f"{parent.as_posix()}/{name}" for parent, names in found for name in names]
+
+
+Storage = LocalStorage | RemoteRoot
+"""Objects by their keys, such as `feedback/ab/….json`."""
 
 
 def open_storage(settings: Settings) -> Storage:
