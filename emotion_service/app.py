@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyio import to_thread
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -30,8 +31,8 @@ from emotion_service.feedback import parse_feedback
 from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
 from emotion_service.labels import LabelQueue
 from emotion_service.memory import large_images_that_fit
-from emotion_service.metrics import MEDIA_TYPE, Metrics
-from emotion_service.middleware import RequestMiddleware, not_found
+from emotion_service.metrics import Metrics
+from emotion_service.middleware import RequestMiddleware
 from emotion_service.model_watcher import ModelWatcher
 from emotion_service.openapi import Endpoint, form, openapi_document, query
 from emotion_service.schemas import ErrorResponse, Feedback, FeedbackResponse, LabelRequest, ModelInfo, Prediction
@@ -47,8 +48,6 @@ from emotion_service.uploads import (
     read_json_body,
 )
 from emotion_service.worker_state import WorkerState
-
-_ALL_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
 
 _PREDICT_PARAMETERS: Final = (
     query("heatmap", "1 adds the class activation map of the emotion.", ("0", "1")),
@@ -120,7 +119,7 @@ class EmotionApp:
             if each.handler
         ]
         # Matches what no route does: BentoML would answer such requests itself, around the middleware.
-        routes.append(Route("/{path:path}", _not_found, methods=_ALL_METHODS))
+        routes.append(Route("/{path:path}", Response(status_code=404)))
         allowed = {each.path: each.allowed_methods for each in self.endpoints}
         allowed |= dict.fromkeys(("/healthz", "/schema.json"), "GET, HEAD")  # BentoML's, too
         protected = frozenset(each.path for each in self.endpoints if each.is_protected)
@@ -206,10 +205,11 @@ class EmotionApp:
         return JSONResponse(openapi_document(self.endpoints, ErrorResponse, self.version, emotions))
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(await to_thread.run_sync(self._require_worker().metrics.text), media_type=MEDIA_TYPE)
+        worker = self._loaded()[1]
+        return Response(await to_thread.run_sync(worker.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
     async def _model(self, _: Request) -> ModelInfo:
-        manifest = self._require_model().manifest
+        manifest = self._loaded()[0].manifest
         return ModelInfo(
             model_version=manifest.version,
             created_at=manifest.created_at,
@@ -226,25 +226,24 @@ class EmotionApp:
         )
 
     async def _predict(self, request: Request) -> Prediction:
-        model = self._require_model()
+        model, worker = self._loaded()
         options = _parse_options(request)
         async with self._time_limit() as deadline:
             content = await read_image(request, self._budget)
             with self._slot():
-                (result,) = await self._run(model, [content], options, deadline)
+                (result,) = await self._run(model, worker, [content], options, deadline)
         if isinstance(result, ImageError):
             raise result
-        self._require_worker().record_prediction(result)
+        worker.record_prediction(result)
         return result.prediction
 
     async def _predict_batch(self, request: Request) -> list[Prediction | ErrorResponse]:
-        model = self._require_model()
+        model, worker = self._loaded()
         options = _parse_options(request)
         async with self._time_limit() as deadline:
             contents = await read_images(request, self._budget)
             with self._slot():
-                results = await self._run(model, contents, options, deadline)
-        worker = self._require_worker()
+                results = await self._run(model, worker, contents, options, deadline)
         items: list[Prediction | ErrorResponse] = []
         for result in results:
             if isinstance(result, PredictionResult):
@@ -256,9 +255,9 @@ class EmotionApp:
         return items
 
     async def _feedback(self, request: Request) -> FeedbackResponse:
-        worker, emotions = self._require_worker(), self._require_model().emotions
+        model, worker = self._loaded()
         async with self._time_limit():
-            feedback = parse_feedback(await read_json_body(request), emotions)
+            feedback = parse_feedback(await read_json_body(request), model.emotions)
         # Outside the time limit: a label that is stored must not be reported as failed.
         await to_thread.run_sync(worker.feedback.save, feedback)
         worker.metrics.feedback.labels(feedback.emotion).inc()
@@ -275,9 +274,14 @@ class EmotionApp:
         return Response(found[0], media_type=found[1], headers={"Cache-Control": "no-store"})
 
     async def _run(
-        self, model: Classifier, contents: list[bytes], options: PredictOptions, deadline: float
+        self,
+        model: Classifier,
+        worker: WorkerState,
+        contents: list[bytes],
+        options: PredictOptions,
+        deadline: float,
     ) -> list[PredictionResult | ImageError]:
-        predict = self._require_worker().predictor.predict
+        predict = worker.predictor.predict
         if len(contents) == 1 and not options.detect_face and not needs_worker_thread(contents[0]):
             # On the event loop: a worker has one core, and a thread would cost a quarter more.
             return predict(model, contents, options, deadline)
@@ -313,15 +317,10 @@ class EmotionApp:
     def _metrics_or_none(self) -> Metrics | None:
         return self.worker.metrics if self.worker else None
 
-    def _require_model(self) -> Classifier:
-        if self.model is None:
-            raise _no_model()
-        return self.model
-
-    def _require_worker(self) -> WorkerState:
-        if self.worker is None:
-            raise _no_model()
-        return self.worker
+    def _loaded(self) -> tuple[Classifier, WorkerState]:
+        if self.model is None or self.worker is None:
+            raise RequestError(503, "no_model", "No model is loaded. Try again in a few seconds.", {"Retry-After": "5"})
+        return self.model, self.worker
 
     def _require_queue(self) -> LabelQueue:
         if not self.settings.token.get_secret_value():
@@ -341,15 +340,6 @@ def _respond(handler: Callable[[Request], Awaitable[Any]], kind: Any) -> Callabl
         return Response(adapter.dump_json(result, exclude_none=True), media_type="application/json")
 
     return endpoint
-
-
-async def _not_found(_request: Request) -> Response:
-    # The middleware rejects these requests before they come here.
-    raise not_found()
-
-
-def _no_model() -> RequestError:
-    return RequestError(503, "no_model", "No model is loaded. Try again in a few seconds.", {"Retry-After": "5"})
 
 
 def _parse_options(request: Request) -> PredictOptions:

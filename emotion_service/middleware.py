@@ -57,11 +57,6 @@ class RateLimit:
         return waiting
 
 
-def not_found() -> RequestError:
-    """Build the error for a path that is no route."""
-    return RequestError(404, "not_found", "There is no such route. GET /docs.json lists them.")
-
-
 class RequestMiddleware:
     """ASGI middleware around the routes."""
 
@@ -134,7 +129,7 @@ class RequestMiddleware:
         # Starlette's patterns also match a path with a final newline, which would bypass the token: compare exactly.
         allowed = self._routes.get(path)
         if not allowed:
-            raise not_found()
+            raise RequestError(404, "not_found", "There is no such route. GET /docs.json lists them.")
         if scope["method"] not in allowed.split(", "):
             message = f"{path} does not support {scope['method'][:20]}. Use {allowed}."
             raise RequestError(405, "method_not_allowed", message, {"Allow": allowed})
