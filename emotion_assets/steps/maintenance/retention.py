@@ -10,15 +10,14 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.errors import EmotionError
-from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.layout import DAY_PATTERN, DataPaths
 from emotion_assets.core.remote import local_root
+from emotion_assets.steps.drift.prediction_log import HISTORY_NAME
 from emotion_assets.steps.packing.models import KEEP_ACCEPTED, KEEP_REJECTED, clean_models
 from emotion_assets.steps.registry.registry import Registry
 
@@ -42,7 +41,8 @@ def find_expired(paths: DataPaths, days: float = DAYS) -> list[Expired]:
     found = [
         each
         for kind, entries in (
-            ("predictions", _day_folders(paths.predictions)),
+            ("predictions", sorted(paths.predictions.glob(DAY_PATTERN))),
+            ("predictions", _entries(paths.predictions / HISTORY_NAME)),
             ("stored images", _entries(paths.image_log)),
             ("drift report", _entries(paths.drift_reports)),
             ("training log", _entries(paths.training_runs)),
@@ -69,16 +69,6 @@ def remove_expired(paths: DataPaths, expired: list[Expired]) -> None:
 
 def _entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-
-
-def _day_folders(folder: Path) -> Iterator[Path]:
-    """Yield the folders that are named by a day; today's log is still written."""
-    for path in _entries(folder):
-        try:
-            datetime.strptime(path.name, "%Y-%m-%d").replace(tzinfo=UTC)
-        except ValueError:
-            continue
-        yield path
 
 
 def _describe(kind: str, path: Path) -> Expired:

@@ -19,8 +19,9 @@ def paths(bundle_dir: Path, tmp_path: Path) -> DataPaths:
     paths = DataPaths(tmp_path / "data")
     shutil.copytree(bundle_dir, paths.models / bundle_dir.name)
     Registry(paths.models).record(Decision(candidate=bundle_dir.name, is_accepted=True, reasons=[]))
-    folders = (paths.predictions, paths.image_log, paths.drift_reports, paths.training_runs, paths.raw, paths.feedback)
-    for folder in folders:
+    history = paths.predictions / "history"
+    folders = (paths.predictions, history, paths.image_log, paths.drift_reports, paths.training_runs)
+    for folder in (*folders, paths.raw, paths.feedback):
         for name in ("2024-01-01", "2026-01-01"):
             (folder / name).mkdir(parents=True)
             (folder / name / "file").write_text("x")
@@ -35,12 +36,19 @@ def test_what_is_old_is_listed_and_removed(paths: DataPaths) -> None:
     before = {path for path in paths.root.rglob("*") if path.is_file()}
     expired = find_expired(paths)
 
-    assert [each.kind for each in expired] == ["predictions", "stored images", "drift report", "training log"]
+    assert [each.kind for each in expired] == [
+        "predictions",
+        "predictions",
+        "stored images",
+        "drift report",
+        "training log",
+    ]
     assert all(364 < each.days < 366 and each.size_bytes > 0 for each in expired)
     remove_expired(paths, expired)
     left = {path for path in paths.root.rglob("*") if path.is_file()}
     assert {path.relative_to(paths.root).as_posix() for path in before - left} == {
         "predictions/2024-01-01/file",
+        "predictions/history/2024-01-01/file",
         "predictions/images/2024-01-01/file",
         "reports/drift/2024-01-01/file",
         "reports/training/2024-01-01/file",
@@ -53,11 +61,11 @@ def test_the_command_removes_nothing_by_itself(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["retention", str(paths.root), "--days", "30"])
     assert main() == 0
-    assert "4 items" in (listed := capsys.readouterr().out)
+    assert "5 items" in (listed := capsys.readouterr().out)
     assert "would be removed; nothing was" in listed
-    assert len(find_expired(paths)) == 4
+    assert len(find_expired(paths)) == 5
 
     monkeypatch.setattr("sys.argv", ["retention", str(paths.root), "--apply"])
     assert main() == 0
-    assert "Removed: 4 items" in capsys.readouterr().out
+    assert "Removed: 5 items" in capsys.readouterr().out
     assert find_expired(paths) == []
