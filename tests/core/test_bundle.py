@@ -65,17 +65,19 @@ def test_read_manifest_rejects_damage(own_bundle: Path, content: bytes) -> None:
 def test_every_altered_file_is_noticed(own_bundle: Path) -> None:
     """Ten bytes of each file, one at a time; a manifest that still parses would serve wrong labels."""
     accepted = []
+    manifest = read_manifest(own_bundle)
     for path in sorted(own_bundle.iterdir()):
         content = path.read_bytes()
-        named = set(read_manifest(own_bundle).files)
-        if path.name not in {*named, MANIFEST_NAME}:
+        if path.name not in {*manifest.files, MANIFEST_NAME}:
             continue
         for position in range(0, len(content), len(content) // 10 + 1):
             changed = bytes([content[position] ^ 1])
             path.write_bytes(content[:position] + changed + content[position + 1 :])
             with contextlib.suppress(BundleMismatchError):
-                check_files(own_bundle, read_manifest(own_bundle))
-                accepted.append((path.name, position))
+                check_files(own_bundle, changed_manifest := read_manifest(own_bundle))
+                # The seventeenth digit of a number may be another and the number the same.
+                if path.name != MANIFEST_NAME or changed_manifest != manifest:
+                    accepted.append((path.name, position))
         path.write_bytes(content)
 
     assert accepted == []
