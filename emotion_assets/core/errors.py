@@ -36,8 +36,6 @@ class UnsupportedFormatError(ImageError):
 class UnreadableImageError(ImageError):
     """The format is supported, but the content is damaged, truncated or meaningless."""
 
-    code = "unreadable_image"
-
 
 class BundleMismatchError(EmotionError):
     """A model bundle is incomplete, altered, or has another schema."""

@@ -144,12 +144,6 @@ def _try_lock(file: BinaryIO, path: Path) -> bool:
     return True
 
 
-def hold(path: Path) -> None:
-    """Mark a file as in use until this process ends; a missing file is ignored."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a power cut; warn once where the file system cannot."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -190,12 +190,10 @@ class RemoteRoot:
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
-        try:
-            with _os_errors():
-                self._store.head(key)
-        except FileNotFoundError:
-            return False
-        return True
+        with contextlib.suppress(FileNotFoundError), _os_errors():
+            self._store.head(key)
+            return True
+        return False
 
     def keys(self, folder: str) -> list[str]:
         """Return the keys of all objects below a folder."""
@@ -215,14 +213,10 @@ class RemoteRoot:
     @staticmethod
     def _retry(fetch: Callable[[], None]) -> None:
         """Fetch again if an object was removed meanwhile, as two commits later."""
-        for attempt in range(_MAX_ATTEMPTS):
-            try:
-                fetch()
-            except FileNotFoundError:
-                if attempt == _MAX_ATTEMPTS - 1:
-                    raise
-            else:
-                return
+        for _ in range(_MAX_ATTEMPTS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return fetch()
+        return fetch()
 
     def _list(self, folder: str) -> dict[str, str]:
         """Return the keys of a folder without a head by path, without private files and markers of empty folders."""

@@ -110,7 +110,7 @@ def _drop_missing_files(store: Store, raw_dir: str, classes: ClassSet) -> int:
 
 def _fingerprint(store: Store) -> str:
     digest = hashlib.sha256()
-    for _, content_hash, label, checksum in store.labelled_contents():
+    for content_hash, label, checksum in store.labelled_contents():
         digest.update(f"{content_hash} {label} {checksum}\n".encode())
     return digest.hexdigest()
 

@@ -59,20 +59,10 @@ def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]
     groups = duplicate_groups(store.pairs(), store.hashes_by_id())
     resolved = resolve_labels(store, subjects)
     for path, *columns, code, reason, content_id in store.file_rows():
-        label = columns[0]
-        is_conflicting = content_id in resolved.conflicting or (content_id, label) in resolved.set_aside
+        is_conflicting = content_id in resolved.conflicting or (content_id, columns[0]) in resolved.set_aside
         subject = " and ".join(sorted(subjects.get(content_id, ()))) or None
-        yield (
-            path_text(path),
-            *columns,
-            code is None,
-            code,
-            reason,
-            1,
-            groups.get(content_id),
-            is_conflicting,
-            subject,
-        )
+        group = groups.get(content_id)
+        yield path_text(path), *columns, code is None, code, reason, 1, group, is_conflicting, subject
     for path, code, reason, num_files in store.skipped_files():
         row = {"path": path_text(path), "is_accepted": False, "reason_code": code, "reason": reason}
         row["num_files"] = num_files

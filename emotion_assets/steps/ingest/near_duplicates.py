@@ -78,11 +78,7 @@ def compute_descriptors(pixels: Pixels) -> Descriptors:
 
 
 class TooManyPairsError(Exception):
-    """There are more near-duplicate pairs than fit in memory; `position` is an image with many of them."""
-
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
-        self.position = position
+    """There are more near-duplicate pairs than fit in memory; its argument is the position of an image with many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,26 +206,25 @@ def describe_search(num_images: int) -> str:
     return "all pairs" if num_images <= MAX_EXACT_IMAGES else "in cells, which misses about 1 % of the pairs"
 
 
-def compare_new_contents(store: Store) -> int:
-    """Find the near-duplicates of contents that were never compared; return the number of new pairs.
+def compare_new_contents(store: Store) -> None:
+    """Find the near-duplicates of contents that were never compared.
 
     Raises:
         UnusableDataError: there are too many, as in the frames of a film; the message names one image.
     """
     if not store.has_uncompared():
-        return 0
+        return
     store.drop_outdated_pairs()
     ids, descriptors, is_compared = store.descriptors()
     try:
         pairs = similar_pairs(descriptors, is_compared, max_pairs=MAX_PAIRS - store.num_pairs())
     except TooManyPairsError as error:
-        path = os.fsdecode(store.find_path(int(ids[error.position])))
+        path = os.fsdecode(store.find_path(int(ids[error.args[0]])))
         raise UnusableDataError(
             f"More than {MAX_PAIRS:,} pairs of images are near-duplicates; raw/{path} is in many of them: frames of a "
             "film, or blank images? Keep a few of them, remove the others, and materialize raw_images again."
         ) from error
     store.add_pairs(((int(ids[a]), int(ids[b])) for a, b in pairs), ids[~is_compared])
-    return len(pairs)
 
 
 def duplicate_groups(pairs: npt.NDArray[np.int64], hash_of: dict[int, str]) -> dict[int, str]:

@@ -117,9 +117,8 @@ def unused_files(store: Store) -> list[str]:
     """Describe why files of `raw/` are not used: each reason with its number and the path of one file."""
     numbers: Counter[str] = Counter()
     examples: dict[str, tuple[bytes, str]] = {}
-    skipped = ((path, code, reason, number) for path, code, reason, number in store.skipped_files())
     rejected = ((path, code, reason, 1) for path, *_, code, reason, _ in store.file_rows() if code is not None)
-    for path, code, reason, number in (*skipped, *rejected):
+    for path, code, reason, number in (*store.skipped_files(), *rejected):
         numbers[code] += number
         examples.setdefault(code, (path, reason))
     return [

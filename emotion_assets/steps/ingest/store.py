@@ -138,12 +138,8 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Commit everything inside at once, or nothing."""
         self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._connection:  # commits, or rolls back
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
     def begin_scan(self) -> None:
         """Start counting the files of a walk, which `match_known` and `has_missing_files` compare with those stored.
@@ -185,7 +181,7 @@ class Store:
         """Tell whether the walk met fewer files than were known before it."""
         return self._num_met < self._num_known
 
-    def drop_missing(self, batches: Iterable[Iterable[bytes]], unreadable_folders: Collection[bytes] = ()) -> int:
+    def drop_missing(self, batches: Iterable[Iterable[bytes]], unreadable_folders: Collection[bytes]) -> int:
         """Drop every file whose path is not in `batches`, and return their number.
 
         Files in `unreadable_folders`, which may grow while `batches` is read, stay if this decoder has read them.
@@ -337,10 +333,10 @@ class Store:
         """Return the path of a file with this content, relative to raw/; empty if there is none."""
         return self._select_one("SELECT path FROM files WHERE content_id = ? ORDER BY path LIMIT 1", content_id) or b""
 
-    def labelled_contents(self) -> list[tuple[int, str, str, int]]:
-        """Return id, hash, label and pixel checksum of every accepted content, once for each of its labels."""
+    def labelled_contents(self) -> list[tuple[str, str, int]]:
+        """Return hash, label and pixel checksum of every accepted content, once for each of its labels."""
         return self._connection.execute(
-            "SELECT DISTINCT c.content_id, c.content_hash, f.label, c.checksum"
+            "SELECT DISTINCT c.content_hash, f.label, c.checksum"
             " FROM contents c JOIN files f USING (content_id) WHERE c.position IS NOT NULL"
             " ORDER BY c.content_hash, f.label"
         ).fetchall()

@@ -6,16 +6,15 @@ Also a command: `python -m emotion_assets.steps.maintenance.backup DATA_DIR crea
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
-import os
 import shutil
 import sys
 import tarfile
-from contextlib import ExitStack
 from pathlib import Path
 
 from emotion_assets.core.errors import EmotionError, UnusableDataError
-from emotion_assets.core.files import atomic_file, locked
+from emotion_assets.core.files import atomic_file, files_below, locked
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import local_root
 from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NAME
@@ -44,26 +43,19 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
     if archive.resolve().is_relative_to(paths.root.resolve()):
         raise UnusableDataError(f"{archive} lies in the data root. Write it elsewhere, best to another disk.")
     count = 0
-    with ExitStack() as locks:
-        # In the order in which the steps take them.
-        locks.enter_context(locked(paths.models / TRAINING_LOCK_NAME))
-        locks.enter_context(Registry(paths.models).locked())
-        locks.enter_context(locked(paths.splits / SPLITS_LOCK_NAME))
-        locks.enter_context(locked(paths.catalogue / CATALOGUE_LOCK_NAME))
-        with (
-            atomic_file(archive) as file,
-            tarfile.open(fileobj=file, mode="w" if archive.suffix == ".tar" else "w:gz") as tar,
-        ):
-            for parent, folders, names in os.walk(paths.root):
-                folders.sort()
-                for name in sorted(names):
-                    path = Path(parent, name)
-                    if name.endswith((".tmp", ".lock")) or not path.is_file() or path.is_symlink():
-                        continue
-                    try:
-                        tar.add(path, path.relative_to(paths.root), recursive=False)
-                    except FileNotFoundError:
-                        continue  # the service has moved on
+    with (
+        # Locks in the order in which the steps take them.
+        locked(paths.models / TRAINING_LOCK_NAME),
+        Registry(paths.models).locked(),
+        locked(paths.splits / SPLITS_LOCK_NAME),
+        locked(paths.catalogue / CATALOGUE_LOCK_NAME),
+        atomic_file(archive) as file,
+        tarfile.open(fileobj=file, mode="w" if archive.suffix == ".tar" else "w:gz") as tar,
+    ):
+        for path in files_below(paths.root):
+            if not path.name.endswith((".tmp", ".lock")):
+                with contextlib.suppress(FileNotFoundError):  # the service has moved on
+                    tar.add(path, path.relative_to(paths.root), recursive=False)
                     count += 1
     return count
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -93,9 +93,8 @@ def _ungrouped(paths: DataPaths) -> set[str]:
     return set(table.loc[table["is_ungrouped"], "content_hash"])
 
 
-def leaking_pairs(splits: Iterable[Split]) -> list[tuple[str, str]]:
+def leaking_pairs(splits: Sequence[Split]) -> list[tuple[str, str]]:
     """Return the pairs of content hashes that are near-duplicates in different splits, from the pixels."""
-    splits = list(splits)
     hashes = [content_hash for split in splits for content_hash in split.content_hashes]
     split_of = np.concatenate([np.full(len(split.pixels), number) for number, split in enumerate(splits)])
     chunks = [

@@ -274,7 +274,7 @@ def read_assignments(splits_dir: Path) -> pd.DataFrame:
 
 def _write_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment, classes: ClassSet) -> str:
     labels, index_of = assignment.labels, {name: index for index, name in enumerate(classes.names)}
-    checksums = {content_hash: checksum for _, content_hash, _, checksum in store.labelled_contents()}
+    checksums = {content_hash: checksum for content_hash, _, checksum in store.labelled_contents()}
     lines = sorted(f"{h} {labels[h]} {split} {checksums[h]}\n" for h, split in assignment.splits.items())
     fingerprint = hashlib.sha256("".join([*lines, *classes.names]).encode()).hexdigest()
     if not _is_written(splits_dir, fingerprint, classes):
