@@ -147,7 +147,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
         "source": source,
         "model_version": version,
         "num_rejected": num_rejected,
-        **verdict.as_record(),
+        **dataclasses.asdict(verdict),
         "window": dataclasses.asdict(window),
     }
     return DriftCheck(

@@ -6,7 +6,6 @@ kill in between leaves some records twice; readers drop duplicates.
 
 from __future__ import annotations
 
-import io
 import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -72,9 +71,8 @@ def _compact_hour(predictions_dir: Path, hour: str, paths: list[Path], report: C
         report.num_malformed_lines += _count_lines(path) - num_found
         tables += found
     table = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-    file = io.BytesIO()
-    table.drop_duplicates("prediction_id").sort_values("time").to_parquet(file, index=False, compression="zstd")
-    write_atomically(target, file.getvalue())
+    rows = table.drop_duplicates("prediction_id").sort_values("time")
+    write_atomically(target, rows.to_parquet(index=False, compression="zstd"))
     for path in paths:
         path.unlink()
         if not any(path.parent.iterdir()):

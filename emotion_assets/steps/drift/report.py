@@ -7,14 +7,13 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 from jinja2 import Environment
 
-from emotion_assets.core.errors import ImageError, UnusableDataError
+from emotion_assets.core.errors import ImageError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_gray
 from emotion_assets.steps.drift.tiers import MIN_DISTANCE, limit, numeric_columns
@@ -54,13 +53,12 @@ def write_drift_report(
     Returns:
         The path of the page, or None where there were too few images for one.
     """
-    report_dir.mkdir(parents=True, exist_ok=True)
     page = None
     if record["state"] != DriftState.TOO_FEW:
         page = report_dir / REPORT_NAME
         snapshot = _run_evidently(record["p_values"], record["distances"], current, reference)
         section = _render_verdict(record, previous_windows(history, record["source"]), informative)
-        write_atomically(page, _insert(section, _page_of(snapshot, report_dir)))
+        write_atomically(page, _insert(section, snapshot.get_html_str(as_iframe=False)))
         write_atomically(report_dir / SNAPSHOT_NAME, snapshot.dumps())
     write_json(report_dir / VERDICT_NAME, record)
     return page
@@ -68,7 +66,7 @@ def write_drift_report(
 
 def previous_windows(history: ReportHistory, source: Source) -> list[dict[str, Any]]:
     """Return the last windows of one source, the newest first: `until`, `state`, counts, `smallest_p_value`."""
-    windows = (
+    windows = [
         {
             "until": report.record["window"]["until"] or report.folder.name,
             "state": report.record["state"],
@@ -78,8 +76,8 @@ def previous_windows(history: ReportHistory, source: Source) -> list[dict[str, A
         }
         for report in history.of(source)
         if report.record["window"]["is_new"]
-    )
-    return list(islice(windows, _NUM_WINDOWS))
+    ]
+    return windows[:_NUM_WINDOWS]
 
 
 def _render_verdict(record: dict[str, Any], windows: list[dict[str, Any]], informative: Sequence[Path]) -> str:
@@ -115,16 +113,6 @@ def _run_evidently(
     metrics = [ValueDrift(column=name, method="ks", threshold=limits[name]) for name in columns]
     current, reference = current[columns].astype(float), reference[columns].astype(float)
     return Report(metrics).run(Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition))
-
-
-def _page_of(snapshot: Any, report_dir: Path) -> str:
-    temporary = report_dir / ".evidently.tmp.html"
-    snapshot.save_html(str(temporary))  # given a Path, Evidently writes nothing
-    if not temporary.exists():
-        raise UnusableDataError(f"Evidently wrote no report to {temporary}. Check that the folder is writable.")
-    page = temporary.read_text(encoding="utf-8")
-    temporary.unlink()
-    return page
 
 
 def _insert(section: str, page: str) -> str:

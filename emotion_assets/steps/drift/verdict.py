@@ -13,10 +13,10 @@ costs enough is acted on, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import pandas as pd
 
@@ -159,10 +159,6 @@ class DriftVerdict:
         if self.subpopulation and self.subpopulation.loss >= HARMFUL_PART_LOSS:
             evidence.append(self.subpopulation.p_value)
         return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the verdict for JSON."""
-        return asdict(self)
 
 
 def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:

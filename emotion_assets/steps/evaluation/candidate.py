@@ -68,7 +68,7 @@ class CandidateEvaluation:
         champion = decision.candidate if decision.is_accepted else decision.champion
         return Summary(
             values={
-                **scores.flatten("test"),
+                **scores.flatten(),
                 "version": decision.candidate,
                 "champion": champion or "none",
                 "is_accepted": decision.is_accepted,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,20 +15,6 @@ from emotion_assets.steps.ingest.scan import FolderScan, SourceFile
 from emotion_assets.steps.splits.splits import Split
 
 _MAX_IMAGES: Final = 3000
-_FORMER_NAME: Final = "unlabelled"
-
-_logger = logging.getLogger(__name__)
-
-
-def external_folder(paths: DataPaths) -> Path:
-    """Return `external/`, or `unlabelled/`, its former name, if only that exists."""
-    former = paths.root / _FORMER_NAME
-    if paths.external.exists() or not former.exists():
-        return paths.external
-    _logger.warning(
-        "Reading %s, because %s does not exist. Rename it: the next version will ignore it.", former, paths.external
-    )
-    return former
 
 
 def read_external(paths: DataPaths, emotions: tuple[str, ...]) -> Split:
@@ -42,7 +26,7 @@ def read_external(paths: DataPaths, emotions: tuple[str, ...]) -> Split:
         paths: the data root.
         emotions: the classes of the model; images of others are left out.
     """
-    folder = external_folder(paths)
+    folder = paths.external
     scan = FolderScan(folder, read_classes(paths.classes))
     labelled = sorted((entry.path, entry.label) for entry in scan if isinstance(entry, SourceFile))
     found = [(folder / os.fsdecode(path), emotions.index(label)) for path, label in labelled if label in emotions]

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from emotion_assets.core.bundle import Manifest
 from emotion_assets.core.features import probability_columns
-from emotion_assets.core.files import atomic_file, write_atomically, write_json
+from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.steps.evaluation import figures
 from emotion_assets.steps.evaluation.baseline import BaselineResult
 from emotion_assets.steps.evaluation.intervals import Interval
@@ -103,8 +103,7 @@ def write_report(
         table = pd.DataFrame(predictions.probabilities, columns=probability_columns(predictions.emotions))
         table.insert(0, "content_hash", list(split.content_hashes))
         table.insert(1, "true_emotion", [predictions.emotions[index] for index in predictions.class_indices])
-        with atomic_file(report_dir / PREDICTIONS_NAME) as file:
-            table.to_parquet(file, index=False)
+        write_atomically(report_dir / PREDICTIONS_NAME, table.to_parquet(index=False))
     write_json(report_dir / SCORES_NAME, {**evaluation.as_record(), "risk_coverage": curve})
     return images
 

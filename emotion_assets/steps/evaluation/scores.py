@@ -51,10 +51,10 @@ class Scores:
             (emotion for emotion in self.emotions if self.support[emotion]), key=lambda emotion: self.recall[emotion]
         )
 
-    def flatten(self, stage: str) -> dict[str, float]:
-        """Return scores and recalls as `stage/name`, for tables and plots over time."""
-        scores = {f"{stage}/{name}": getattr(self, name) for name in SCORE_NAMES}
-        return scores | {f"{stage}/recall_{emotion}": value for emotion, value in self.recall.items()}
+    def flatten(self) -> dict[str, float]:
+        """Return scores and recalls as `test/name`, for tables and plots over time."""
+        scores = {f"test/{name}": getattr(self, name) for name in SCORE_NAMES}
+        return scores | {f"test/recall_{emotion}": value for emotion, value in self.recall.items()}
 
 
 @dataclass(frozen=True, slots=True)

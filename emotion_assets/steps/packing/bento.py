@@ -7,7 +7,6 @@ its own, in a process of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -28,8 +27,7 @@ from emotion_assets.core.files import file_sha256, locked, write_atomically
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.packing.requirements import pinned_packages
-from emotion_assets.steps.registry.decision import SCORES_NAME
-from emotion_assets.steps.registry.registry import CARD_NAME, Registry
+from emotion_assets.steps.registry.registry import CARD_NAME, Registry, read_scores
 
 MODEL_NAME: Final = "emotion_cnn"
 BENTO_NAME: Final = "emotion_service"
@@ -102,10 +100,7 @@ def pack_version(paths: DataPaths, version: str, labels: Mapping[str, str] | Non
     """Pack one version with its test scores as labels; the caller holds the registry's lock."""
     manifest = read_manifest(paths.models / version)
     found = {"data_fingerprint": manifest.data_fingerprint[:12]}
-    scores_path = paths.evaluation_report(version) / SCORES_NAME
-    if scores_path.exists():
-        test = json.loads(scores_path.read_text())["test"]
-        found |= {f"test_{name}": f"{test[name]:.4f}" for name in ("accuracy", "macro_f1", "calibration_error")}
+    found |= {f"test_{name}": text for name, text in read_scores(paths.evaluation_report(version)).items()}
     return build_bento(paths.models / version, {**(labels or {}), **found})
 
 

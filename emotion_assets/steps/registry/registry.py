@@ -164,7 +164,7 @@ class Registry:
         by_age = [version for version in replay.accepted if version not in replay.lineage] + replay.lineage
         earlier = [name for name in by_age if states.get(name) in (ModelState.ACCEPTED, ModelState.ROLLED_BACK)]
         rejected = [name for name, state in states.items() if state == ModelState.REJECTED]
-        kept = {*_last(earlier, keep_accepted), *_last(rejected, keep_rejected)}
+        kept = {*earlier[::-1][:keep_accepted], *rejected[::-1][:keep_rejected]}
         kept |= {name for name, state in states.items() if state in (ModelState.CHAMPION, ModelState.NOT_EVALUATED)}
         return [name for name in states if name not in kept]
 
@@ -242,16 +242,12 @@ class Registry:
         return record
 
 
-def _last(versions: list[str], number: int) -> list[str]:
-    return versions[max(0, len(versions) - number) :]
-
-
 def model_rows(paths: DataPaths) -> list[dict[str, str]]:
     """Return a table of all models, newest first: version, state, test scores, data and reasons."""
     rows = []
     for model in Registry(paths.models).models():
         row = {"version": model.version, "state": str(model.state)}
-        row |= dict.fromkeys(_SCORE_COLUMNS, "") | _read_scores(paths.evaluation_report(model.version))
+        row |= dict.fromkeys(_SCORE_COLUMNS, "") | read_scores(paths.evaluation_report(model.version))
         try:
             row["data"] = read_manifest(paths.models / model.version).data_fingerprint[:12]
         except BundleMismatchError:
@@ -260,7 +256,8 @@ def model_rows(paths: DataPaths) -> list[dict[str, str]]:
     return rows
 
 
-def _read_scores(report_dir: Path) -> dict[str, str]:
+def read_scores(report_dir: Path) -> dict[str, str]:
+    """Return the test scores in an evaluation report as text, by name; none if there is no readable report."""
     try:
         test = json.loads((report_dir / SCORES_NAME).read_text())["test"]
     except (OSError, ValueError, KeyError):

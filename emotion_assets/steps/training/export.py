@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import platform
 import time
@@ -15,9 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
-import pandas as pd
 import torch
 from safetensors.torch import save as save_tensors
 from sklearn.metrics import log_loss
@@ -72,10 +69,10 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
         return _run(session, pixels)[0]
 
-    files[REFERENCE_NAME] = _encode_table(build_reference(trained.val, predict(trained.val.pixels)))
+    files[REFERENCE_NAME] = build_reference(trained.val, predict(trained.val.pixels)).to_parquet(index=False)
     corruptions = corruption_profile(trained.val, predict)
     if corruptions is not None:
-        files[CORRUPTIONS_NAME] = _encode_table(corruptions)
+        files[CORRUPTIONS_NAME] = corruptions.to_parquet(index=False)
     now = datetime.now(UTC)
     bundle_dir = models_dir / make_version(models_dir, now, files[WEIGHTS_NAME])
     for name, content in files.items():
@@ -137,12 +134,6 @@ def _encode_weights(network: nn.Module) -> bytes:
     return content
 
 
-def _encode_table(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
-
-
 def _open_session(graph: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
@@ -167,9 +158,8 @@ def _export_graph(model: InferenceModel) -> bytes:
     finally:
         exporter_logger.setLevel(level)
     assert program is not None
-    buffer = io.BytesIO()
-    onnx.save_model(program.model_proto, buffer)
-    return buffer.getvalue()
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
 
 
 def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[npt.NDArray[np.float32]]:

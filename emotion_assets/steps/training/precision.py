@@ -6,6 +6,7 @@ beside the runs, so that an interrupted run resumes with it and equal runs stay 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -90,7 +91,9 @@ def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
     path = work_dir / PRECISION_NAME
     key = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
     key += f"width {config.width}, {config.num_blocks} blocks"
-    known = _read(path)
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = dict(json.loads(path.read_text()))
     if key in known:
         return StepCost(**known[key])
     milliseconds = {FLOAT32: _measure(config, FLOAT32)}
@@ -105,13 +108,6 @@ def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
         cost.precision,
     )
     return cost
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 def _measure(config: TrainingConfig, precision: str, give_up_ms: float = float("inf")) -> float:

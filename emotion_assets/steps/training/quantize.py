@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,11 +24,10 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
     """Calibration faces, which set the range of every activation."""
 
     def __init__(self, pixels: Pixels) -> None:
-        self._chunks: Iterator[Pixels] = (pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK))
+        self._feeds = ({"pixels": pixels[start : start + _CHUNK]} for start in range(0, len(pixels), _CHUNK))
 
     def get_next(self) -> dict[str, Any] | None:
-        chunk = next(self._chunks, None)
-        return None if chunk is None else {"pixels": chunk}
+        return next(self._feeds, None)
 
 
 def quantize(graph: bytes, pixels: Pixels) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pytorch_lightning as pl
 
@@ -25,22 +25,8 @@ Report = Callable[[int, float], None]
 """Takes an epoch and its validation loss; raises an exception to end the trial."""
 
 
-class Trials(Protocol):
-    """Trains trials, `num_at_once` of them at once in as many threads."""
-
-    num_at_once: int
-
-    def run(self, config: TrainingConfig, report: Report) -> float:
-        """Return the last validation loss of a training.
-
-        Raises:
-            FloatingPointError: the loss became infinite or NaN.
-        """
-        ...
-
-
 class LocalTrials:
-    """Trains in this process."""
+    """Trains in this process, one trial after the other."""
 
     num_at_once = 1
 
@@ -49,7 +35,11 @@ class LocalTrials:
         self._paths, self._code_version = paths, code_version
 
     def run(self, config: TrainingConfig, report: Report) -> float:
-        """Train, as `Trials` says."""
+        """Return the last validation loss of a training.
+
+        Raises:
+            FloatingPointError: the loss became infinite or NaN.
+        """
         splits, runs_dir, version = self._paths.splits, self._paths.reports / "tuning" / "runs", self._code_version
         try:
             trained = train(splits, runs_dir, config, code_version=version, callbacks=[_EpochReport(report)])

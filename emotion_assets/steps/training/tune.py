@@ -19,7 +19,7 @@ from emotion_assets.steps.splits.splits import read_manifest
 from emotion_assets.steps.training.checkpoints import run_key
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.figures import tuning_figure
-from emotion_assets.steps.training.trials import LOSS, LocalTrials, RayTrials, Trials
+from emotion_assets.steps.training.trials import LOSS, LocalTrials, RayTrials
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def tune(
     base = training_config(preset, **overrides)
     name = run_key(str(read_manifest(paths.splits)["fingerprint"]), base, code_version)
     tuning_dir = paths.reports / "tuning"
-    trials: Trials = (RayTrials if engine == "ray" else LocalTrials)(paths, code_version)
+    trials = RayTrials(paths, code_version) if engine == "ray" else LocalTrials(paths, code_version)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A second search would take the first one's running trial for an interrupted one.
     with locked(tuning_dir / ".lock"):

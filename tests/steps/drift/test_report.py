@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ WINDOW = {"since": "", "until": "", "is_new": True, "is_incident": False, "label
 
 def record_of(current: pd.DataFrame, reference: pd.DataFrame, **window: Any) -> dict[str, Any]:
     record = {"source": Source.PREDICTIONS, "model_version": "v1", "window": WINDOW | window}
-    return record | assess_tables(current, reference).as_record()
+    return record | asdict(assess_tables(current, reference))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -213,7 +213,7 @@ def test_a_harmful_subpopulation_is_acted_on() -> None:
     assert found.loss == pytest.approx(0.3 * 0.8 * 0.6, abs=0.07)
     assert verdict.state == DriftState.PREDICTION_DRIFT
     assert "of the images look inverted" in verdict.cause
-    assert json.loads(json.dumps(verdict.as_record()))["subpopulation"]["corruption"] == "inverted"
+    assert json.loads(json.dumps(asdict(verdict)))["subpopulation"]["corruption"] == "inverted"
 
 
 def test_a_harmless_subpopulation_only_warns() -> None:

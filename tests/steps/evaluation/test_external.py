@@ -3,8 +3,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
-
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.external import read_external
@@ -24,16 +22,3 @@ def test_images_in_emotion_folders_are_labelled(drawn_root: Path, tmp_path: Path
     assert split.pixels.shape == (40, 64, 64)
     assert set(split.class_indices.tolist()) == {3}
     assert split.content_hashes[0].startswith("sadness/")
-
-
-def test_the_former_folder_name_is_still_read(
-    drawn_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`unlabelled/` counts while there is no `external/`, with a warning."""
-    paths = DataPaths(tmp_path)
-    shutil.copytree(drawn_root / "raw" / "Sad", tmp_path / "unlabelled" / "Sad")
-
-    assert len(read_external(paths, EMOTIONS).pixels) == 40
-    assert "Rename it" in caplog.text
-    paths.external.mkdir()
-    assert len(read_external(paths, EMOTIONS).pixels) == 0

@@ -38,7 +38,7 @@ def test_scores_of_a_small_example_by_hand() -> None:
     assert scores.log_loss == pytest.approx(-np.log([0.6, 0.2, 0.6, 0.6]).mean(), rel=1e-5)
     # Three predictions with confidence 0.6 are correct; one with 0.5 is wrong.
     assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)
-    assert scores.flatten("test")["test/recall_happy"] == 1
+    assert scores.flatten()["test/recall_happy"] == 1
 
 
 def test_an_empty_split_is_rejected(bundle_dir: Path) -> None:
