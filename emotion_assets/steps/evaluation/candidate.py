@@ -13,6 +13,7 @@ from typing import Final
 from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
+from emotion_assets.core.files import remove_temporary_files
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.evaluation.baseline import read_baseline
@@ -136,6 +137,8 @@ def evaluate_candidate(
         decision = accepted or _decide(registry, candidate, champion, gate, force_reason)
         evaluation = _evaluate(paths, classifier, split, candidate, champion, decision)
         report_dir = paths.evaluation_report(candidate.version)
+        for folder in (report_dir, paths.models / candidate.version):
+            remove_temporary_files(folder)
         _logger.info("Writing the report to %s", report_dir)
         images = write_report(report_dir, evaluation, split, candidate, keep_predictions=is_champion)
         card_path = write_model_card(paths, evaluation)

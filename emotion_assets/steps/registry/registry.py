@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -64,11 +63,9 @@ class Registry:
 
     models_dir: Path
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Lock the registry, so that concurrent processes lose no decision."""
-        with locked(self.models_dir / ".registry.lock"):
-            yield
+        return locked(self.models_dir / ".registry.lock")
 
     def versions(self) -> list[str]:
         """Return the versions of all complete bundles, oldest first by name."""
@@ -227,6 +224,8 @@ class Registry:
         record["history"].append({"at": datetime.now(UTC).isoformat(timespec="seconds"), **entry})
         if version is not None:
             record["version"] = version
+        for left_by_a_kill in self.models_dir.glob(f".{CHAMPION_NAME}.*.tmp"):
+            left_by_a_kill.unlink(missing_ok=True)
         write_json(self.models_dir / CHAMPION_NAME, record)
 
     def _read(self) -> dict[str, Any]:

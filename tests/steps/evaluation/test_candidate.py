@@ -55,6 +55,21 @@ def test_the_champion_keeps_its_decision_when_it_is_evaluated_again(paths: DataP
     assert "<td>champion" not in (first.report_dir / "report.html").read_text()
 
 
+def test_what_a_killed_evaluation_left_is_removed(paths: DataPaths) -> None:
+    """Unfinished files of the report, of the model card and of the pointer to the champion."""
+    version = Registry(paths.models).candidate()
+    report_dir = paths.evaluation_report(version)
+    report_dir.mkdir(parents=True)
+    left = [report_dir / ".scores.json.1.tmp", paths.models / version / ".model_card.md.1.tmp"]
+    left += [paths.models / ".champion.json.1.tmp"]
+    for path in left:
+        path.write_bytes(b"torn")
+
+    evaluate_candidate(paths)
+
+    assert not [path for path in left if path.exists()]
+
+
 def test_a_damaged_champion_can_only_be_replaced_by_force(paths: DataPaths) -> None:
     """Nothing can be compared with it, and it must not block every later model permanently."""
     registry = Registry(paths.models)
