@@ -129,7 +129,7 @@ def main() -> None:
     for size, root in roots.items():
         if not root.exists():
             make_images(root, size)
-    print("| way | images | seconds | images/s | CPU ms an image | of one process | MB of the step | MB of a node |")
+    print("| way | images | seconds | images/s | CPU ms per image | of one process | MB of the step | MB of a node |")
     print("|---|---|---|---|---|---|---|---|")
     serial: dict[int, float] = {}
 

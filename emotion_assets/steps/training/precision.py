@@ -102,7 +102,7 @@ def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
     cost = StepCost(BFLOAT16 if is_faster else FLOAT32, milliseconds)
     write_json(path, known | {key: asdict(cost)})
     _logger.info(
-        "A training step takes %.2f ms an image in float32 and %.2f in bfloat16 here: using %s",
+        "A training step takes %.2f ms per image in float32 and %.2f in bfloat16 here: using %s",
         milliseconds[FLOAT32],
         milliseconds[BFLOAT16],
         cost.precision,
