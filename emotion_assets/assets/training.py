@@ -14,7 +14,7 @@ from emotion_assets.steps.training.config import TrainingConfig, training_config
 _FIELDS: dict[str, Any] = {
     "preset": (
         str,
-        Field("standard", description="quick (about 3 minutes), standard (about 15) or long (about 2 hours)."),
+        Field("standard", description="quick (about 4 minutes), standard (about 15) or long (about 2 hours)."),
     ),
     "engine": (
         str,
