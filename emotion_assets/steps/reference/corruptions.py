@@ -10,7 +10,6 @@ import io
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -136,16 +135,8 @@ def _warp(border: _Border, *, degrees: float = 0, shift: float = 0, scale: float
     return corrupt
 
 
-def _tilt(border: _Border, degrees: float) -> Corruption:
-    return _warp(border, degrees=degrees)
-
-
-def _shift(border: _Border, fraction: float) -> Corruption:
-    return _warp(border, shift=fraction)
-
-
-def _zoom_out(border: _Border, scale: float) -> Corruption:
-    return _warp(border, scale=scale)
+def _warp_by(argument: str, border: _Border) -> Callable[[float], Corruption]:
+    return lambda strength: _warp(border, **{argument: strength})
 
 
 def _occlude(fraction: float) -> Corruption:
@@ -188,6 +179,7 @@ def _replace_by_clouds(face: Image.Image, rng: np.random.Generator) -> Image.Ima
 _EYES: Final = ((0.12, 0.27, 0.45, 0.46), (0.55, 0.27, 0.88, 0.46))
 _BAR: Final = (0.1, 0.27, 0.9, 0.46)
 _MOUTH: Final = (0.1, 0.57, 0.9, 1.0)
+_BORDERS: Final[tuple[_Border, ...]] = ("black", "white", "stretched")
 
 GRADED: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]]] = {
     "darker": (lambda factor: _relight(factor, 0), (0.85, 0.7, 0.5, 0.35, 0.2)),
@@ -196,25 +188,18 @@ GRADED: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]]
     "blurrier": (_blur, (0.5, 0.8, 1.3, 2, 3, 4.5)),
     "noisier": (_add_noise, (2, 4, 8, 18, 36)),
     "more compressed": (_compress, (25, 10, 5, 2)),
-    "tilted": (lambda degrees: _warp("mirrored", degrees=degrees), (7, 12, 20, 28, 36)),
-    **{
-        f"tilted, with a {border} border": (partial(_tilt, border), (12, 22, 34))
-        for border in ("black", "white", "stretched")
-    },
+    "tilted": (_warp_by("degrees", "mirrored"), (7, 12, 20, 28, 36)),
+    **{f"tilted, with a {border} border": (_warp_by("degrees", border), (12, 22, 34)) for border in _BORDERS},
     "partly occluded": (_occlude, (0.16, 0.25, 0.33, 0.42)),
-    "shifted sideways": (lambda fraction: _warp("mirrored", shift=fraction), (0.06, 0.12, 0.19, 0.27, 0.35)),
-    "closer to the camera": (lambda scale: _warp("mirrored", scale=scale), (0.92, 0.85, 0.78, 0.72, 0.66, 0.6)),
-    "farther away, with a black border": (lambda scale: _warp("black", scale=scale), (1.08, 1.2, 1.35, 1.6, 1.9)),
+    "shifted sideways": (_warp_by("shift", "mirrored"), (0.06, 0.12, 0.19, 0.27, 0.35)),
+    "closer to the camera": (_warp_by("scale", "mirrored"), (0.92, 0.85, 0.78, 0.72, 0.66, 0.6)),
+    "farther away, with a black border": (_warp_by("scale", "black"), (1.08, 1.2, 1.35, 1.6, 1.9)),
     **{
-        f"{name}, with a {border} border": (partial(make, border), strengths)
-        for name, make, strengths in (
-            ("tilted", _tilt, (12, 22, 34)),
-            ("shifted sideways", _shift, (0.1, 0.18, 0.28)),
-        )
-        for border in ("black", "white", "stretched")
+        f"shifted sideways, with a {border} border": (_warp_by("shift", border), (0.1, 0.18, 0.28))
+        for border in _BORDERS
     },
     **{
-        f"farther away, with a {border} border": (partial(_zoom_out, border), (1.2, 1.45, 1.9))
+        f"farther away, with a {border} border": (_warp_by("scale", border), (1.2, 1.45, 1.9))
         for border in ("white", "stretched", "mirrored")
     },
 }
