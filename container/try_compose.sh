@@ -9,6 +9,7 @@ in_code() { "${compose[@]}" exec -T code "$@"; }
 launch() { in_code dagster job execute -m emotion_assets.definitions -j "$@"; }
 curl() { command curl --noproxy '*' --silent --show-error --fail "$@"; }
 
+mkdir -p build
 in_code python -c "
 from pathlib import Path
 from emotion_assets.core.layout import DataPaths
