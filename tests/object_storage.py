@@ -39,6 +39,14 @@ def s3_root(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{bucket}/root"
 
 
+def turn_versions_on(s3_root: str, s3_server: str) -> None:
+    """Let the bucket of a data root keep earlier versions of its objects, as it may instead of back-ups."""
+    body = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    address = f"{s3_server}/{s3_root.split('/')[2]}?versioning"
+    request = urllib.request.Request(address, body, {"Content-Type": "application/xml"}, method="PUT")
+    urllib.request.urlopen(request).close()
+
+
 @pytest.fixture
 def upload(s3_root: str) -> Callable[[Path], None]:
     """Return what copies a local data root to `s3_root`."""

@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -89,8 +89,8 @@ class _Head:
     """By path."""
     dropped: tuple[str, ...] = ()
     """Objects that the last commit replaced: others may still be reading them."""
-    tag: str | None = None
-    """Of the head itself; None if nothing was committed yet."""
+    version: dict[str, str] = field(default_factory=dict)
+    """Of the head itself, by which a conditional write names it; empty if nothing was committed yet."""
 
 
 class RemoteRoot:
@@ -234,7 +234,9 @@ class RemoteRoot:
         except FileNotFoundError:
             return _Head({})
         record = json.loads(bytes(found.bytes()))
-        return _Head(record["keys"], tuple(record["dropped"]), found.meta["e_tag"])
+        # S3 and Azure compare the tag, Google the version.
+        version = {name: found.meta[name] for name in ("e_tag", "version") if found.meta[name]}
+        return _Head(record["keys"], tuple(record["dropped"]), version)
 
     def _write_head(
         self, folder: str, head: _Head, changed: set[str], removed: set[str], state: dict[str, _Known]
@@ -255,9 +257,8 @@ class RemoteRoot:
         keys |= {path: each.key for path, each in uploaded.items()}
         dropped = sorted(set(head.keys.values()) - set(keys.values()))
         content = json.dumps({"keys": keys, "dropped": dropped}, indent=1).encode()
-        mode = {"e_tag": head.tag} if head.tag else "create"
         try:
-            self._store.put(f"{folder}/{HEAD_NAME}", content, mode=mode)
+            self._store.put(f"{folder}/{HEAD_NAME}", content, mode=head.version or "create")
         except (AlreadyExistsError, PreconditionError):
             # If the answer to the first attempt was lost, the head that refuses the second one is our own.
             if self._read_head(folder).keys != keys:

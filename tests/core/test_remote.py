@@ -13,6 +13,7 @@ import pytest
 
 from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
 from emotion_assets.core.remote import RemoteRoot, is_remote, local_root, open_store
+from tests.object_storage import turn_versions_on
 
 
 def host(url: str, tmp_path: Path, name: str) -> RemoteRoot:
@@ -60,8 +61,13 @@ def test_what_one_host_commits_another_checks_out(s3_root: str, tmp_path: Path) 
     assert files(first, "splits") == {"manifest.json": "22"}
 
 
-def test_of_two_changes_to_one_file_the_second_is_refused(s3_root: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_versions", [False, True], ids=["plain", "versions"])
+def test_of_two_changes_to_one_file_the_second_is_refused(
+    s3_root: str, s3_server: str, tmp_path: Path, has_versions: bool
+) -> None:
     """It starts again on the first one's result; what it had changed is gone, and nothing is left of its upload."""
+    if has_versions:
+        turn_versions_on(s3_root, s3_server)
     first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
     write(first, "catalogue/images.sqlite", "base")
     first.commit("catalogue")

@@ -108,6 +108,7 @@ def inverted_profile(num_images: int, num_reference: int) -> tuple[pd.DataFrame,
                 STRENGTH_COLUMN: strength,
                 PART_COLUMN: "",
                 INDEX_COLUMN: np.arange(num_images),
+                TRUE_EMOTION_COLUMN: reference[TRUE_EMOTION_COLUMN].head(num_images).to_numpy(),
             }
         )
         for name, strength, table in (

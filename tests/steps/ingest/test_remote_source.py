@@ -14,6 +14,7 @@ from emotion_assets.core.remote import open_store
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.decode import DecodedContent, read_files
 from emotion_assets.steps.ingest.scan import FolderScan, SkippedFile, SourceFile, folder_state
+from tests.object_storage import turn_versions_on
 
 
 @pytest.fixture
@@ -51,6 +52,20 @@ def test_the_catalogue_is_the_same(paths: DataPaths, tmp_path: Path) -> None:
     assert remote.fingerprint == local.fingerprint
     assert (again.num_new, again.num_cached) == (0, remote.num_new)
     assert remote.num_new == local.num_new
+
+
+def test_a_bucket_with_versions_is_read_alike(paths: DataPaths, s3_root: str, s3_server: str) -> None:
+    """A listing does not have the version that reading tells."""
+    turn_versions_on(s3_root, s3_server)
+    store = open_store(paths.raw_source)
+    first = next(each for each in FolderScan(paths.raw_source) if isinstance(each, SourceFile))
+    store.put("Happy/new.jpg", bytes(store.get(first.path.decode()).bytes()))
+    files = [each for each in FolderScan(paths.raw_source) if isinstance(each, SourceFile)]
+
+    results = read_files(paths.raw_source, "", files)
+
+    assert b"Happy/new.jpg" in [file.path for file in files]
+    assert not [result for result in results if isinstance(result, SkippedFile)]
 
 
 def test_worker_processes_read_objects(paths: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:
