@@ -99,9 +99,15 @@ def _find_equal_bundle(paths: DataPaths, config: TrainingConfig, code_version: s
         check_files(bundle_dir, manifest)
     except BundleMismatchError:
         return None
-    fingerprint = read_splits_manifest(paths.splits)["fingerprint"]
-    inputs = (fingerprint, config.model_dump(), code_version, read_environment())
-    made_from = (manifest.data_fingerprint, manifest.configuration, manifest.code_version, manifest.environment)
+    splits = read_splits_manifest(paths.splits)
+    inputs = (splits["fingerprint"], splits["titles"], config.model_dump(), code_version, read_environment())
+    made_from = (
+        manifest.data_fingerprint,
+        list(manifest.titles.values()),
+        manifest.configuration,
+        manifest.code_version,
+        manifest.environment,
+    )
     return bundle_dir if made_from == inputs else None
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from emotion_assets.core.bundle import read_manifest
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.training.run import bundle_summary, train_bundle
 from tests.steps.training.helpers import link_splits, tiny
 
@@ -55,3 +58,19 @@ def test_equal_inputs_are_not_trained_twice(
     back = train_bundle(paths, config, code_version="x")
     (back / "model.onnx").write_bytes(b"torn")
     assert len({first, other, back, train_bundle(paths, config, code_version="x")}) == 4
+
+
+def test_a_new_title_of_a_class_reaches_the_model(drawn_root: Path, tmp_path: Path) -> None:
+    """The page shows the titles of the bundle."""
+    paths = DataPaths(tmp_path)
+    shutil.copytree(drawn_root / "splits", paths.splits)
+    config = tiny(epochs=1, quantize_int8=False)
+    first = train_bundle(paths, config, code_version="x")
+    manifest_path = paths.splits / "manifest.json"
+    record = json.loads(manifest_path.read_text())
+    manifest_path.write_text(json.dumps(record | {"titles": ["cross", *record["titles"][1:]]}))
+
+    second = train_bundle(paths, config, code_version="x")
+
+    assert second != first
+    assert read_manifest(second).titles["angry"] == "cross"
