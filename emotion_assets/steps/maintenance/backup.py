@@ -12,6 +12,7 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from typing import Final
 
 from emotion_assets.core.errors import EmotionError, UnusableDataError
 from emotion_assets.core.files import atomic_file, files_below, locked
@@ -21,6 +22,9 @@ from emotion_assets.steps.ingest.catalogue import LOCK_NAME as CATALOGUE_LOCK_NA
 from emotion_assets.steps.registry.registry import Registry
 from emotion_assets.steps.splits.splits import LOCK_NAME as SPLITS_LOCK_NAME
 from emotion_assets.steps.training.run import TRAINING_LOCK_NAME
+
+_README_NAME: Final = "README.md"
+"""A fresh checkout has one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
 
 
 def restore_backup(archive: Path, paths: DataPaths) -> int:
-    """Restore a data root that is missing or empty from an archive of `create_backup`.
+    """Restore a data root that is missing or empty, but for a README.md, from an archive of `create_backup`.
 
     The data root appears as a whole in the end, or not at all.
 
@@ -72,7 +76,8 @@ def restore_backup(archive: Path, paths: DataPaths) -> int:
         UnusableDataError: the data root has files, or the archive is damaged.
     """
     root = paths.root
-    if root.exists() and any(root.iterdir()):
+    readme = root / _README_NAME
+    if root.exists() and any(path != readme for path in root.iterdir()):
         raise UnusableDataError(f"{root} has files already. Move it away, or restore to another EMOTION_DATA_DIR.")
     temporary = root.with_name(f".{root.name}.restore")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -84,6 +89,8 @@ def restore_backup(archive: Path, paths: DataPaths) -> int:
     except (tarfile.TarError, EOFError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UnusableDataError(f"{archive} cannot be restored ({error}). Use another backup.") from error
+    if readme.exists():
+        readme.replace(temporary / _README_NAME)
     if root.exists():
         root.rmdir()
     temporary.rename(root)
@@ -95,7 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=local_root)
     parser.add_argument("command", choices=("create", "restore"))
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=lambda text: Path(text).expanduser())  # zsh leaves FILE=~/… to us
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     paths = DataPaths(options.data_dir)

@@ -53,6 +53,20 @@ def test_after_wipe_and_restore_everything_is_the_same(paths: DataPaths, tmp_pat
     assert (report.num_decoded, report.num_removed) == (0, 0)
 
 
+def test_a_fresh_checkout_counts_as_empty(paths: DataPaths, tmp_path: Path) -> None:
+    """Its README.md stays."""
+    archive = tmp_path / "backup.tar"
+    create_backup(paths, archive)
+    shutil.rmtree(paths.root)
+    paths.root.mkdir()
+    (paths.root / "README.md").write_text("newer")
+
+    restore_backup(archive, paths)
+
+    assert (paths.root / "README.md").read_text() == "newer"
+    assert Registry(paths.models).champion()
+
+
 def test_a_damaged_archive_restores_nothing(paths: DataPaths, tmp_path: Path) -> None:
     """Half of a data root would be worse than none."""
     archive = tmp_path / "backup.tar.gz"
