@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 # DEMO=1 points every target below, `ui` and `serve` above all, at what `make demo` left behind.
 DEMO_DIR := $(CURDIR)/data/demo$(if $(CLASSES),-$(basename $(notdir $(CLASSES))))
-ifdef DEMO
+ifeq ($(DEMO),1)
 EMOTION_DATA_DIR := $(DEMO_DIR)
 export BENTOML_HOME := $(DEMO_DIR)/bentoml
 DAGSTER_HOME := $(DEMO_DIR)/dagster_home
@@ -94,7 +94,7 @@ restore: $(READY) ## a missing or empty data root from FILE=…
 	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" restore "$(FILE)"
 
 retention: $(READY) ## what is older than DAYS=90, and old models; APPLY=1 removes them
-	@$(BIN)/python -m emotion_assets.steps.maintenance.retention "$(EMOTION_DATA_DIR)" $(if $(DAYS),--days $(DAYS)) $(if $(APPLY),--apply)
+	@$(BIN)/python -m emotion_assets.steps.maintenance.retention "$(EMOTION_DATA_DIR)" $(if $(DAYS),--days $(DAYS)) $(if $(filter 1,$(APPLY)),--apply)
 
 docs: $(READY) ## the documentation site, strict, into build/site
 	$(BIN)/mkdocs build --strict --quiet

@@ -10,6 +10,7 @@ from pathlib import Path
 from emotion_assets.core.classes import read_classes
 from emotion_assets.core.errors import EmotionError, UnusableDataError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import is_remote
 from emotion_assets.core.settings import EmotionSettings
 from emotion_assets.importers.archive import import_archive, import_folder
 from emotion_assets.importers.importer import Importer
@@ -30,7 +31,8 @@ def main() -> int:
         parser.error("name a file, as in `make import FILE=faces.zip`")
     try:
         paths = EmotionSettings.load().paths
-        for line in [*import_faces(paths, arguments.file, arguments.hold_out), *describe_raw(paths)]:
+        source = arguments.file and arguments.file.expanduser()  # zsh leaves FILE=~/… to us
+        for line in [*import_faces(paths, source, arguments.hold_out), *describe_raw(paths)]:
             sys.stdout.write(f"{line}\n")
     except EmotionError as error:
         sys.stderr.write(f"{error}\n")
@@ -42,8 +44,12 @@ def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) ->
     """Import a file or folder, or the Kaggle data set if it is None; return lines on what was written.
 
     Raises:
-        UnusableDataError: the source cannot be read.
+        UnusableDataError: the source cannot be read, or the data root is in object storage.
     """
+    if is_remote(paths.raw_source):
+        raise UnusableDataError(
+            f"{paths.raw_source} is in object storage. Import into a folder and copy its raw/ there."
+        )
     name = source.name.split(".")[0].strip() or "import" if source else "kaggle"
     importer = Importer(paths, name, held_out)
     if source is None:

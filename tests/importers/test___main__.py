@@ -36,6 +36,20 @@ def test_the_command_says_what_an_ingest_will_find(tmp_path: Path, face: bytes) 
     )
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:
+    """Zsh does not expand it in `make import FILE=~/faces.zip`."""
+    assert f"There is no file {tmp_path}/missing.zip" in run(tmp_path, "~/missing.zip").stderr
+
+
+def test_object_storage_is_refused(tmp_path: Path) -> None:
+    """Images would stay in the local copy."""
+    result = run(tmp_path, str(tmp_path), EMOTION_DATA_DIR="s3://bucket/root")
+
+    assert result.returncode == 1
+    assert "s3://bucket/root/raw is in object storage. Import into a folder" in result.stderr
+    assert not list(tmp_path.rglob("raw"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.settings import EmotionSettings
 from emotion_assets.steps.drift.report import SNAPSHOT_NAME
 
 PROJECT_NAME: Final = "emotions"
@@ -35,7 +36,7 @@ def build_workspace(paths: DataPaths) -> Path:
 
 def main() -> int:
     """Build the workspace of EMOTION_DATA_DIR and serve it on the port that is given as the only argument."""
-    workspace_dir = build_workspace(DataPaths(Path(os.environ["EMOTION_DATA_DIR"])))
+    workspace_dir = build_workspace(EmotionSettings.load().paths)
     command = [str(Path(sys.executable).with_name("evidently")), "ui", "--workspace", str(workspace_dir)]
     return subprocess.run([*command, "--host", "127.0.0.1", "--port", sys.argv[1]], check=False).returncode  # noqa: S603
 
