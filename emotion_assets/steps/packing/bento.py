@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import bentoml
+import psutil
 import yaml
 
 from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
@@ -142,6 +143,13 @@ def delete_packed(version: str) -> None:
         ):
             (store_dir / version / record_name).unlink(missing_ok=True)
             _repair(store_dir, record_name)
+
+
+def served_versions() -> set[str]:
+    """Return the versions whose bento is the working folder of a process on this machine, as it is of a service."""
+    bentos_dir = (bentoml_home() / "bentos" / BENTO_NAME).resolve()
+    folders = [Path(process.info["cwd"]) for process in psutil.process_iter(["cwd"]) if process.info["cwd"]]
+    return {folder.relative_to(bentos_dir).parts[0] for folder in folders if bentos_dir in folder.parents}
 
 
 def bentoml_home() -> Path:

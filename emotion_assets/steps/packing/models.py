@@ -48,14 +48,16 @@ def clean_models(
 ) -> list[str]:
     """Remove old evaluated models with their reports and bentos; return their versions.
 
-    A service that serves one of them keeps it in memory, and follows the champion when it restarts. The history keeps
-    every decision.
+    What a running service was started from stays: it starts a killed worker from there. The history keeps every
+    decision.
     """
-    from emotion_assets.steps.packing.bento import delete_packed
+    from emotion_assets.steps.packing.bento import delete_packed, served_versions
 
     registry = Registry(paths.models)
     with registry.locked():
-        removed = registry.select_removable(keep_accepted=keep_accepted, keep_rejected=keep_rejected)
+        removable = registry.select_removable(keep_accepted=keep_accepted, keep_rejected=keep_rejected)
+        served = served_versions()
+        removed = [version for version in removable if version not in served]
         for version in removed:
             _logger.info("Removing %s", version)
             delete_packed(version)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import bentoml
@@ -108,6 +109,21 @@ def test_clean_models_keeps_the_asked_numbers(root: Path, bundle_dir: Path) -> N
     assert not (root / "reports" / "evaluation" / version(1)).exists()
     assert len(registry.history()) == decisions
     assert clean_models(DataPaths(root), keep_accepted=1, keep_rejected=0) == []
+
+
+def test_clean_models_keeps_what_is_served(root: Path) -> None:
+    """A service starts a killed worker from the bento that it was started from."""
+    roll_back(DataPaths(root), version(1))
+    bento = Path(bentoml.bentos.get(f"emotion_service:{version(1)}").path)
+    roll_back(DataPaths(root), version(4))
+    with subprocess.Popen(["sleep", "60"], cwd=bento / "src") as process:
+        removed = clean_models(DataPaths(root), keep_accepted=0, keep_rejected=0)
+        process.kill()
+
+    assert removed
+    assert version(1) not in removed
+    assert (bento / "bento.yaml").exists()
+    assert version(1) in clean_models(DataPaths(root), keep_accepted=0, keep_rejected=0)
 
 
 def test_clean_models_removes_bentos_too(root: Path) -> None:
