@@ -24,8 +24,6 @@ from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
 from emotion_assets.steps.drift.attribution import (
     HARMFUL_LOSS,
-    HARMFUL_PART_LOSS,
-    MIN_PART_IMAGES,
     Attribution,
     CorruptionProfile,
 )
@@ -156,7 +154,7 @@ class DriftVerdict:
             evidence = [self.unexplained_p_value]
         else:
             evidence = [value for name, value in self.p_values.items() if name not in INPUT_COLUMNS]
-        if self.subpopulation and self.subpopulation.loss >= HARMFUL_PART_LOSS:
+        if self.subpopulation and self.subpopulation.loss >= HARMFUL_LOSS:
             evidence.append(self.subpopulation.p_value)
         return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
 
@@ -227,7 +225,6 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
 class _Explanation:
     """What may have caused a change."""
 
-    num_images: int
     class_priors: dict[str, float] | None = None
     is_label_shift: bool = False
     attribution: Attribution | None = None
@@ -239,12 +236,7 @@ class _Explanation:
     @property
     def is_harmful(self) -> bool:
         """Whether the window costs enough accuracy to act on."""
-        return (self.loss or 0.0) >= (self.harmful_part_loss if self.subpopulation else HARMFUL_LOSS)
-
-    @property
-    def harmful_part_loss(self) -> float:
-        """Loss from which a corrupted part of the window is acted on; the fraction of a few images is uncertain."""
-        return HARMFUL_PART_LOSS if self.num_images >= MIN_PART_IMAGES else HARMFUL_LOSS
+        return (self.loss or 0.0) >= HARMFUL_LOSS
 
     @property
     def may_be_harmful(self) -> bool:
@@ -272,7 +264,7 @@ def _explain(
         weights = class_prior_weights(table, estimated)
         is_label_shift = _explains_all(current, table, weights)
         priors = dict(zip(emotions_of(table), estimated.tolist(), strict=True))
-    found = _Explanation(num_images=len(current), class_priors=priors, is_label_shift=is_label_shift)
+    found = _Explanation(class_priors=priors, is_label_shift=is_label_shift)
     if corruptions is None:
         return found
     attribution, part = None, None
@@ -289,7 +281,8 @@ def _explain(
         if attribution:
             weights = class_prior_weights(table, attribution.class_priors)
         detected = corruptions.detect_subpopulation(current, weights)
-        part = detected if detected and detected.p_value < FALSE_ALARM_RATE else part
+        # The mixture names a part better than the detectors, which know only the most harmful corruptions.
+        part = part or (detected if detected and detected.p_value < FALSE_ALARM_RATE else None)
     return replace(found, subpopulation=part)
 
 
@@ -300,7 +293,7 @@ def _state(
     has_prediction_drift: bool,
     has_outliers: bool,
 ) -> DriftState:
-    if found.subpopulation and found.subpopulation.loss >= found.harmful_part_loss:
+    if found.subpopulation and found.subpopulation.loss >= HARMFUL_LOSS:
         return DriftState.PREDICTION_DRIFT
     if found.is_label_shift:
         return DriftState.LABEL_SHIFT
