@@ -88,9 +88,11 @@ clean-models: $(READY) ## remove old models; 5 accepted and 3 rejected ones stay
 	@$(BIN)/python -m emotion_assets.steps.packing.models "$(EMOTION_DATA_DIR)" clean
 
 backup: $(READY) ## the whole data root as one archive: make backup FILE=/mnt/backup.tar.gz
+	@test -n "$(FILE)" || { echo "Name the archive: make backup FILE=/mnt/backup.tar.gz"; exit 2; }
 	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" create "$(FILE)"
 
 restore: $(READY) ## a missing or empty data root from FILE=…
+	@test -n "$(FILE)" || { echo "Name the archive: make restore FILE=/mnt/backup.tar.gz"; exit 2; }
 	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" restore "$(FILE)"
 
 retention: $(READY) ## what is older than DAYS=90, and old models; APPLY=1 removes them

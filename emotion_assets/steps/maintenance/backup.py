@@ -23,14 +23,17 @@ from emotion_assets.steps.registry.registry import Registry
 from emotion_assets.steps.splits.splits import LOCK_NAME as SPLITS_LOCK_NAME
 from emotion_assets.steps.training.run import TRAINING_LOCK_NAME
 
-_README_NAME: Final = "README.md"
-"""A fresh checkout has one."""
+_TEMPORARY_NAME: Final = ".restore"
+_OF_EMPTY_ROOTS: Final = {"README.md", "lost+found", _TEMPORARY_NAME}
+"""Of a fresh checkout, of a fresh disk, and of a restore that was killed."""
 
 _logger = logging.getLogger(__name__)
 
 
 def create_backup(paths: DataPaths, archive: Path) -> int:
     """Write everything below the data root to a tar archive, compressed unless its name ends in `.tar`.
+
+    A folder of the data root may be a link, as to a larger disk: what it links to is archived.
 
     Running steps are waited for, so that no artefact is half written. A service may go on: what it logs meanwhile may
     be missing.
@@ -56,18 +59,20 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
         atomic_file(archive) as file,
         tarfile.open(fileobj=file, mode="w" if archive.suffix == ".tar" else "w:gz") as tar,
     ):
-        for path in files_below(paths.root):
-            if not path.name.endswith((".tmp", ".lock")):
-                with contextlib.suppress(FileNotFoundError):  # the service has moved on
-                    tar.add(path, path.relative_to(paths.root), recursive=False)
-                    count += 1
+        for top in sorted(paths.root.iterdir()):
+            source = top.resolve()
+            for path in files_below(source) if source.is_dir() else [source]:
+                if not path.name.endswith((".tmp", ".lock")):
+                    with contextlib.suppress(FileNotFoundError):  # the service has moved on
+                        tar.add(path, Path(top.name, path.relative_to(source)), recursive=False)
+                        count += 1
     return count
 
 
 def restore_backup(archive: Path, paths: DataPaths) -> int:
-    """Restore a data root that is missing or empty, but for a README.md, from an archive of `create_backup`.
+    """Restore a data root that is missing or empty from an archive of `create_backup`.
 
-    The data root appears as a whole in the end, or not at all.
+    It may be a link or a mounted disk. Nothing is in its place before the archive was read to the end.
 
     Returns:
         How many files were restored.
@@ -76,12 +81,12 @@ def restore_backup(archive: Path, paths: DataPaths) -> int:
         UnusableDataError: the data root has files, or the archive is damaged.
     """
     root = paths.root
-    readme = root / _README_NAME
-    if root.exists() and any(path != readme for path in root.iterdir()):
+    root.mkdir(parents=True, exist_ok=True)
+    if any(path.name not in _OF_EMPTY_ROOTS for path in root.iterdir()):
         raise UnusableDataError(f"{root} has files already. Move it away, or restore to another EMOTION_DATA_DIR.")
-    temporary = root.with_name(f".{root.name}.restore")
+    temporary = root / _TEMPORARY_NAME
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     try:
         with tarfile.open(archive) as tar:
             members = tar.getmembers()
@@ -89,11 +94,10 @@ def restore_backup(archive: Path, paths: DataPaths) -> int:
     except (tarfile.TarError, EOFError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UnusableDataError(f"{archive} cannot be restored ({error}). Use another backup.") from error
-    if readme.exists():
-        readme.replace(temporary / _README_NAME)
-    if root.exists():
-        root.rmdir()
-    temporary.rename(root)
+    # Models last: without them there is no champion.
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == paths.models.name):
+        path.replace(root / path.name)
+    temporary.rmdir()
     return len(members)
 
 

@@ -53,18 +53,25 @@ def test_after_wipe_and_restore_everything_is_the_same(paths: DataPaths, tmp_pat
     assert (report.num_decoded, report.num_removed) == (0, 0)
 
 
-def test_a_fresh_checkout_counts_as_empty(paths: DataPaths, tmp_path: Path) -> None:
-    """Its README.md stays."""
-    archive = tmp_path / "backup.tar"
+def test_links_and_disks_are_archived_and_filled(paths: DataPaths, tmp_path: Path) -> None:
+    """`raw/` is a link to another disk; the new data root is a link to a fresh one, with what a checkout has."""
+    archive, disk = tmp_path / "backup.tar", tmp_path / "disk"
+    shutil.move(paths.raw, tmp_path / "photos")
+    paths.raw.symlink_to(tmp_path / "photos")
     create_backup(paths, archive)
-    shutil.rmtree(paths.root)
-    paths.root.mkdir()
-    (paths.root / "README.md").write_text("newer")
+    (disk / "lost+found").mkdir(parents=True)
+    (disk / "README.md").write_text("of a checkout")
+    target = DataPaths(tmp_path / "linked")
+    target.root.symlink_to(disk)
 
-    restore_backup(archive, paths)
+    restore_backup(archive, target)
 
-    assert (paths.root / "README.md").read_text() == "newer"
-    assert Registry(paths.models).champion()
+    assert [path.name for path in target.raw.rglob("*.jpg")] == [
+        path.name for path in paths.raw.resolve().rglob("*.jpg")
+    ]
+    assert list(target.raw.rglob("*.jpg"))
+    assert Registry(target.models).champion()
+    assert not (disk / ".restore").exists()
 
 
 def test_a_damaged_archive_restores_nothing(paths: DataPaths, tmp_path: Path) -> None:
@@ -77,8 +84,7 @@ def test_a_damaged_archive_restores_nothing(paths: DataPaths, tmp_path: Path) ->
     with pytest.raises(UnusableDataError, match=r"backup.tar.gz cannot be restored"):
         restore_backup(archive, target)
 
-    assert not target.root.exists()
-    assert not list(tmp_path.glob(".other*"))
+    assert not list(target.root.iterdir())
 
 
 def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
