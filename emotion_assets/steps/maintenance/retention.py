@@ -7,10 +7,12 @@ Raw images, labels, catalogue and the champion are never removed. Also a command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +20,7 @@ from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.layout import DAY_PATTERN, DataPaths
 from emotion_assets.core.remote import local_root
 from emotion_assets.steps.drift.prediction_log import HISTORY_NAME
-from emotion_assets.steps.packing.models import KEEP_ACCEPTED, KEEP_REJECTED, clean_models
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.packing.models import clean_models, removable_models
 
 DAYS: Final = 90
 _SECONDS_PER_DAY: Final = 86_400
@@ -50,17 +51,20 @@ def find_expired(paths: DataPaths, days: float = DAYS) -> list[Expired]:
         for path in entries
         if (each := _describe(kind, path)).days > days
     ]
-    removable = Registry(paths.models).select_removable(keep_accepted=KEEP_ACCEPTED, keep_rejected=KEEP_REJECTED)
-    return found + [_describe("model", paths.models / version) for version in removable]
+    return found + [_describe("model", paths.models / version) for version in removable_models(paths)]
 
 
 def remove_expired(paths: DataPaths, expired: list[Expired]) -> None:
-    """Remove what `find_expired` returned."""
+    """Remove what `find_expired` returned.
+
+    Raises:
+        OSError: something belongs to another user, as to a container's; it names the file.
+    """
     for each in expired:
         if each.kind == "model":
             continue
         if each.path.is_dir():
-            shutil.rmtree(each.path, ignore_errors=True)
+            shutil.rmtree(each.path)
         else:
             each.path.unlink(missing_ok=True)
     if any(each.kind == "model" for each in expired):
@@ -75,6 +79,9 @@ def _describe(kind: str, path: Path) -> Expired:
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     stats = [file.stat() for file in files if file.exists()]
     newest = max((stat.st_mtime for stat in stats), default=time.time())
+    with contextlib.suppress(ValueError):
+        # Copied or compacted, files of a day are younger than what is in them.
+        newest = datetime.strptime(path.name[:10], "%Y-%m-%d").replace(tzinfo=UTC).timestamp() + _SECONDS_PER_DAY
     return Expired(kind, path, (time.time() - newest) / _SECONDS_PER_DAY, sum(stat.st_size for stat in stats))
 
 

@@ -43,21 +43,27 @@ def roll_back(paths: DataPaths, version: str | None = None, reason: str = "") ->
     return target
 
 
+def removable_models(
+    paths: DataPaths, *, keep_accepted: int = KEEP_ACCEPTED, keep_rejected: int = KEEP_REJECTED
+) -> list[str]:
+    """Return old evaluated models, but for those that a running service was started from.
+
+    It starts a killed worker from the same bento.
+    """
+    from emotion_assets.steps.packing.bento import served_versions
+
+    removable = Registry(paths.models).select_removable(keep_accepted=keep_accepted, keep_rejected=keep_rejected)
+    return [version for version in removable if version not in served_versions()] if removable else []
+
+
 def clean_models(
     paths: DataPaths, *, keep_accepted: int = KEEP_ACCEPTED, keep_rejected: int = KEEP_REJECTED
 ) -> list[str]:
-    """Remove old evaluated models with their reports and bentos; return their versions.
+    """Remove what `removable_models` returns with reports and bentos; the history keeps every decision."""
+    from emotion_assets.steps.packing.bento import delete_packed
 
-    What a running service was started from stays: it starts a killed worker from there. The history keeps every
-    decision.
-    """
-    from emotion_assets.steps.packing.bento import delete_packed, served_versions
-
-    registry = Registry(paths.models)
-    with registry.locked():
-        removable = registry.select_removable(keep_accepted=keep_accepted, keep_rejected=keep_rejected)
-        served = served_versions()
-        removed = [version for version in removable if version not in served]
+    with Registry(paths.models).locked():
+        removed = removable_models(paths, keep_accepted=keep_accepted, keep_rejected=keep_rejected)
         for version in removed:
             _logger.info("Removing %s", version)
             delete_packed(version)
