@@ -133,7 +133,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
         verdict, window, informative = assess(current, reference), Window(), []
         source = Source.EXTERNAL
     else:
-        before = history.last_window()
+        before = history.last_window(registry.champion_since() if version == champion else None)
         current, is_new = _next_predictions(logged, before, now)
         verdict, num_rejected, source = assess(current, reference), 0, Source.PREDICTIONS
         accuracy = labelled_accuracy(history.label_requests(), paths.feedback)

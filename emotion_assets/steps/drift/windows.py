@@ -88,10 +88,17 @@ class ReportHistory:
         """Yield the reports on one kind of source."""
         return (report for report in self.reports if report.record["source"] == source)
 
-    def last_window(self) -> dict[str, Any] | None:
-        """Return the record of the newest window of the prediction log; None if there is none."""
-        windows: Iterator[dict[str, Any]] = (report.record["window"] for report in self.of(Source.PREDICTIONS))
-        return next((window for window in windows if window["until"]), None)
+    def last_window(self, accepted: datetime | None = None) -> dict[str, Any] | None:
+        """Return the record of the newest window of the prediction log; None if there is none.
+
+        Alarms before the model was last accepted, at `accepted`, are over: there was a rollback to it.
+        """
+        for report in self.of(Source.PREDICTIONS):
+            window: dict[str, Any] = report.record["window"]
+            if window["until"]:
+                is_over = accepted is not None and report.time < accepted.isoformat(timespec="milliseconds")
+                return window | ({"alarms_in_a_row": 0, "is_incident": False} if is_over else {})
+        return None
 
     def notified_channels(self) -> set[str]:
         """Return the channels that took the alert of the incident that is open."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -107,6 +108,24 @@ def test_two_alarms_in_a_row_open_an_incident(paths: DataPaths, version: str) ->
     assert [check.window.is_opened for check in checks] == [False, False, True, False, False, False]
     assert [check.window.is_new for check in checks] == [True, False] * 3
     assert {check.verdict.num_current for check in checks} == {120}
+
+
+def test_a_model_that_is_accepted_again_begins_anew(paths: DataPaths, version: str) -> None:
+    """After a rollback, an incident of old is over: one alarm opens none, two open one that people are alerted to."""
+    registry = Registry(paths.models)
+    for hour in (0, 1):
+        write_segment(paths.predictions, slightly_drifted_window(120, hour), version, hour)
+        assert check_drift(paths).window.is_incident == (hour == 1)
+    time.sleep(1)  # the registry counts in seconds
+    registry.roll_back(version, "the other one was worse")
+
+    checks = []
+    for hour in (2, 3):
+        write_segment(paths.predictions, slightly_drifted_window(120, hour), version, hour)
+        checks.append(check_drift(paths))
+
+    assert [check.window.alarms_in_a_row for check in checks] == [1, 2]
+    assert [check.window.is_opened for check in checks] == [False, True]
 
 
 def test_an_incident_asks_for_labels(paths: DataPaths, version: str) -> None:
