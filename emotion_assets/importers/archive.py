@@ -123,6 +123,9 @@ def _import(entries: Iterable[Entry], importer: Importer, limit: int | None) -> 
     num_bytes = 0
     for name, open_entry in entries:
         parts = name.replace("\\", "/").removeprefix("./").split("/")
+        if parts[-1].casefold() == "subjects.csv":
+            importer.left_out["a table of subjects: put it into the data root, with paths as they are below raw/"] += 1
+            continue
         if any(is_litter_name(os.fsencode(part)) for part in parts if part not in {".", ".."}):
             continue
         if parts[-1].casefold().endswith(TABLE_SUFFIX):

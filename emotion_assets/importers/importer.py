@@ -59,6 +59,9 @@ class Importer:
             self.left_out[f"a name that does not end in {', '.join(IMAGE_SUFFIXES)}"] += 1
         else:
             is_held_out = self._holds_all_out or (bool(self._held_out) and self._held_out in map(_plain, parts[:-1]))
+            if not is_held_out and self._roots[1].joinpath(*parts).exists():
+                self.left_out["held out in external/ by an earlier import"] += 1
+                return None
             self.num_held_out += is_held_out
             self.num_also_in_raw += is_held_out and self._roots[0].joinpath(*parts).exists()
             return self._roots[is_held_out].joinpath(*parts)

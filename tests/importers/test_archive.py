@@ -54,6 +54,15 @@ def test_a_delivery_keeps_its_tree(tmp_path: Path, face: bytes, kind: str) -> No
     assert "1 entries were left out: a name that does not end in" in first[1]
 
 
+def test_a_table_of_subjects_is_not_lost_in_silence(tmp_path: Path, face: bytes) -> None:
+    """Its paths may not fit the folder of the delivery."""
+    source = make_zip(tmp_path / "faces.zip", {"happy/1.jpg": face, "subjects.csv": b"path,subject\nhappy,anna\n"})
+
+    lines = import_faces(DataPaths(tmp_path / "data"), source, None)
+
+    assert "1 entries were left out: a table of subjects: put it into the data root" in lines[1]
+
+
 def test_a_test_part_is_held_out(tmp_path: Path, face: bytes) -> None:
     """It goes to `external/`, which is never trained on and has its own line in the report."""
     paths = DataPaths(tmp_path / "data")

@@ -65,6 +65,18 @@ def test_holding_out_is_never_silent(tmp_path: Path) -> None:
     assert any("remove them there" in line for line in again.report())
 
 
+def test_what_is_held_out_stays_out(tmp_path: Path) -> None:
+    """A second import that forgets to hold out, or misspells the part, must not train on the test set."""
+    first, second = Importer(DataPaths(tmp_path), "faces", "test"), Importer(DataPaths(tmp_path), "faces")
+    path = first.wants(["test", "happy", "1.jpg"])
+    assert path
+    first.write(path, b"content")
+
+    assert second.wants(["test", "happy", "1.jpg"]) is None
+    assert second.left_out == {"held out in external/ by an earlier import": 1}
+    assert second.wants(["train", "happy", "1.jpg"])
+
+
 def test_odd_names_are_ordinary(tmp_path: Path) -> None:
     """Screenshots of macOS have a narrow no-break space; a file and a folder of one name end nothing."""
     importer = Importer(DataPaths(tmp_path), "a")
