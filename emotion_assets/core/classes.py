@@ -88,6 +88,10 @@ class ClassSet:
             word = shorter
         return name
 
+    def resolve(self, name: str) -> str | None:
+        """Return the class of a name that an earlier list may have had: in another case, or now a folder's; or None."""
+        return self.folders.get(_normalize(name))
+
     def names_other_class(self, folder: str) -> bool:
         """Tell whether a folder is named after a known emotion that is none of these classes."""
         return self.find(folder) is None and _KNOWN_EMOTIONS.find(folder) is not None
@@ -104,7 +108,8 @@ class ClassSet:
 
 def raw_folder(name: str) -> str:
     """Return the name of the folder below `raw/` that the pipeline itself uses for a class: `happy` in `Happy/`."""
-    return name[:1].upper() + name[1:]
+    first = name[:1].upper()
+    return first + name[1:] if _normalize(first) == _normalize(name[:1]) else name  # the dotless ı has no capital
 
 
 def read_classes(path: Path) -> ClassSet:

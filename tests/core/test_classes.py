@@ -74,6 +74,17 @@ def test_classes_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_classes(tmp_path / "missing.yaml") is DEFAULT_CLASSES
 
 
+def test_the_folder_of_a_class_is_found_again(tmp_path: Path) -> None:
+    """The dotless ı has no capital of its own, and names of an earlier list resolve by folder and case."""
+    path = tmp_path / "classes.yaml"
+    path.write_text("- ılık\n- {name: Blue, folders: [sad]}\n", encoding="utf-8")
+
+    classes = read_classes(path)
+
+    assert [classes.find(raw_folder(name)) for name in classes.names] == ["ılık", "Blue"]
+    assert [classes.resolve(name) for name in ("blue", "Sad", "sad 2")] == ["Blue", "Blue", None]
+
+
 def test_a_class_named_by_a_synonym_has_the_others(tmp_path: Path) -> None:
     """`fearful` reads FER2013's folder `Fear`."""
     path = tmp_path / "classes.yaml"

@@ -41,7 +41,7 @@ def labelled_accuracy(requests: Mapping[str, Path], feedback_dir: Path) -> Label
     """
     requested: dict[str, tuple[str, str]] = {}
     for time, path in requests.items():
-        for row in pd.read_csv(path, dtype=str).itertuples():
+        for row in pd.read_csv(path, dtype=str, keep_default_na=False).itertuples():
             if row.reason == RANDOM:
                 requested.setdefault(str(row.prediction_id), (str(row.emotion), time))
     unasked: list[bool] = []

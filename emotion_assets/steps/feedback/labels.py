@@ -73,23 +73,24 @@ def collect_labels(paths: DataPaths) -> CollectedLabels:
     `feedback/collected.txt` lists the ids of what was copied, so that an image that somebody removed stays removed.
     """
     stored = stored_images(paths.image_log)
-    emotions = read_classes(paths.classes).names
-    folders = {emotion: paths.raw / raw_folder(emotion) / FEEDBACK_IMAGES for emotion in emotions}
+    classes = read_classes(paths.classes)
+    folders = {emotion: paths.raw / raw_folder(emotion) / FEEDBACK_IMAGES for emotion in classes.names}
     existing = {emotion: {path.stem for path in folder.glob("*.*")} for emotion, folder in folders.items()}
     collected_path = paths.feedback / COLLECTED_NAME
     before = set(collected_path.read_text().split()) if collected_path.exists() else set()
     collected, result = set(before), CollectedLabels()
     for label in read_labels(paths.feedback):
         result.num_labels += 1
-        if label.emotion not in folders:
+        emotion = classes.resolve(label.emotion)
+        if emotion is None:
             result.num_of_other_class += 1
             continue
-        if label.prediction_id in existing[label.emotion]:
+        if label.prediction_id in existing[emotion]:
             result.num_files += 1
         elif label.prediction_id in before:
             result.num_removed_by_user += 1
             continue
-        elif _copy(stored.get(label.prediction_id), folders[label.emotion]):
+        elif _copy(stored.get(label.prediction_id), folders[emotion]):
             result.num_files += 1
             result.num_new_files += 1
         else:

@@ -32,6 +32,16 @@ def test_accuracy_needs_labels_and_has_an_interval(tmp_path: Path) -> None:
     assert 0.5 < enough.low < 0.75 < enough.high < 0.95
 
 
+def test_a_class_may_be_called_none(tmp_path: Path) -> None:
+    """And is no missing value."""
+    table = pd.DataFrame({"prediction_id": [f"aa{i}" for i in range(20)], "emotion": "None", "reason": "random"})
+    table.to_csv(tmp_path / "random.csv")
+    for number in range(20):
+        write_label(tmp_path / "feedback", f"aa{number}", "None")
+
+    assert labelled_accuracy({"2025-01-01": tmp_path / "random.csv"}, tmp_path / "feedback").accuracy == 1
+
+
 def test_unasked_corrections_do_not_bias_the_accuracy(tmp_path: Path) -> None:
     """Corrections given before the request are mistakes; the requested labels estimate the accuracy of the rest."""
     ids = [f"{number:02x}" for number in range(100)]

@@ -35,6 +35,20 @@ def test_labelled_images_become_training_images(tmp_path: Path, faces: list[tupl
     assert ingest_images(paths).num_files == 3
 
 
+def test_labels_follow_a_renamed_class(tmp_path: Path, faces: list[tuple[str, bytes]]) -> None:
+    """The model still answers with the old names until one with the new ones is accepted."""
+    paths = DataPaths(tmp_path)
+    paths.classes.write_text("- Happy\n- {name: blue, folders: [sad]}\n")
+    for number, emotion in enumerate(("happy", "sad", "fear")):
+        store_image(paths, f"aa{number}", faces[number][1])
+        write_label(paths.feedback, f"aa{number}", emotion)
+
+    result = collect_labels(paths)
+
+    assert (result.num_new_files, result.num_of_other_class) == (2, 1)
+    assert (paths.raw / "Blue" / "feedback" / "aa1.jpeg").exists()
+
+
 def test_an_image_that_was_moved_or_deleted_is_not_copied_again(tmp_path: Path, faces: list[tuple[str, bytes]]) -> None:
     """People correct wrong labels by moving files; the next collection must not undo it."""
     paths = DataPaths(tmp_path)
