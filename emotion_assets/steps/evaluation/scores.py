@@ -159,7 +159,8 @@ def compute_scores(predictions: LabelledPredictions) -> Scores:
     return Scores(
         num_images=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=float(f1_score(truth, predicted, labels=indices, average="macro", zero_division=0)),
+        # Images of another source may have only some of the classes.
+        macro_f1=float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)),
         log_loss=float(log_loss(truth, probabilities, labels=indices)),
         calibration_error=float(error),
         precision=precision,

@@ -35,6 +35,7 @@ def test_scores_of_a_small_example_by_hand() -> None:
     assert scores.confusion[1] == [1, 0, 0, 0, 0]
     # Sad and surprise have no images, so their recall of 0 says nothing.
     assert replace(scores, recall=scores.recall | {"fear": 0.5}).weakest == "fear"
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 0 + 1) / 3)
     assert scores.log_loss == pytest.approx(-np.log([0.6, 0.2, 0.6, 0.6]).mean(), rel=1e-5)
     # Three predictions with confidence 0.6 are correct; one with 0.5 is wrong.
     assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)
