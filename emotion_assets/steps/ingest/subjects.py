@@ -59,7 +59,9 @@ def find_subjects(store: Store, paths: DataPaths) -> FoundSubjects:
     Raises:
         UnusableDataError: a table lacks a column, or is no text.
     """
-    table = {name: subject for path in _tables(paths) for name, subject in _read_table(path).items()}
+    table: dict[str, set[str]] = defaultdict(set)
+    for name, subject in (row for path in _tables(paths) for row in _read_table(path)):
+        table[name].add(subject)
     subjects: dict[int, set[str]] = defaultdict(set)
     used = set()
     for path, content_id in store.file_contents():
@@ -68,7 +70,7 @@ def find_subjects(store: Store, paths: DataPaths) -> FoundSubjects:
             above = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
             if named := next((prefix for prefix in above if prefix in table), None):
                 used.add(named)
-                subjects[content_id].add(table[named])
+                subjects[content_id] |= table[named]
                 continue
         if folder := next((part for part in reversed(parts[:-1]) if _FOLDER.fullmatch(part)), None):
             subjects[content_id].add(_plain(folder))
@@ -82,8 +84,8 @@ def _tables(paths: DataPaths) -> tuple[Path, Path]:
     return paths.subjects, paths.raw / paths.subjects.name
 
 
-def _read_table(path: Path) -> dict[str, str]:
-    """Return the subject of each path of a table; empty if there is none."""
+def _read_table(path: Path) -> list[tuple[str, str]]:
+    """Return the paths of a table with their subjects; a path may have several, and a missing table has none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, skipinitialspace=True, strict=True)
@@ -94,9 +96,9 @@ def _read_table(path: Path) -> dict[str, str]:
                 )
             positions = [header.index(name) for name in _COLUMNS]
             pairs = [[row[position].strip() for position in positions] for row in rows if len(row) > max(positions)]
-            return {_clean_path(name): _plain(subject) for name, subject in pairs if name and subject}
+            return [(_clean_path(name), _plain(subject)) for name, subject in pairs if name and subject]
     except FileNotFoundError:
-        return {}
+        return []
     except (OSError, ValueError, csv.Error) as error:
         raise UnusableDataError(f"{path} cannot be read ({error}). Save it as CSV in UTF-8.") from error
 

@@ -10,6 +10,8 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_frame
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.export import read_catalogue
+from emotion_assets.steps.ingest.store import STORE_NAME, Store
+from emotion_assets.steps.ingest.subjects import find_subjects
 
 
 def subjects(root: Path) -> dict[str, str]:
@@ -62,6 +64,16 @@ def test_a_table_names_subjects(tmp_path: Path) -> None:
         "studio/happy/ä 1.jpg": "cem",
         "subject_3/happy/1.jpg": "anna",
     }
+
+
+def test_two_subjects_of_one_image_are_both_known(tmp_path: Path) -> None:
+    """A picture of two persons."""
+    put(tmp_path, "happy/1.jpg")
+    (tmp_path / "subjects.csv").write_text("path,subject\nhappy/1.jpg,anna\nhappy/1.jpg,ben\n")
+    ingest_images(DataPaths(tmp_path), num_workers=1)
+
+    with Store(tmp_path / "catalogue" / STORE_NAME) as store:
+        assert list(find_subjects(store, DataPaths(tmp_path)).by_content.values()) == [{"anna", "ben"}]
 
 
 def test_a_table_may_come_with_the_images_and_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
