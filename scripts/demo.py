@@ -42,7 +42,7 @@ _STEP_END = re.compile(r" - (?P<step>\w+) - STEP_(?P<end>SUCCESS|FAILURE) - .* (
 
 def main() -> int:
     """Run the demo and return the exit status."""
-    classes_file = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    classes_file = Path(sys.argv[1]).expanduser() if len(sys.argv) > 1 else None  # zsh leaves CLASSES=~/… to us
     folder = f"demo-{classes_file.stem}" if classes_file else "demo"
     home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / folder
     home = home.absolute()
@@ -63,6 +63,10 @@ def main() -> int:
     paths = DataPaths(home)
     try:
         if classes_file:
+            classes = read_classes(classes_file)
+            if paths.classes.exists() and read_classes(paths.classes).names != classes.names:
+                say(f"{home} has a demo of other classes. Remove it first: rm -r {home}")
+                return 1
             shutil.copyfile(classes_file, paths.classes)
         classes = read_classes(paths.classes)
     except (OSError, UnusableDataError) as error:
