@@ -16,7 +16,7 @@ from emotion_service.storage import Storage
 
 _IMAGES: Final = "predictions/images"
 _ID: Final = re.compile(r"[0-9a-f]{40}")
-_MEDIA_TYPES: Final = {".jpeg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
+_MEDIA_TYPES: Final = {f".{name}": f"image/{name}" for name in ("jpeg", "png", "gif", "webp", "bmp", "tiff")}
 
 
 class LabelQueue:

@@ -107,6 +107,8 @@ def openapi_document(
                 "content": content(error) if endpoint.handler else {},
             }
         described: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
+        if endpoint.is_protected:
+            described["security"] = [{"token": []}, {}]  # the service may run without one
         if endpoint.parameters:
             described["parameters"] = list(endpoint.parameters)
         if endpoint.body:
@@ -121,5 +123,8 @@ def openapi_document(
         "openapi": "3.1.0",
         "info": {"title": "emotion_service", "version": version, "description": "Emotion of a face image."},
         "paths": {each.path: {each.method.lower(): operation(each)} for each in endpoints},
-        "components": {"schemas": definitions.get("$defs", {})},
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }

@@ -40,6 +40,12 @@ _arguments = bentoml.use_arguments(BentoArguments)
 _settings = Settings.load()
 _app = EmotionApp(_settings)
 
+# BentoML keeps other packages' loggers at WARNING. A line of the access log is JSON and nothing else.
+logging.getLogger("emotion_service").setLevel(logging.INFO)
+_access_logger = logging.getLogger("emotion_service.access")
+_access_logger.addHandler(logging.StreamHandler())
+_access_logger.propagate = False
+
 # Trust X-Forwarded-For only from proxies that are named here; uvicorn would trust every local process.
 os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 # In a container BentoML does not restart a dead worker; without this variable it does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -203,13 +203,11 @@ async def _parse_form(headers: Headers, body: bytes, name: str, max_files: int) 
         yield body
         yield b""
 
-    parser = _FormParser(headers, stream(), max_files=max_files, max_fields=max_files + 16)
+    limits = {"max_files": max_files, "max_fields": max_files + 16, "max_part_size": MAX_BATCH_BYTES}
+    parser = _FormParser(headers, stream(), **limits)
     try:
-        fields = (await parser.parse()).getlist(name)
-        return [
-            await field.read() if isinstance(field, UploadFile) else field.encode("utf-8", "surrogatepass")
-            for field in fields
-        ]
+        fields: list[Any] = (await parser.parse()).getlist(name)
+        return [await field.read() if isinstance(field, UploadFile) else field for field in fields]
     except (MultiPartException, KeyError, ValueError) as error:  # also a missing boundary or undecodable headers
         reason = error.message if isinstance(error, MultiPartException) else "no boundary or invalid headers"
         raise RequestError(400, "malformed_form", f"The form cannot be parsed: {reason}.") from error
@@ -218,9 +216,17 @@ async def _parse_form(headers: Headers, body: bytes, name: str, max_files: int) 
 
 
 class _FormParser(MultiPartParser):
-    """Keeps files in memory, where the body is already, and can close them."""
+    """Keeps files in memory, where the body is already, and can close them; fields without a file name are bytes."""
 
     spool_max_size = MAX_BATCH_BYTES
+
+    def on_part_end(self) -> None:
+        """Keep the bytes of an image that has no file name; Starlette would decode them as text."""
+        if self._current_part.file is None:
+            part: Any = (self._current_part.field_name, bytes(self._current_part.data))
+            self.items.append(part)
+        else:
+            super().on_part_end()
 
     def close(self) -> None:
         """Close every file, also one whose part is incomplete."""

@@ -59,5 +59,12 @@ def test_the_document_lists_the_classes_of_the_loaded_model(app: EmotionApp) -> 
     assert app.model
     document = openapi_document(app.endpoints, ErrorResponse, "v", ["no", "yes"])
 
+    protected = {
+        path
+        for path, (operation,) in ((path, tuple(each.values())) for path, each in document["paths"].items())
+        if "security" in operation
+    }
+    assert protected == {"/predict", "/predict_batch", "/feedback", "/label_requests", "/label_image"}
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     for name in ("Feedback", "Prediction"):
         assert document["components"]["schemas"][name]["properties"]["emotion"]["enum"] == ["no", "yes"]

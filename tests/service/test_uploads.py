@@ -66,6 +66,15 @@ def test_any_other_form_takes_the_parser(body: bytes) -> None:
     assert uploads.parse_single_file("multipart/form-data; boundary=b", body) is None
 
 
+@pytest.mark.parametrize("head", [b'name="image"', b"name=\"image\"; filename*=UTF-8''face.jpg"])
+def test_an_image_without_a_file_name_is_read(head: bytes) -> None:
+    """As some clients send bytes; they are no text, and may be larger than a text field."""
+    content = b"\xff\xd8\xff" + bytes(range(256)) * 8000
+    body = form(content, b"Content-Disposition: form-data; " + head + b"\r\nContent-Type: image/jpeg")
+
+    assert read_form(body, "multipart/form-data; boundary=b") == content
+
+
 @given(
     content=_CONTENT,
     head=some.sampled_from([PLAIN, PLAIN.lower(), PLAIN + b"\r\nX-Other: 1"]),
