@@ -40,12 +40,6 @@ _arguments = bentoml.use_arguments(BentoArguments)
 _settings = Settings.load()
 _app = EmotionApp(_settings)
 
-# BentoML keeps other packages' loggers at WARNING. A line of the access log is JSON and nothing else.
-logging.getLogger("emotion_service").setLevel(logging.INFO)
-_access_logger = logging.getLogger("emotion_service.access")
-_access_logger.addHandler(logging.StreamHandler())
-_access_logger.propagate = False
-
 # Trust X-Forwarded-For only from proxies that are named here; uvicorn would trust every local process.
 os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 # In a container BentoML does not restart a dead worker; without this variable it does.
@@ -69,6 +63,18 @@ _tracing = (
 )
 
 
+def _configure_logging() -> None:
+    """Undo what BentoML does to the loggers of other packages: it disables them, and keeps new ones at WARNING."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("emotion_") and isinstance(logger, logging.Logger):
+            logger.disabled = False
+    logging.getLogger("emotion_service").setLevel(logging.INFO)
+    # A line of the access log is JSON and nothing else.
+    access = logging.getLogger("emotion_service.access")
+    access.addHandler(logging.StreamHandler())
+    access.propagate = False
+
+
 @bentoml.service(
     name="emotion_service",
     image=_image,
@@ -88,6 +94,7 @@ class EmotionService:
 
     def __init__(self) -> None:
         """Load the champion of the data root if it is followed and there is one, else the packed model."""
+        _configure_logging()
         if bentoml.server_context.worker_index is not None:
             # A server that is killed would leave its workers, and they the port.
             die_with_parent(_parent_pid, by=signal.SIGTERM)

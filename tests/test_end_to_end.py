@@ -140,7 +140,8 @@ def collector() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def service(site: Site, collector: str) -> Iterator[str]:
     """The address of the bento, served as people serve it."""
-    with serving(site.home, site.environment | {"EMOTION_TRACES_URL": collector}) as (address, _):
+    settings = {"EMOTION_TRACES_URL": collector, "EMOTION_ACCESS_LOG": "1"}
+    with serving(site.home, site.environment | settings) as (address, _):
         yield address
 
 
@@ -170,6 +171,16 @@ def test_the_service_predicts_with_the_accepted_model(site: Site, service: str) 
         num_correct += prediction["emotion"] == emotion
 
     assert num_correct >= 12
+
+
+def test_each_request_is_a_line_of_json(site: Site, service: str) -> None:
+    """In the log that `bentoml serve` writes, whatever levels it sets."""
+    request_id = predict(service, draw_face("happy", np.random.default_rng(0))).headers["X-Request-Id"]
+    log = (site.home / "service.log").read_text().splitlines()
+
+    (line,) = [line for line in log if request_id in line and line.startswith("{")]
+    assert (json.loads(line)["route"], json.loads(line)["status"]) == ("/predict", 200)
+    assert any("Serving model" in line for line in log)
 
 
 def test_operations_routes(service: str) -> None:
