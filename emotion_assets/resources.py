@@ -66,11 +66,12 @@ class PipelineSettings(EmotionSettings):
                 root.checkout(folder)
             elif folder != _IMAGES:
                 root.fetch(folder)
+        labelled = root.fetch_names(_IMAGES, FEEDBACK_IMAGES) if _IMAGES in writes else set()
         yield self.paths
         try:
             for folder in writes:
                 if folder == _IMAGES:
-                    root.add(_IMAGES, f"/{FEEDBACK_IMAGES}/")
+                    root.add(_IMAGES, FEEDBACK_IMAGES, labelled)
                 else:
                     (root.publish if folder in _LISTED else root.commit)(folder)
         except ChangedElsewhereError as error:

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,8 @@ _STATE_DIR: Final = ".remote"
 _NUM_THREADS: Final = 16
 _CHUNK_BYTES: Final = 8 * 2**20
 _MAX_ATTEMPTS: Final = 5
+_REQUEST_TIME: Final = "5 minutes"
+"""For 5 MB on a slow link; a host that does not respond is noticed within seconds all the same."""
 _TAG: Final = "\n"
 """Divides an object's key from its version, where objects may change."""
 
@@ -66,7 +68,7 @@ def open_store(url: str) -> Any:
         ) from error
     allows_http = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
     try:
-        return from_url(url, client_options={"allow_http": allows_http})
+        return from_url(url, client_options={"allow_http": allows_http, "timeout": _REQUEST_TIME})
     except BaseError as error:
         raise InvalidSettingError(f"The data root {url} cannot be opened: {first_line(error)}") from error
 
@@ -171,13 +173,29 @@ class RemoteRoot:
                 self._store.delete(f"{folder}/{path}")
                 del state[path]
 
-    def add(self, folder: str, part: str) -> None:
-        """Upload the local files of a folder whose paths contain `part` and that are not in the root yet."""
+    def fetch_names(self, folder: str, name: str) -> set[str]:
+        """Let the local copy have the files that the subfolders `*/name` of a folder have; new ones are empty.
+
+        People remove and move objects there, and a fresh host knows none. Returns their keys.
+        """
         with _os_errors():
-            for path in self._paths(folder):
-                if part in path:
-                    with contextlib.suppress(FileExistsError):
-                        self.create(f"{folder}/{path}", (self.local / folder / path).read_bytes())
+            classes = self._store.list_with_delimiter(f"{folder}/")["common_prefixes"]
+        keys = {key for each in classes for key in self.keys(f"{each.rstrip('/')}/{name}")}
+        for path in self.local.glob(f"{folder}/*/{name}/*"):
+            if path.relative_to(self.local).as_posix() not in keys:
+                path.unlink()
+        for key in keys:
+            (self.local / key).parent.mkdir(parents=True, exist_ok=True)
+            (self.local / key).touch()
+        return keys
+
+    def add(self, folder: str, name: str, known: Container[str] = ()) -> None:
+        """Upload the local files of the subfolders `*/name` of a folder that are not `known` to be in the root."""
+        for path in sorted(self.local.glob(f"{folder}/*/{name}/*")):
+            key = path.relative_to(self.local).as_posix()
+            if key not in known:
+                with contextlib.suppress(FileExistsError):
+                    self.create(key, path.read_bytes())
 
     def read(self, key: str) -> bytes:
         """Return an object.
@@ -249,7 +267,8 @@ class RemoteRoot:
             for path in sorted(changed):
                 key = f"{folder}/{path}.{secrets.token_hex(8)}"
                 uploaded[path] = self._describe(folder, path, key)
-                self._store.put(key, self.local / folder / path)
+                # Two parts at once: on a slow link, twelve would all time out.
+                self._store.put(key, self.local / folder / path, max_concurrency=2)
         except Exception:
             self._delete(each.key for each in uploaded.values())
             raise
@@ -331,7 +350,12 @@ class RemoteRoot:
 
 
 def _listed_key(path: str, e_tag: str | None) -> str:
-    return f"{path}{_TAG}{e_tag}"
+    return f"{path}{_TAG}{plain_tag(e_tag)}"
+
+
+def plain_tag(e_tag: str | None) -> str:
+    """Return an ETag as all clouds list it: Azure quotes it only where an object is read."""
+    return (e_tag or "").strip('"')
 
 
 @contextlib.contextmanager

@@ -371,9 +371,29 @@ def test_labelled_images_are_added_and_nothing_else(s3_root: str, tmp_path: Path
     store.put("raw/subjects.csv", b"the user's newer table")
     write(root, "raw/subjects.csv", "an older copy")
     write(root, "raw/Happy/feedback/1.jpg", "1")
-    root.add("raw", "/feedback/")
+    root.add("raw", "feedback")
     (root.local / "raw/Happy/feedback/1.jpg").unlink()
-    root.add("raw", "/feedback/")
+    root.add("raw", "feedback")
 
     assert root.read("raw/Happy/feedback/1.jpg") == b"1"
     assert root.read("raw/subjects.csv") == b"the user's newer table"
+
+
+def test_what_people_remove_from_the_root_stays_removed(s3_root: str, tmp_path: Path) -> None:
+    """One labelled image was removed and one moved; a fresh host knows the names, and uploads none of them."""
+    store = open_store(s3_root)
+    for host_name in ("host", "fresh host"):
+        root = host(s3_root, tmp_path, host_name)
+        for name in ("removed", "moved", "kept") if host_name == "host" else ():
+            write(root, f"raw/Happy/feedback/{name}.jpg", name)
+        root.add("raw", "feedback")
+        if host_name == "host":
+            store.delete("raw/Happy/feedback/removed.jpg")
+            store.rename("raw/Happy/feedback/moved.jpg", "raw/Sad/feedback/moved.jpg")
+
+        known = root.fetch_names("raw", "feedback")
+        root.add("raw", "feedback", known)
+
+        assert set(files(root, "raw")) == {"Happy/feedback/kept.jpg", "Sad/feedback/moved.jpg"}
+        assert set(root.keys("raw")) == {"raw/Happy/feedback/kept.jpg", "raw/Sad/feedback/moved.jpg"} == known
+    assert root.read("raw/Sad/feedback/moved.jpg") == b"moved"

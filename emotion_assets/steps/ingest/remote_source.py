@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from emotion_assets.core.remote import first_line, open_store
+from emotion_assets.core.remote import first_line, open_store, plain_tag
 
 _NUM_AT_ONCE: Final = 32
 """Each request waits for tens of milliseconds, most of them for the storage."""
@@ -100,6 +100,6 @@ def open_source(url: str) -> RemoteSource:
 
 def describe(meta: Any) -> Status:
     """Return the status of an object from obstore's metadata."""
-    version = str(meta["e_tag"]).encode()  # a version is known after reading, but not from a listing
+    version = plain_tag(meta["e_tag"]).encode()  # a version is known after reading, but not from a listing
     moment = meta["last_modified"].timestamp()
     return Status(int(meta["size"]), round(moment * 1e9), zlib.crc32(version) << 32 | zlib.adler32(version))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import open_store
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.decode import DecodedContent, read_files
+from emotion_assets.steps.ingest.remote_source import describe
 from emotion_assets.steps.ingest.scan import FolderScan, SkippedFile, SourceFile, folder_state
 from tests.object_storage import turn_versions_on
 
@@ -52,6 +54,13 @@ def test_the_catalogue_is_the_same(paths: DataPaths, tmp_path: Path) -> None:
     assert remote.fingerprint == local.fingerprint
     assert (again.num_new, again.num_cached) == (0, remote.num_new)
     assert remote.num_new == local.num_new
+
+
+def test_tags_are_compared_without_quotes() -> None:
+    """Azure lists them without."""
+    meta = {"size": 1, "last_modified": datetime.now(UTC), "version": None}
+
+    assert describe(meta | {"e_tag": '"0x8D"'}) == describe(meta | {"e_tag": "0x8D"})
 
 
 def test_a_bucket_with_versions_is_read_alike(paths: DataPaths, s3_root: str, s3_server: str) -> None:
