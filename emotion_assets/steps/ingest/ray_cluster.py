@@ -18,7 +18,7 @@ def connect() -> Any:
     """Return the module `ray`, connected to the cluster that RAY_ADDRESS names, or else to one on this host.
 
     Raises:
-        UnusableDataError: Ray is not installed, or the cluster does not respond.
+        UnusableDataError: Ray is not installed, or the cluster does not respond or has no processors.
     """
     try:
         import ray
@@ -30,7 +30,21 @@ def connect() -> Any:
     if not ray.is_initialized():
         _require_response(os.environ.get("RAY_ADDRESS", ""))
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    require_processors(ray, 1)
     return ray
+
+
+def require_processors(ray: Any, count: int) -> None:
+    """Fail at once: Ray itself would wait for them without a word.
+
+    Raises:
+        UnusableDataError: the cluster has fewer processors.
+    """
+    found = int(ray.cluster_resources().get("CPU", 0))
+    if found < count:
+        raise UnusableDataError(
+            f"The Ray cluster has {found} processors, and {count} are needed. Start nodes of it that take work."
+        )
 
 
 def _require_response(address: str) -> None:

@@ -21,7 +21,7 @@ from emotion_assets.core import errors
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import RemoteRoot
-from emotion_assets.steps.ingest.ray_cluster import connect
+from emotion_assets.steps.ingest.ray_cluster import connect, require_processors
 from emotion_assets.steps.training.checkpoints import is_first_process
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.precision import resolve_precision
@@ -60,6 +60,8 @@ def launch_on_ray(paths: DataPaths, config: TrainingConfig, *, code_version: str
         "tracker": tracker,
     }
     has_gpus = ray.cluster_resources().get("GPU", 0) >= config.devices
+    if not has_gpus:
+        require_processors(ray, config.devices)
     # Beside the launcher: if that is lost, so is the run.
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     reply = ray.remote(num_cpus=0, scheduling_strategy=beside)(Messages).remote()

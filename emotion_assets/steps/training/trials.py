@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import pytorch_lightning as pl
 
-from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import RemoteRoot
 from emotion_assets.steps.ingest.ray_cluster import connect
@@ -62,8 +61,6 @@ class RayTrials:
         self._ray = connect()
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cpus = [int(resources["CPU"]) for resources in nodes if resources.get("CPU", 0) >= 1]
-        if not cpus:
-            raise UnusableDataError("The Ray cluster has no processors. Start a node of it that takes work.")
         num_gpus = int(sum(resources.get("GPU", 0) for resources in nodes))
         self._resources = {"num_gpus": 1} if num_gpus else {"num_cpus": min(cpus)}
         self.num_at_once = num_gpus or len(cpus)
