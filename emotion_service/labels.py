@@ -25,13 +25,15 @@ class LabelQueue:
     def __init__(self, storage: Storage) -> None:
         """Read `feedback/` and `predictions/images/` of a data root, which may be missing."""
         self._storage = storage
+        self._keys: dict[str, str] = {}
+        """Of the stored images by prediction: listing months of them takes object storage many seconds."""
 
     def pending(self) -> list[LabelRequest]:
         """Return the predictions that still need a label, the most informative first."""
         try:
             rows = json.loads(self._storage.read(f"feedback/{LABEL_REQUEST_NAME}"))["predictions"]
-            stored = {_id_of(key) for key in self._storage.keys(_IMAGES)}
-            requests = [LabelRequest(**row, has_image=row["prediction_id"] in stored) for row in rows]
+            self._list_images()
+            requests = [LabelRequest(**row, has_image=row["prediction_id"] in self._keys) for row in rows]
             return [request for request in requests if not self._has_label(request.prediction_id)]
         except (OSError, ValueError, KeyError, TypeError):
             return []
@@ -41,12 +43,17 @@ class LabelQueue:
         if not _ID.fullmatch(prediction_id):
             return None
         try:
-            key = next((key for key in self._storage.keys(_IMAGES) if _id_of(key) == prediction_id), None)
+            if prediction_id not in self._keys:
+                self._list_images()  # by another worker so far
+            key = self._keys.get(prediction_id)
             if key is None:
                 return None
             return self._storage.read(key), _MEDIA_TYPES.get(key[key.rfind(".") :], "application/octet-stream")
         except OSError:
             return None  # its retention just ended, or it is not readable
+
+    def _list_images(self) -> None:
+        self._keys = {_id_of(key): key for key in self._storage.keys(_IMAGES)}
 
     def _has_label(self, prediction_id: str) -> bool:
         return self._storage.exists(label_key(prediction_id))
