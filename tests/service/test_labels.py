@@ -126,7 +126,7 @@ def test_a_label_is_for_the_face_on_the_screen(app: EmotionApp, faces: list[tupl
         page.get_by_role("button", name="skip").click()
         expect(page.get_by_role("status")).to_contain_text("1 to go")
         page.get_by_role("button", name="afraid").click()
-        expect(page.get_by_role("status")).to_contain_text("No more faces; 1 were skipped.")
+        expect(page.get_by_role("status")).to_contain_text("No more faces; 1 skipped.")
         expect(page.get_by_role("img")).to_be_hidden()
         browser.close()
     app.close()

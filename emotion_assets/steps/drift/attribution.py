@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import minimize_scalar, nnls
-from scipy.special import log_softmax, softmax
+from scipy.optimize import nnls
 from scipy.stats import chi2
 
-from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
+from emotion_assets.core.features import probability_columns
 from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.steps.drift.expected_loss import expected_losses, fit_pooling
 from emotion_assets.steps.drift.label_shift import class_prior_weights, class_priors, estimate_class_priors
 from emotion_assets.steps.drift.pvalues import Weights
 from emotion_assets.steps.drift.subpopulations import (
@@ -68,7 +68,6 @@ _LABEL_SHIFT_EVIDENCE: Final = 3.0
 _MIN_POSTERIOR: Final = 0.15
 _MIN_HELD_OUT: Final = 25
 """With fewer held-out images, the fitted ones stand in for them."""
-_MIN_PROBABILITY: Final = 1e-6
 _SHRINKAGE_IMAGES: Final = 20
 """A class with as many images counts half for itself, and half like the other classes."""
 
@@ -121,7 +120,7 @@ class CorruptionProfile:
         self._clean_table = self._tables[UNCHANGED, 0.0, ""]
         self._reference_means = _class_means(self._describe(reference), reference)
         self._reference_error = np.cov(self._describe(reference), rowvar=False) / len(reference)
-        self._pooling = _fit_pooling(self._clean_table, self._tables.values())
+        self._pooling = fit_pooling(self._clean_table, self._tables.values())
         self._conditions = [self._condition(*key) for key in self._tables]
         self._hypotheses = list(_hypotheses(self._conditions))
         self._slope, self._slope_error = self._fit_confidence()
@@ -200,7 +199,7 @@ class CorruptionProfile:
 
     def _class_losses(self, table: pd.DataFrame) -> Floats:
         """Return the expected loss of accuracy of images under a corruption, float (class,)."""
-        losses = _expected_losses(self._clean_table.head(len(table)), table, self._pooling)
+        losses = expected_losses(self._clean_table.head(len(table)), table, self._pooling)
         return _class_means(losses[:, None], table)[:, 0]
 
     def _expectation(self, fit: _Fit) -> tuple[pd.DataFrame, Weights]:
@@ -406,51 +405,3 @@ def _class_means(values: Floats, table: pd.DataFrame) -> Floats:
 def _confidence(table: pd.DataFrame) -> Floats:
     """Return the largest probability of each row, float (image,)."""
     return np.asarray(table[probability_columns(emotions_of(table))].to_numpy(dtype=np.float64).max(axis=1))
-
-
-def _log_probabilities(table: pd.DataFrame) -> Floats:
-    """Return float (image, class)."""
-    probabilities = table[probability_columns(emotions_of(table))].to_numpy(dtype=np.float64)
-    return np.asarray(np.log(np.maximum(probabilities, _MIN_PROBABILITY)))
-
-
-def _class_indices(table: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
-    """Return the position of each row's class, int (image,)."""
-    return pd.Index(emotions_of(table)).get_indexer(pd.Index(table[column]))
-
-
-def _fit_pooling(clean: pd.DataFrame, corrupted: Iterable[pd.DataFrame]) -> float:
-    """Return the weight of a corrupted image's log-probabilities beside those of the clean one, 0..0.5.
-
-    The pooled probabilities predict the true class best, by their log loss over all corruptions.
-    """
-    tables = list(corrupted)
-    before = np.concatenate([_log_probabilities(clean.head(len(table))) for table in tables])
-    after = np.concatenate([_log_probabilities(table) for table in tables])
-    truth = np.concatenate([_class_indices(clean.head(len(table)), TRUE_EMOTION_COLUMN) for table in tables])[:, None]
-
-    def log_loss(weight: float) -> float:
-        pooled = log_softmax((1 - weight) * before + weight * after, axis=1)
-        return float(-np.take_along_axis(pooled, truth, axis=1).mean())
-
-    return float(minimize_scalar(log_loss, bounds=(0, 0.5), method="bounded").x)
-
-
-def _expected_losses(clean: pd.DataFrame, corrupted: pd.DataFrame, weight: float) -> Floats:
-    """Return the expected loss of accuracy of each image by calibrated probabilities, float (image,), -1..1.
-
-    A prediction that changes from a class of probability 0.7 to one of 0.2 loses half a correct prediction on average.
-    Labels of a few hundred images would give the same with twice the error. By the probabilities of the clean image
-    alone, the loss may be a sixth too high: where the corrupted image speaks for another class, that is some evidence
-    for it. So the probabilities are those of both predictions, pooled (Genest and Zidek 1986, "Combining probability
-    distributions").
-
-    Args:
-        clean: predictions for the images without a corruption, one row each.
-        corrupted: the same with it.
-        weight: of the latter, by `_fit_pooling`.
-    """
-    pooled = softmax((1 - weight) * _log_probabilities(clean) + weight * _log_probabilities(corrupted), axis=1)
-    before, after = (_class_indices(table, EMOTION_COLUMN)[:, None] for table in (clean, corrupted))
-    losses = np.take_along_axis(pooled, before, axis=1) - np.take_along_axis(pooled, after, axis=1)
-    return np.asarray(losses[:, 0])
