@@ -25,13 +25,13 @@ from emotion_assets.core.limits import count_cpus
 from emotion_assets.core.remote import is_remote
 from emotion_assets.steps.ingest.decode import DecodedContent, ReadResult
 from emotion_assets.steps.ingest.decode_pool import Batch, DecodePool
-from emotion_assets.steps.ingest.export import TABLE_NAME, export_catalogue, is_readable
+from emotion_assets.steps.ingest.export import TABLE_NAME, export_catalogue, read_tables_digest
 from emotion_assets.steps.ingest.near_duplicates import compare_new_contents, compute_descriptors
 from emotion_assets.steps.ingest.ray_pool import RayPool
 from emotion_assets.steps.ingest.report import IngestReport
 from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.ingest.subjects import find_subjects, has_table
+from emotion_assets.steps.ingest.subjects import digest_tables, find_subjects
 
 LOCK_NAME: Final = ".lock"
 BATCH_FILES: Final = 128
@@ -71,12 +71,12 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None, engine: s
         num_removed = _drop_missing_files(store, raw, classes) if store.has_missing_files() else 0
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)
-        fingerprint = store.published_fingerprint()
+        fingerprint, tables = store.published_fingerprint(), digest_tables(paths)
         # A table of subjects may change without any image.
-        if fingerprint is None or has_table(paths) or not is_readable(paths.catalogue / TABLE_NAME):
+        if fingerprint is None or tables != read_tables_digest(paths.catalogue / TABLE_NAME):
             store.sync()
-            export_catalogue(store, paths.catalogue, find_subjects(store, paths).by_content)
-            fingerprint = _fingerprint(store)
+            export_catalogue(store, paths.catalogue, find_subjects(store, paths).by_content, tables)
+            fingerprint = _fingerprint(store, tables)
             store.mark_published(fingerprint)
     return IngestReport(
         paths=paths,
@@ -108,8 +108,8 @@ def _drop_missing_files(store: Store, raw_dir: str, classes: ClassSet) -> int:
     return store.drop_missing(present_paths(), unreadable_folders)
 
 
-def _fingerprint(store: Store) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(store: Store, tables: str) -> str:
+    digest = hashlib.sha256(tables.encode())
     for content_hash, label, checksum in store.labelled_contents():
         digest.update(f"{content_hash} {label} {checksum}\n".encode())
     return digest.hexdigest()

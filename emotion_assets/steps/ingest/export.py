@@ -18,6 +18,7 @@ from emotion_assets.steps.ingest.store import Store
 
 TABLE_NAME: Final = "catalogue.parquet"
 _ROWS_PER_GROUP: Final = 20_000
+_TABLES_KEY: Final = "subjects"
 _TABLE_SCHEMA: Final = pa.schema(
     [
         ("path", pa.string()),
@@ -40,14 +41,15 @@ _TABLE_SCHEMA: Final = pa.schema(
 )
 
 
-def export_catalogue(store: Store, catalogue_dir: Path, subjects: Subjects) -> None:
-    """Write `catalogue.parquet`."""
+def export_catalogue(store: Store, catalogue_dir: Path, subjects: Subjects, tables: str) -> None:
+    """Write `catalogue.parquet`; `tables` is the hash of the tables that name `subjects`."""
     with atomic_file(catalogue_dir / TABLE_NAME) as file, pq.ParquetWriter(file, _TABLE_SCHEMA) as writer:
         # In row groups, so that memory does not grow with the number of files.
         remaining = _table_rows(store, subjects)
         while rows := list(islice(remaining, _ROWS_PER_GROUP)):
             columns = [list(column) for column in zip(*rows, strict=True)]
             writer.write_table(pa.table(columns, schema=_TABLE_SCHEMA))
+        writer.add_key_value_metadata({_TABLES_KEY: tables})
 
 
 def read_catalogue(catalogue_dir: Path) -> pd.DataFrame:
@@ -70,13 +72,13 @@ def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]
         yield tuple(row.get(name) for name in _TABLE_SCHEMA.names)
 
 
-def is_readable(table_path: Path) -> bool:
-    """Tell whether there is a table that can be read; its last bytes say so."""
+def read_tables_digest(table_path: Path) -> str | None:
+    """Return the hash of the tables of subjects that the catalogue was written with; None if it cannot be read."""
     try:
-        pq.read_metadata(table_path)
+        metadata = pq.read_metadata(table_path).metadata or {}
     except (OSError, pa.ArrowInvalid):
-        return False
-    return True
+        return None
+    return metadata.get(_TABLES_KEY.encode(), b"").decode()
 
 
 def path_text(path: bytes) -> str:

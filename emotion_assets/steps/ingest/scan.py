@@ -35,9 +35,9 @@ _LITTER: Final = frozenset(
         b"$recycle.bin",
         b"system volume information",
         b"lost+found",
-        b"subjects.csv",
     )
 )
+_SUBJECTS: Final = b"subjects.csv"
 _FEEDBACK: Final = FEEDBACK_IMAGES.encode()
 
 
@@ -148,6 +148,8 @@ class FolderScan:
         with contextlib.closing(entries):
             for entry in filterfalse(lambda entry: is_litter_name(entry.name), entries):
                 path = prefix + entry.name
+                if path == _SUBJECTS:
+                    continue
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         yield from self._scan_folder(path, self._enter(place, entry.name))
@@ -166,10 +168,14 @@ class FolderScan:
             yield SkippedFile(min(unlabelled), code, reason, len(unlabelled))
 
     def _skip_folder(self, folder: bytes, error: OSError) -> SkippedFile:
-        if not folder and is_remote(self._root):
+        if not is_remote(self._root):
+            return skip_for_error(folder, "folder", error)
+        advice = "Try again later; if a key has // or .. in it, rename that object."
+        reason = f"The folder cannot be listed ({error.strerror}). {advice}"
+        if not folder:
             # Without its list, every image would count as removed.
-            raise UnusableDataError(f"{self._root} cannot be listed: {error.strerror}. Try again later.") from error
-        return skip_for_error(folder, "folder", error)
+            raise UnusableDataError(f"{self._root} cannot be listed ({error.strerror}). {advice}") from error
+        return SkippedFile(folder, SkipCode.FAILED_READ, reason)
 
     def _enter(self, place: _Place, name: bytes) -> _Place:
         """Return what is known about the class of files in a folder of this name."""
@@ -252,6 +258,9 @@ def _skip(path: bytes, entry: _Entry) -> SkippedFile | None:
         return SkippedFile(path, SkipCode.UNFINISHED_COPY, reason)
     if not entry.is_file(follow_symlinks=False):
         return SkippedFile(path, SkipCode.NOT_A_FILE, "This is a pipe, socket or device. Remove it.")
+    if name == _SUBJECTS:
+        reason = "A table of subjects is only read as raw/subjects.csv or as subjects.csv in the data root. Move it."
+        return SkippedFile(path, SkipCode.PACKED_ARCHIVE, reason)
     if name.endswith((*_ARCHIVE_SUFFIXES, *_TABLE_SUFFIXES)):
         reason = "Archives and tables are not read here. Move it out of raw/ and run `make import FILE=…`."
         return SkippedFile(path, SkipCode.PACKED_ARCHIVE, reason)

@@ -8,6 +8,7 @@ folder below `raw/`) and `subject`, or by a folder such as `subject_07`, `person
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import re
 import unicodedata
@@ -28,9 +29,14 @@ _COLUMNS: Final = ("path", "subject")
 _logger = logging.getLogger(__name__)
 
 
-def has_table(paths: DataPaths) -> bool:
-    """Tell whether there is a table of subjects."""
-    return any(path.exists() for path in _tables(paths))
+def digest_tables(paths: DataPaths) -> str:
+    """Return a hash of the rows of the tables of subjects; an empty string if there is none.
+
+    Raises:
+        UnusableDataError: a table lacks a column, or is no text.
+    """
+    rows = [row for path in _tables(paths) for row in _read_table(path)]
+    return hashlib.sha256(repr(rows).encode()).hexdigest() if rows else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.ingest.export import TABLE_NAME, is_readable, read_catalogue
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_tables_digest, read_catalogue
 
 
 def test_export_marks_near_duplicates_and_label_conflicts(raw: Path) -> None:
@@ -28,12 +28,12 @@ def test_export_marks_near_duplicates_and_label_conflicts(raw: Path) -> None:
     assert "split" not in table
 
 
-def test_is_readable_needs_a_whole_table(raw: Path) -> None:
-    """A missing, empty or cut table is not readable."""
+def test_the_digest_of_subjects_needs_a_whole_table(raw: Path) -> None:
+    """A missing or cut catalogue has none."""
     ingest_images(DataPaths(raw.parent))
     path = raw.parent / "catalogue" / TABLE_NAME
-    assert is_readable(path)
+    assert read_tables_digest(path) == ""
 
     path.write_bytes(path.read_bytes()[:-5])
-    assert not is_readable(path)
-    assert not is_readable(path.with_name("none"))
+    assert read_tables_digest(path) is None
+    assert read_tables_digest(path.with_name("none")) is None

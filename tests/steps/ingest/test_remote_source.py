@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_a_bucket_with_versions_is_read_alike(paths: DataPaths, s3_root: str, s3
 
     assert b"Happy/new.jpg" in [file.path for file in files]
     assert not [result for result in results if isinstance(result, SkippedFile)]
+
+
+def test_a_key_that_no_path_can_have_is_named(paths: DataPaths, s3_root: str, s3_server: str) -> None:
+    """It hides its folder until it is renamed; the other folders are read."""
+    address = f"{s3_server}/{s3_root.removeprefix('s3://')}/raw/Happy//1.jpg"
+    urllib.request.urlopen(urllib.request.Request(address, b"x", method="PUT")).close()
+
+    entries = list(FolderScan(paths.raw_source))
+
+    (skipped,) = [each for each in entries if isinstance(each, SkippedFile) and each.path == b"Happy"]
+    assert "if a key has // or .. in it, rename that object" in skipped.reason
+    assert "sad" in {each.label for each in entries if isinstance(each, SourceFile)}
 
 
 def test_worker_processes_read_objects(paths: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,9 @@ def test_scan_skips_with_a_reason(raw: Path, face: bytes, tmp_path: Path) -> Non
     (raw / "Neutral").mkdir()
     (raw / "Neutral" / "x.jpg").write_bytes(face)
     (raw / "delivery.zip").write_bytes(b"PK")
+    (raw / "subjects.csv").write_text("path,subject\n")
+    (raw / "Subjects.csv").write_text("path,subject\n")
+    (happy / "subjects.csv").write_text("path,subject\n")
     (raw / "loose.jpg").write_bytes(face)
 
     skipped = [entry for entry in FolderScan(raw) if isinstance(entry, SkippedFile)]
@@ -48,6 +51,8 @@ def test_scan_skips_with_a_reason(raw: Path, face: bytes, tmp_path: Path) -> Non
         b"Happy/coming.jpg.part": SkipCode.UNFINISHED_COPY,
         b"Neutral/x.jpg": SkipCode.OTHER_CLASS,
         b"delivery.zip": SkipCode.PACKED_ARCHIVE,
+        b"Subjects.csv": SkipCode.PACKED_ARCHIVE,
+        b"Happy/subjects.csv": SkipCode.PACKED_ARCHIVE,
         b"loose.jpg": SkipCode.UNLABELLED_FILE,
     }
     assert min(len(entry.reason) for entry in skipped) > 20

@@ -89,6 +89,20 @@ def test_a_table_may_come_with_the_images_and_change(tmp_path: Path, caplog: pyt
     assert "1 paths in subjects.csv name no file in raw/, such as c." in caplog.text
     assert subjects(tmp_path) == {"a/happy/1.jpg": "1", "b/happy/1.jpg": "2"}
 
+    table.unlink()
+    assert subjects(tmp_path) == {}
+
+
+def test_a_table_of_subjects_changes_the_data_version(tmp_path: Path) -> None:
+    """The splits depend on it, so Dagster has to show them as stale."""
+    put(tmp_path, "a/happy/1.jpg")
+    without = ingest_images(DataPaths(tmp_path), num_workers=1)
+    (tmp_path / "subjects.csv").write_text("path,subject\na,1\n")
+
+    assert ingest_images(DataPaths(tmp_path), num_workers=1).fingerprint != without.fingerprint
+    (tmp_path / "subjects.csv").unlink()
+    assert ingest_images(DataPaths(tmp_path), num_workers=1).fingerprint == without.fingerprint
+
 
 @pytest.mark.parametrize(
     ("content", "message"),
