@@ -65,9 +65,9 @@ def raw_images(context: dg.AssetExecutionContext, settings: Settings, config: In
         f"There is no usable image of {', '.join(missing)}." if missing else "",
         f"{fraction:.0%} of the files are rejected." if fraction > _MAX_REJECTED_FRACTION else "",
     )
-    not_used = summary.texts.get("not_used", "")
+    not_used = summary.lists.get("not_used", ())
     results = [
-        check_result(problem and f"{problem}\n{not_used}", is_error=is_error, check_name=spec.name)
+        check_result(problem and "\n- ".join([problem, *not_used]), is_error=is_error, check_name=spec.name)
         for spec, problem, is_error in zip(_CATALOGUE_CHECKS, problems, (True, False), strict=True)
     ]
     metadata = with_history(context, metadata, [count_key(emotion) for emotion in report.emotions], unit="images")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
 from emotion_assets.core.summary import Summary, Value
 from emotion_assets.resources import PipelineSettings
 
+_MARKDOWN: Final = re.compile(r"([\\*\[\]<|~]|(?<!\w)_|_(?!\w))")
+
 
 def as_metadata(summary: Summary, settings: PipelineSettings) -> dict[str, dg.RawMetadataValue]:
     """Return a summary as metadata: what matters first, numbers flat, so that Dagster plots their history."""
     metadata: dict[str, dg.RawMetadataValue] = {name: _shorten(value) for name, value in summary.values.items()}
     metadata |= {name: dg.MetadataValue.md(text) for name, text in summary.texts.items()}
+    metadata |= {name: bullets(sentences) for name, sentences in summary.lists.items()}
     metadata |= {name: image(content, name) for name, content in summary.images.items()}
     metadata |= {name: table(rows) for name, rows in summary.tables.items()}
     metadata |= {name: dg.MetadataValue.url(settings.link(path)) for name, path in summary.pages.items()}
@@ -29,6 +33,11 @@ def image(content: bytes, text: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{text}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
 
 
+def bullets(sentences: Sequence[str]) -> dg.MarkdownMetadataValue:
+    """Show sentences as a list."""
+    return dg.MetadataValue.md("\n".join(f"- {_escape(_one_line(sentence))}" for sentence in sentences))
+
+
 def table(rows: Sequence[Mapping[str, Value]]) -> dg.MarkdownMetadataValue:
     """Show rows of equal keys as a Markdown table."""
     if not rows:
@@ -40,7 +49,16 @@ def table(rows: Sequence[Mapping[str, Value]]) -> dg.MarkdownMetadataValue:
 
 
 def _cell(value: Value) -> str:
-    return str(_shorten(value)).replace("|", "\\|")
+    return _escape(_one_line(str(_shorten(value))))
+
+
+def _escape(text: str) -> str:
+    """Escape Markdown: a file may be named like an image whose address starts a run when the page is opened."""
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _shorten(value: Value) -> Value:
@@ -51,7 +69,7 @@ def _shorten(value: Value) -> Value:
 def check_result(problem: str, *, is_error: bool, **arguments: Any) -> dg.AssetCheckResult:
     """Return the result of a check: failed if there is a problem, which only as an error stops a run."""
     severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(passed=not problem, severity=severity, description=problem or None, **arguments)
+    return dg.AssetCheckResult(passed=not problem, severity=severity, description=_escape(problem) or None, **arguments)
 
 
 def latest_metadata(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, dg.MetadataValue[Any]]:

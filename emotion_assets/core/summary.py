@@ -19,6 +19,8 @@ class Summary:
     """Rows of equal keys."""
     texts: dict[str, str] = field(default_factory=dict)
     """Markdown."""
+    lists: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Sentences, which may name files of strangers."""
     images: dict[str, bytes] = field(default_factory=dict)
     """PNG or WebP, each under 100 kB."""
     pages: dict[str, Path] = field(default_factory=dict)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from emotion_assets.assets.metadata import as_metadata, image, latest_metadata, table
+from emotion_assets.assets.metadata import as_metadata, bullets, image, latest_metadata, table
 from emotion_assets.core.summary import Summary
 from emotion_assets.resources import PipelineSettings
 
@@ -25,6 +25,17 @@ def test_a_summary_becomes_metadata(settings: PipelineSettings) -> None:
 def test_tables_escape_bars_and_shorten_numbers() -> None:
     assert table([]).value == "none"
     assert table([{"a": "x|y", "b": 1 / 3}]).value.splitlines()[2] == "| x\\|y | 0.3333 |"
+
+
+def test_names_of_files_are_no_markdown() -> None:
+    """An image in a description would be fetched when the page is opened, and could start a run."""
+    name = "Happy/![x](/graphql?query=mutation).png"
+
+    assert table([{"path": name}]).value.splitlines()[2] == "| Happy/!\\[x\\](/graphql?query=mutation).png |"
+    assert bullets([f"raw/{name}", "a\n# <b> a_b _c_"]).value.splitlines() == [
+        "- raw/Happy/!\\[x\\](/graphql?query=mutation).png",
+        "- a # \\<b> a_b \\_c\\_",
+    ]
 
 
 def test_images_name_their_type() -> None:

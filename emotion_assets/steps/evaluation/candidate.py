@@ -78,7 +78,7 @@ class CandidateEvaluation:
                 "num_test_images": scores.num_images,
                 "latency_ms": round(decision.latency_ms or 0, 2),
             },
-            texts={"reasons": "\n".join(f"- {reason}" for reason in decision.reasons)},
+            lists={"reasons": decision.reasons},
             tables={
                 "intervals": [
                     {"score": name, "low": intervals[name][0], "high": intervals[name][1]} for name in SCORE_NAMES

@@ -87,7 +87,7 @@ class IngestReport:
                 "seconds": round(self.seconds, 2),
                 "fingerprint": self.fingerprint,
             },
-            texts={"not_used": "\n".join(f"- {reason}" for reason in unused)} if unused else {},
+            lists={"not_used": unused} if unused else {},
             tables={
                 "rejected": [
                     {

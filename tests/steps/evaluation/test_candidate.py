@@ -140,7 +140,7 @@ def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None
     assert values["champion"] == values["version"] == version(1)
     assert values["force_reason"] == "a demonstration"
     assert "test/recall_fear" in values
-    assert "below the minimum" in summary.texts["reasons"]
+    assert "below the minimum" in summary.lists["reasons"][0]
     assert {"intervals", "by_emotion", "slices"} == set(summary.tables)
     assert all(rows for rows in summary.tables.values())
     assert {"confusion", "reliability", "mistakes", "learning_curves"} <= set(summary.images)
