@@ -4,6 +4,7 @@ import contextlib
 import functools
 import subprocess
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -103,6 +104,13 @@ class PipelineSettings(EmotionSettings):
         return loaded
 
 
+class Engine(StrEnum):
+    """Where a step computes."""
+
+    local = "local"
+    ray = "ray"
+
+
 Settings = dg.ResourceParam[PipelineSettings]
 
 _Parameters = ParamSpec("_Parameters")
@@ -130,8 +138,12 @@ def uses_data(
 
 
 def code_version(*packages: str) -> str:
-    """Return a version that changes with the sources of the core and of these packages of `steps`."""
-    return source_version(_PACKAGE_DIR / "core", *(_PACKAGE_DIR / "steps" / name for name in packages))
+    """Return a version that changes with the sources of the core and of these packages of `steps`.
+
+    A bento also packs the service.
+    """
+    folders = [_PACKAGE_DIR / "core", *(_PACKAGE_DIR / "steps" / name for name in packages)]
+    return source_version(*folders, *([_PACKAGE_DIR.parent / "emotion_service"] if "packing" in packages else []))
 
 
 def git_commit() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,10 @@ def main() -> int:
     """Run both until the UI ends, and return its exit status."""
     reports = EmotionSettings.load().paths.reports
     reports.mkdir(parents=True, exist_ok=True)
-    Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
+    home = Path(os.environ["DAGSTER_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copy(CHECKOUT / "dagster_home" / "dagster.yaml", home)
     os.environ.setdefault("EMOTION_REPORTS_URL", f"http://localhost:{REPORTS_PORT}")
     try:
         # Checked first: Dagster says that it serves even if another program has its port.

@@ -12,6 +12,7 @@ from emotion_assets.assets.evaluation import evaluation_report
 from emotion_assets.assets.history import Highlight, with_history
 from emotion_assets.assets.metadata import as_metadata
 from emotion_assets.resources import PipelineSettings, Settings, code_version, uses_data
+from emotion_assets.steps.drift.verdict import DriftState
 
 if TYPE_CHECKING:
     from emotion_assets.steps.drift.check import DriftCheck
@@ -52,7 +53,11 @@ def drift_report(context: dg.AssetExecutionContext, settings: Settings) -> dg.Ma
     passed = (not verdict.has_input_drift, not verdict.has_prediction_drift and verdict.state != "prediction_drift")
     results = [
         dg.AssetCheckResult(
-            check_name=spec.name, passed=ok, severity=dg.AssetCheckSeverity.WARN, metadata={"cause": verdict.cause}
+            check_name=spec.name,
+            passed=ok,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="Nothing was compared." if verdict.state == DriftState.TOO_FEW else None,
+            metadata={"cause": verdict.cause},
         )
         for spec, ok in zip(_CHECKS, passed, strict=True)
     ]

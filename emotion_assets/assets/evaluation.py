@@ -39,7 +39,7 @@ def evaluation_report(
 
     evaluation = evaluate_candidate(settings.paths, force_reason=config.force_reason)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(evaluation.decision.candidate),
+        data_version=dg.DataVersion(evaluation.decision.served or "none"),
         metadata=with_history(
             context,
             as_metadata(evaluation.summary(), settings),

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from emotion_assets.assets.history import with_history
 from emotion_assets.assets.metadata import as_metadata, check_result, table
-from emotion_assets.resources import Settings, code_version, uses_data
+from emotion_assets.resources import Engine, Settings, code_version, uses_data
 
 SIGNATURE = "folder_signature"
 """Metadata key: the state of `raw/` that was read. Without it the sensor asks for another run, an hour later."""
@@ -35,7 +35,7 @@ _SPLITS_CHECKS = [
 class IngestRunConfig(dg.Config):
     """Where images are read."""
 
-    engine: str = Field("local", pattern="^(local|ray)$", description="local, or ray for a cluster (RAY_ADDRESS).")
+    engine: Engine = Field(Engine.local, description="local, or ray for a cluster (RAY_ADDRESS).")
 
 
 @dg.asset(

@@ -12,6 +12,8 @@ import dagster as dg
 from emotion_assets.core.summary import Summary, Value
 from emotion_assets.resources import PipelineSettings
 
+DATA_VERSION_TAG: Final = "dagster/data_version"
+"""Dagster's own tag of a materialization."""
 _MARKDOWN: Final = re.compile(r"([\\*\[\]<|~]|(?<!\w)_|_(?!\w))")
 
 

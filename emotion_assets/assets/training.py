@@ -8,19 +8,16 @@ from pydantic import Field, create_model
 from emotion_assets.assets.ingest import greyscale_splits
 from emotion_assets.assets.metadata import as_metadata
 from emotion_assets.core.bundle import read_manifest
-from emotion_assets.resources import Settings, code_version, uses_data
-from emotion_assets.steps.training.config import TrainingConfig, training_config
+from emotion_assets.resources import Engine, Settings, code_version, uses_data
+from emotion_assets.steps.training.config import Preset, Tracker, TrainingConfig, training_config
 
 _FIELDS: dict[str, Any] = {
     "preset": (
-        str,
-        Field("standard", description="quick (about 4 minutes), standard (about 15) or long (about 2 hours)."),
+        Preset,
+        Field(Preset.standard, description="quick (about 4 minutes), standard (about 15) or long (about 2 hours)."),
     ),
-    "engine": (
-        str,
-        Field("local", pattern="^(local|ray)$", description="local, or ray for a cluster (RAY_ADDRESS)."),
-    ),
-    "tracker": (str, Field("none", description="none, wandb or mlflow: where curves go besides CSV and TensorBoard.")),
+    "engine": (Engine, Field(Engine.local, description="local, or ray for a cluster (RAY_ADDRESS).")),
+    "tracker": (Tracker, Field(Tracker.none, description="Where curves go besides CSV and TensorBoard.")),
     **{
         name: (Annotated[field.annotation | None, *field.metadata, Field(description=field.description)], None)  # type: ignore[operator]
         for name, field in TrainingConfig.model_fields.items()

@@ -6,8 +6,10 @@ They are not assets, because nothing depends on them and *Materialize all* shoul
 import dagster as dg
 from pydantic import Field
 
-from emotion_assets.assets.metadata import as_metadata, table
-from emotion_assets.resources import Settings, code_version, uses_data
+from emotion_assets.assets.metadata import DATA_VERSION_TAG, as_metadata, table
+from emotion_assets.assets.packing import emotion_bento
+from emotion_assets.resources import Engine, Settings, code_version, uses_data
+from emotion_assets.steps.training.config import Preset
 
 
 class RollbackConfig(dg.Config):
@@ -25,6 +27,10 @@ def _roll_back(context: dg.OpExecutionContext, settings: Settings, config: Rollb
 
     version = roll_back(settings.paths, config.version, config.reason)
     context.add_output_metadata({"version": version})
+    # So that the lineage shows which model the bento has now.
+    context.log_event(
+        dg.AssetMaterialization(emotion_bento.key, metadata={"version": version}, tags={DATA_VERSION_TAG: version})
+    )
 
 
 @dg.op(name="tabulate_models")
@@ -57,12 +63,10 @@ class TuningConfig(dg.Config):
     """The size of the search, and what all trials have in common."""
 
     num_trials: int = Field(20, ge=1, description="In all: an interrupted search continues.")
-    preset: str = Field("quick", description="The preset that the trials vary.")
+    preset: Preset = Field(Preset.quick, description="The preset that the trials vary.")
     epochs: int | None = Field(None, ge=1, description="Epochs of each trial; by default the preset's.")
     width: int | None = Field(None, ge=4, description="Channels of the first stage; by default the preset's.")
-    engine: str = Field(
-        "local", pattern="^(local|ray)$", description="local, or ray: a trial for each GPU or node of a cluster."
-    )
+    engine: Engine = Field(Engine.local, description="local, or ray: a trial for each GPU or node of a cluster.")
 
 
 @dg.op(name="search_recipes")
@@ -101,7 +105,7 @@ def _measure_baseline(context: dg.OpExecutionContext, settings: Settings, config
 class AuditConfig(dg.Config):
     """How the networks of the audit are trained."""
 
-    preset: str = Field("quick", description="Preset of each fold's training.")
+    preset: Preset = Field(Preset.quick, description="Preset of each fold's training.")
     epochs: int | None = Field(None, ge=1, description="Overrides the preset's epochs.")
     width: int | None = Field(None, ge=4, description="Overrides the preset's width.")
     num_folds: int = Field(3, ge=2, description="Networks to train; the cost grows with it.")

@@ -5,6 +5,7 @@ from itertools import pairwise
 import dagster as dg
 
 from emotion_assets.assets.ingest import greyscale_splits, raw_images
+from emotion_assets.assets.metadata import DATA_VERSION_TAG
 from emotion_assets.assets.training import trained_cnn
 from emotion_assets.automation.jobs import retrain
 
@@ -17,7 +18,6 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_DATA_VERSION = "dagster/data_version"
 _INPUT_VERSION = "dagster/input_data_version/"
 
 
@@ -27,21 +27,26 @@ def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 
 def latest_training(instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> dg.RunRecord | None:
-    """Return the latest run that trains, with its times; None if there is none with these tags."""
+    """Return the latest run that reads `raw/` and trains, with its times; None if there is none with these tags."""
     found = [
         record
         for job_name in (retrain.name, _UI_JOB)
         for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags or {}), limit=_NUM_RECORDS)
-        if trains(record.dagster_run)
+        if trains(record.dagster_run) and _includes(record.dagster_run, raw_images)
     ]
     return max(found, key=lambda record: record.create_timestamp, default=None)
 
 
 def trains(run: dg.DagsterRun) -> bool:
-    """Tell whether a run trains a model: the job `retrain`, or the UI's *Materialize*."""
-    # The UI materializes assets in a job of its own; without a selection it is all of them.
-    is_ui = run.job_name.startswith(_UI_JOB)
-    return run.job_name == retrain.name or (is_ui and trained_cnn.key in (run.asset_selection or {trained_cnn.key}))
+    """Tell whether a run trains a model, in the job `retrain` or by the UI's *Materialize*, which has its own job."""
+    return (run.job_name == retrain.name or run.job_name.startswith(_UI_JOB)) and _includes(run, trained_cnn)
+
+
+def _includes(run: dg.DagsterRun, asset: dg.AssetsDefinition) -> bool:
+    """Tell whether a run materializes an asset: its steps say so, or else its selection; without both it is all."""
+    if run.step_keys_to_execute is not None:
+        return asset.key.path[-1] in run.step_keys_to_execute
+    return run.asset_selection is None or asset.key in run.asset_selection
 
 
 def trained_on(instance: dg.DagsterInstance) -> dg.AssetMaterialization | None:
@@ -57,6 +62,6 @@ def trained_on(instance: dg.DagsterInstance) -> dg.AssetMaterialization | None:
         return None
     for upstream, downstream in pairwise(found):
         name = upstream.asset_key.to_user_string()
-        if (downstream.tags or {}).get(_INPUT_VERSION + name) != (upstream.tags or {}).get(_DATA_VERSION):
+        if (downstream.tags or {}).get(_INPUT_VERSION + name) != (upstream.tags or {}).get(DATA_VERSION_TAG):
             return None
     return found[0]

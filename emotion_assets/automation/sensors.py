@@ -4,6 +4,7 @@ The only state kept between ticks is when `raw/` last changed. Everything else i
 what the newest model was trained on.
 """
 
+import contextlib
 import json
 import time
 
@@ -25,10 +26,15 @@ RETRY_SECONDS = 3600
 _INTERVAL_SECONDS = PipelineSettings.load().sensor_interval_seconds
 
 
-@dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
+@dg.sensor(
+    job=retrain,
+    minimum_interval_seconds=_INTERVAL_SECONDS,
+    description="Retrains when images were added, removed or changed in `raw/` and it was quiet for "
+    "EMOTION_QUIET_SECONDS.",
+)
 @uses_data()
 def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
-    """Retrains when images were added, removed or changed in `raw/` and it was quiet for EMOTION_QUIET_SECONDS."""
+    """Compare `raw/` with what the newest model was trained on."""
     state = folder_state(settings.paths.raw_source, read_classes(settings.paths.classes))
     learned = _learned(context.instance)
     if state.num_files == 0:
@@ -40,10 +46,14 @@ def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -
     return _request(context, settings, state.signature, "new_images")
 
 
-@dg.sensor(job=retrain, minimum_interval_seconds=_INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.STOPPED)
+@dg.sensor(
+    job=retrain,
+    minimum_interval_seconds=_INTERVAL_SECONDS,
+    description="Retrains after a drift incident, once there are new labelled images to learn from.",
+)
 @uses_data()
 def drift_sensor(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult | dg.SkipReason:
-    """Retrains after a drift incident, once there are new labelled images to learn from."""
+    """Look for an open incident, and for labels that the newest model has not seen."""
     metadata = latest_metadata(context.instance, drift_report.key)
     if "state" not in metadata:
         return dg.SkipReason("There is no drift report yet. Run the job check_drift.")
@@ -87,9 +97,13 @@ def _request(
 
 def _quiet_since(context: dg.SensorEvaluationContext, signature: str) -> float:
     """Return since when `raw/` has looked like this, by this machine's clock: copies keep old file times."""
-    now, before = time.time(), json.loads(context.cursor or "{}")
-    is_same = before.get("signature") == signature and before["since"] <= now  # else the clock was set back
-    return float(before["since"]) if is_same else now
+    now, before = time.time(), {}
+    with contextlib.suppress(ValueError):  # people can edit a cursor in the UI
+        before = dict(json.loads(context.cursor or "{}"))
+    since = before.get("since")
+    if before.get("signature") == signature and isinstance(since, float) and since <= now:
+        return since
+    return now  # also if the clock was set back
 
 
 def _reason_to_wait(
@@ -104,7 +118,7 @@ def _reason_to_wait(
         return f"Files are changing: raw/ has been quiet for {quiet:.0f} s of {quiet_seconds:g} s."
     if any(trains(unfinished) for unfinished in unfinished_runs(instance)):
         return "A training run is queued or running; new images are taken after it."
-    # Any run that was created since then has read these files, no matter who started it.
+    # A run that was created since then has read these files, no matter who started it.
     if run and run.create_timestamp.timestamp() >= since:
         if run.dagster_run.status == dg.DagsterRunStatus.CANCELED:
             return "The run for these files was canceled. Start the job retrain by hand, or wait for other files."

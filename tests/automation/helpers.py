@@ -56,7 +56,7 @@ def run(
         defs.resolve_job_def(job_name),
         status=dg.DagsterRunStatus.STARTED,
         tags=tags,
-        asset_selection=frozenset([dg.AssetKey(selection)]) if selection else None,
+        asset_selection=frozenset(map(dg.AssetKey, selection.split())) if selection else None,
     )
     if event:
         instance.report_dagster_event(dg.DagsterEvent(event.value, job_name), created.run_id)

@@ -8,22 +8,33 @@ from tests.automation.helpers import materialized, run, trained
 
 
 @pytest.mark.parametrize(
-    ("job_name", "selection", "expected"),
+    ("job_name", "selection", "expected", "reads_raw"),
     [
-        ("retrain", None, True),
-        ("__ASSET_JOB", None, True),
-        ("__ASSET_JOB", "trained_cnn", True),
-        ("__ASSET_JOB", "drift_report", False),
-        ("check_drift", None, False),
+        ("retrain", None, True, True),
+        ("__ASSET_JOB", None, True, True),
+        ("__ASSET_JOB", "raw_images greyscale_splits trained_cnn", True, True),
+        ("__ASSET_JOB", "trained_cnn", True, False),
+        ("__ASSET_JOB", "drift_report", False, False),
+        ("check_drift", None, False, False),
     ],
 )
-def test_runs_that_train(instance: dg.DagsterInstance, job_name: str, selection: str | None, expected: bool) -> None:
-    """The job `retrain`, and the UI's own job where it includes the model."""
+def test_runs_that_train(
+    instance: dg.DagsterInstance, job_name: str, selection: str | None, expected: bool, reads_raw: bool
+) -> None:
+    """The job `retrain`, and the UI's own job where it includes the model; a run on older splits read no new image."""
     created = run(instance, job_name, selection=selection)
 
     assert trains(created) is expected
     assert [each.run_id for each in unfinished_runs(instance)] == [created.run_id]
-    assert (latest_training(instance) is not None) is expected
+    assert (latest_training(instance) is not None) is reads_raw
+
+
+@pytest.mark.parametrize(
+    ("job_name", "step"), [("__ASSET_JOB", "splits_share_no_image"), ("retrain", "raw_images")], ids=["a check", "part"]
+)
+def test_a_run_without_the_step_does_not_train(job_name: str, step: str) -> None:
+    """A check that is run alone selects no asset, and a job may be run in part."""
+    assert not trains(dg.DagsterRun(job_name=job_name, run_id="x", step_keys_to_execute=[step]))
 
 
 def test_latest_training_by_tag(instance: dg.DagsterInstance) -> None:

@@ -83,7 +83,9 @@ def test_without_a_request_the_queue_is_empty(app: EmotionApp) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
-def test_a_label_is_for_the_face_on_the_screen(app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
+def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, step by step
+    app: EmotionApp, faces: list[tuple[str, bytes]]
+) -> None:
     """Keys between two faces, held and repeated keys and shortcuts label nothing; a label can be taken back."""
     from playwright.sync_api import Route, expect, sync_playwright
 

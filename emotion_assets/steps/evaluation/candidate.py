@@ -133,7 +133,7 @@ def evaluate_candidate(
         champion = candidate if is_champion else _predict_champion(registry, split, is_forced=force_reason is not None)
         # A champion keeps the decision that accepted it: compared with itself, it proves nothing.
         accepted = registry.acceptance(candidate.version) if is_champion else None
-        is_new = registry.state(candidate.version) != ModelState.REJECTED
+        is_new = registry.state(candidate.version) not in {ModelState.REJECTED, ModelState.ROLLED_BACK}
         decision = accepted or _decide(registry, candidate, champion, gate, force_reason)
         evaluation = _evaluate(paths, classifier, split, candidate, champion, decision)
         report_dir = paths.evaluation_report(candidate.version)

@@ -75,7 +75,7 @@ def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]
 def read_tables_digest(table_path: Path) -> str | None:
     """Return the hash of the tables of subjects that the catalogue was written with; None if it cannot be read."""
     try:
-        metadata = pq.read_metadata(table_path).metadata or {}
+        metadata: dict[bytes, bytes] = pq.read_metadata(table_path).metadata or {}
     except (OSError, pa.ArrowInvalid):
         return None
     return metadata.get(_TABLES_KEY.encode(), b"").decode()

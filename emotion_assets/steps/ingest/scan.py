@@ -146,10 +146,10 @@ class FolderScan:
         unlabelled: list[bytes] = []
         prefix = folder + b"/" if folder else b""
         with contextlib.closing(entries):
-            for entry in filterfalse(lambda entry: is_litter_name(entry.name), entries):
+            for entry in filterfalse(
+                lambda entry: is_litter_name(entry.name) or prefix + entry.name == _SUBJECTS, entries
+            ):
                 path = prefix + entry.name
-                if path == _SUBJECTS:
-                    continue
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         yield from self._scan_folder(path, self._enter(place, entry.name))

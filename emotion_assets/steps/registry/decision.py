@@ -33,6 +33,11 @@ class Decision:
     force_reason: str | None = None
     """Why a person accepted the candidate although the gate rejected it; `reasons` keeps what the gate said."""
 
+    @property
+    def served(self) -> str | None:
+        """The version that is the champion after the decision."""
+        return self.candidate if self.is_accepted else self.champion
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Read a decision from its JSON record, ignoring fields that were added to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -87,7 +88,23 @@ class TrainingConfig(BaseModel):
     )
 
 
-PRESETS: Final = {
+class Preset(StrEnum):
+    """The names of PRESETS, as the launchpad offers them."""
+
+    quick = "quick"
+    standard = "standard"
+    long = "long"
+
+
+class Tracker(StrEnum):
+    """Where curves go besides CSV and TensorBoard."""
+
+    none = "none"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
+PRESETS: Final[dict[str, TrainingConfig]] = {
     "quick": TrainingConfig(
         epochs=8,
         width=48,

@@ -42,7 +42,7 @@ def train_bundle(
         paths: the data root.
         config: the choices of the run.
         code_version: a checkpoint and a bundle of other code are not used.
-        tracker: one of TRACKERS.
+        tracker: one of Tracker.
         engine: `local`, or `ray` to train on the nodes of a Ray cluster.
 
     Raises:

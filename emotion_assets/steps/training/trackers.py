@@ -10,9 +10,7 @@ from typing import Final
 from pytorch_lightning.loggers import Logger
 
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.steps.training.config import TrainingConfig
-
-TRACKERS: Final = ("none", "wandb", "mlflow")
+from emotion_assets.steps.training.config import Tracker, TrainingConfig
 
 _PROJECT: Final = "emotion_cnn"
 
@@ -23,14 +21,14 @@ def check_tracker(name: str) -> None:
     Raises:
         UnusableDataError: there is no such tracker, or its package is missing.
     """
-    if name not in TRACKERS:
-        raise UnusableDataError(f"There is no tracker {name!r}. Use one of {', '.join(TRACKERS)}.")
+    if name not in list(Tracker):
+        raise UnusableDataError(f"There is no tracker {name!r}. Use one of {', '.join(Tracker)}.")
     if name != "none" and importlib.util.find_spec(name) is None:
         raise UnusableDataError(f"The tracker {name} is not installed. Run: pip install '.[{name}]' -c constraints.txt")
 
 
 def build_loggers(name: str, run_dir: Path, config: TrainingConfig) -> list[Logger]:
-    """Return the logger of one of TRACKERS, none for "none", with the run's configuration logged.
+    """Return the logger of a tracker, none for "none", with the run's configuration logged.
 
     Both work offline. Weights & Biases writes below `run_dir` unless WANDB_MODE is `online` (`wandb sync` uploads it
     later), MLflow into a database there unless MLFLOW_TRACKING_URI names a server.

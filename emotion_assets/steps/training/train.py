@@ -113,7 +113,7 @@ def train(
         work_dir: gets a folder for each run: its checkpoint until it ends, and Lightning's CSV and TensorBoard logs.
         config: the choices of the run.
         code_version: a checkpoint of other code is not used.
-        tracker: one of TRACKERS.
+        tracker: one of Tracker.
         callbacks: further callbacks of the final network's trainer.
 
     Raises:

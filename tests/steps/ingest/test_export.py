@@ -7,7 +7,7 @@ from PIL import Image
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.ingest.export import TABLE_NAME, read_tables_digest, read_catalogue
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue, read_tables_digest
 
 
 def test_export_marks_near_duplicates_and_label_conflicts(raw: Path) -> None:
