@@ -20,7 +20,7 @@ from emotion_assets.steps.ingest.export import path_text
 from emotion_assets.steps.ingest.scan import FolderScan, SourceFile
 
 
-def main() -> int:
+def main() -> None:
     """Import what the arguments name, and say what the next ingest will find."""
     parser = argparse.ArgumentParser(prog="python -m emotion_assets.importers", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="a zip or tar archive, a table of pixels (CSV), or a folder")
@@ -35,9 +35,7 @@ def main() -> int:
         for line in [*import_faces(paths, source, arguments.hold_out), *describe_raw(paths)]:
             sys.stdout.write(f"{line}\n")
     except EmotionError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+        sys.exit(str(error))
 
 
 def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) -> list[str]:
@@ -80,4 +78,4 @@ def describe_raw(paths: DataPaths) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

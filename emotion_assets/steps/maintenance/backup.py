@@ -101,7 +101,7 @@ def restore_backup(archive: Path, paths: DataPaths) -> int:
     return len(members)
 
 
-def main() -> int:
+def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=local_root)
@@ -116,11 +116,9 @@ def main() -> int:
         else:
             text = f"{restore_backup(options.file, paths):,} files are back in {paths.root}."
     except (EmotionError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        sys.exit(str(error))
     sys.stdout.write(f"{text}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

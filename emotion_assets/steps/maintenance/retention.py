@@ -85,7 +85,7 @@ def _describe(kind: str, path: Path) -> Expired:
     return Expired(kind, path, (time.time() - newest) / _SECONDS_PER_DAY, sum(stat.st_size for stat in stats))
 
 
-def main() -> int:
+def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=local_root)
@@ -105,11 +105,9 @@ def main() -> int:
         else:
             lines.append(f"{total} would be removed; nothing was. Remove them by APPLY=1.")
     except (EmotionError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        sys.exit(str(error))
     sys.stdout.write("\n".join(lines) + "\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -74,7 +74,7 @@ def clean_models(
     return removed
 
 
-def main() -> int:
+def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=local_root)
@@ -91,10 +91,8 @@ def main() -> int:
         else:
             text = f"Removed: {', '.join(clean_models(paths)) or 'nothing'}."
     except (EmotionError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        sys.exit(str(error))
     sys.stdout.write(f"{text}\n")
-    return 0
 
 
 def _table(rows: list[dict[str, str]]) -> str:
@@ -106,4 +104,4 @@ def _table(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
