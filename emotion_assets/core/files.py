@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -96,17 +97,12 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def list_files(root: Path, folders: str, files: str) -> list[Path]:
-    """Return the files in direct subfolders of `root` that match the glob patterns `folders` and `files`.
+def list_files(root: Path, pattern: str) -> list[Path]:
+    """Return the files below `root` that match a glob pattern, without hidden ones.
 
     A folder that vanishes meanwhile or may not be read counts as empty; `Path.glob` would raise.
     """
-    found: list[Path] = []
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        for folder in [path for path in root.iterdir() if path.match(folders)]:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                found += [path for path in folder.iterdir() if path.match(files)]
-    return found
+    return [root / name for name in glob.glob(pattern, root_dir=root)]
 
 
 @contextlib.contextmanager

@@ -164,8 +164,8 @@ def test_listed_matches_folders_and_files(tmp_path: Path) -> None:
     for name in ("2026-11-01/a.jsonl", "2026-11-01/b.txt", "images/a.jsonl", "c.jsonl"):
         write_atomically(tmp_path / name, b"x")
 
-    assert list_files(tmp_path, "????-??-??", "*.jsonl") == [tmp_path / "2026-11-01" / "a.jsonl"]
-    assert list_files(tmp_path / "none", "*", "*") == []
+    assert list_files(tmp_path, "????-??-??/*.jsonl") == [tmp_path / "2026-11-01" / "a.jsonl"]
+    assert list_files(tmp_path / "none", "*/*") == []
 
 
 def test_locked_waits_for_the_other_holder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

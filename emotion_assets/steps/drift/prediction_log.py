@@ -40,10 +40,10 @@ class PredictionLog:
     def __init__(self, predictions_dir: Path, limit: int, until: str = "9") -> None:
         """Read at most `limit` predictions of each model up to `until`, a time as in the log."""
         self._limit, self._until = limit, until
-        segments = [(path.name[:11], path) for path in list_files(predictions_dir, DAY_PATTERN, "*.jsonl")]
+        segments = [(path.name[:11], path) for path in list_files(predictions_dir, f"{DAY_PATTERN}/*.jsonl")]
         segments += [
             (f"{path.parent.name.replace('-', '')}T{path.stem}", path)
-            for path in list_files(predictions_dir / HISTORY_NAME, "*", "*.parquet")
+            for path in list_files(predictions_dir / HISTORY_NAME, "*/*.parquet")
         ]
         self._unread = sorted(segments)
         self._rows = pd.DataFrame(columns=list(LOG_COLUMNS))

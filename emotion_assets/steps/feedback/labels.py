@@ -64,7 +64,7 @@ def read_labels(feedback_dir: Path) -> Iterator[Label]:
 
 def stored_images(image_log_dir: Path) -> dict[str, Path]:
     """Return the images that the service stored, by prediction id."""
-    return {path.stem: path for path in list_files(image_log_dir, DAY_PATTERN, "*.*")}
+    return {path.stem: path for path in list_files(image_log_dir, f"{DAY_PATTERN}/*.*")}
 
 
 def collect_labels(paths: DataPaths) -> CollectedLabels:
