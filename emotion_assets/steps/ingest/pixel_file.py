@@ -30,24 +30,16 @@ class PixelFile:
 
     def write(self, position: int, images: list[bytes]) -> None:
         """Write images, each uint8 (row, column) as bytes, from `position` on."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            data = memoryview(b"".join(images))
-            offset = position * _IMAGE_BYTES
-            while data:
-                num_written = os.pwrite(descriptor, data, offset)
-                data, offset = data[num_written:], offset + num_written
-        finally:
-            os.close(descriptor)
+        self._path.touch()
+        with self._path.open("r+b") as file:
+            file.seek(position * _IMAGE_BYTES)
+            file.write(b"".join(images))
 
     def sync(self) -> None:
         """Wait until everything written has reached the disk."""
         if self._path.exists():
-            descriptor = os.open(self._path, os.O_RDWR)
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+            with self._path.open("r+b") as file:
+                os.fdatasync(file.fileno())
 
     def read(self, positions: npt.NDArray[np.int64], checksums: list[int]) -> Pixels:
         """Return images, uint8 (image, row, column), in the order of `positions`.
