@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from emotion_assets.core.layout import FEEDBACK_IMAGES
-from emotion_assets.steps.ingest.near_duplicates import component_labels
+from emotion_assets.steps.ingest.near_duplicates import component_of
 from emotion_assets.steps.ingest.store import Store
 
 MAX_COPIES: Final = 30
@@ -50,11 +48,13 @@ def resolve_labels(store: Store, subjects: Subjects) -> ResolvedLabels:
         (content_id, name) for content_id, names in given.items() for name in names - delivered.get(content_id, names)
     }
     conflicting = {content_id for content_id, names in labels.items() if len(names) > 1}
-    is_recording = _find_recordings(store)
-    for first, second in store.pairs().tolist():
+    pairs = store.pairs()
+    groups = component_of(pairs)
+    sizes = Counter(groups.values())
+    for first, second in pairs.tolist():
         if first not in labels or second not in labels or labels[first] == labels[second]:
             continue
-        if is_recording[first] or subjects.get(first, set()) & subjects.get(second, set()):
+        if sizes[groups[first]] > MAX_COPIES or subjects.get(first, set()) & subjects.get(second, set()):
             continue
         only_given = {content_id for content_id in (first, second) if content_id not in delivered}
         conflicting |= only_given if len(only_given) == 1 else {first, second}
@@ -67,10 +67,3 @@ def is_feedback(path: bytes) -> bool:
     """Tell whether a file below `raw/` was put there for a label that was given through the service."""
     parts = path.split(b"/")
     return len(parts) == 3 and parts[1] == FEEDBACK_IMAGES.encode()
-
-
-def _find_recordings(store: Store) -> dict[int, bool]:
-    """Tell of every content with near-duplicates whether its group is that of a recording."""
-    ids, nodes = np.unique(store.pairs(), return_inverse=True)
-    groups = component_labels(nodes.reshape(-1, 2), len(ids))
-    return dict(zip(ids.tolist(), (np.bincount(groups)[groups] > MAX_COPIES).tolist(), strict=True))

@@ -232,13 +232,19 @@ def duplicate_groups(pairs: npt.NDArray[np.int64], hash_of: dict[int, str]) -> d
 
     The name is derived from the smallest content hash of the group, so it does not depend on any order.
     """
-    ids, nodes = np.unique(pairs, return_inverse=True)
-    labels = component_labels(nodes.reshape(-1, 2), len(ids)).tolist()
+    components = component_of(pairs)
     smallest: dict[int, str] = {}
-    for content_id, label in zip(ids.tolist(), labels, strict=True):
-        smallest[label] = min(smallest.get(label, hash_of[content_id]), hash_of[content_id])
-    names = {label: hashlib.sha256(content_hash.encode()).hexdigest()[:12] for label, content_hash in smallest.items()}
-    return {content_id: names[label] for content_id, label in zip(ids.tolist(), labels, strict=True)}
+    for content_id, number in components.items():
+        smallest[number] = min(smallest.get(number, hash_of[content_id]), hash_of[content_id])
+    names = {number: hashlib.sha256(first.encode()).hexdigest()[:12] for number, first in smallest.items()}
+    return {content_id: names[number] for content_id, number in components.items()}
+
+
+def component_of(pairs: npt.NDArray[np.int64]) -> dict[int, int]:
+    """Return the number of the connected component of each id in `pairs`, int64 (pair, 2)."""
+    ids, nodes = np.unique(pairs, return_inverse=True)
+    labels = component_labels(nodes.reshape(-1, 2), len(ids))
+    return dict(zip(ids.tolist(), labels.tolist(), strict=True))
 
 
 def component_labels(edges: npt.NDArray[np.int64], num_nodes: int) -> npt.NDArray[np.int32]:
