@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,18 +12,16 @@ from emotion_assets.importers.importer import Importer
 DATASET: Final = "samithsachidanandan/human-face-emotions"
 
 
-def import_kaggle(importer: Importer, fetch: Callable[[str], str] | None = None) -> None:
+def import_kaggle(importer: Importer) -> None:
     """Download the data set and import its images.
-
-    Args:
-        importer: writes the images.
-        fetch: downloads a data set by its name and returns its folder; by default kagglehub does.
 
     Raises:
         UnusableDataError: the download failed.
     """
+    import kagglehub  # noqa: PLC0415 -- takes a second to import
+
     try:
-        source = Path((fetch or _fetch_with_kagglehub)(DATASET))
+        source = Path(kagglehub.dataset_download(DATASET))
     except Exception as error:
         raise UnusableDataError(
             f"Kaggle's data set {DATASET} could not be downloaded ({type(error).__name__}). Check the network and the "
@@ -32,9 +29,3 @@ def import_kaggle(importer: Importer, fetch: Callable[[str], str] | None = None)
             "import FILE=…`, or draw some with `make demo`."
         ) from error
     import_folder(source, importer)
-
-
-def _fetch_with_kagglehub(name: str) -> str:
-    import kagglehub  # noqa: PLC0415 -- takes a second to import
-
-    return str(kagglehub.dataset_download(name))

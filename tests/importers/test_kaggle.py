@@ -25,7 +25,9 @@ LAYOUTS: dict[str, Callable[[str, int], str]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_data_set_ends_in_a_catalogue(tmp_path: Path, faces: list[tuple[str, bytes]], layout: str) -> None:
+def test_the_data_set_ends_in_a_catalogue(
+    tmp_path: Path, faces: list[tuple[str, bytes]], layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However it is laid out, every image has its class; a second download adds nothing."""
     source, paths = tmp_path / "cache", DataPaths(tmp_path / "data")
     for number, (emotion, content) in enumerate(faces):
@@ -38,9 +40,10 @@ def test_the_data_set_ends_in_a_catalogue(tmp_path: Path, faces: list[tuple[str,
         asked.append(name)
         return str(source)
 
+    monkeypatch.setattr("kagglehub.dataset_download", fetch)
     for num_new in (15, 0):
         importer = Importer(paths, "kaggle")
-        import_kaggle(importer, fetch)
+        import_kaggle(importer)
         assert importer.num_new == num_new
 
     assert asked == [DATASET] * 2
@@ -48,11 +51,12 @@ def test_the_data_set_ends_in_a_catalogue(tmp_path: Path, faces: list[tuple[str,
     assert read_catalogue(paths.catalogue)["label"].value_counts().to_dict() == dict.fromkeys(SPELLINGS, 3)
 
 
-def test_download_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+def test_download_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the failure and the alternatives."""
 
     def fetch(_: str) -> str:
         raise ConnectionError("no route to host")
 
+    monkeypatch.setattr("kagglehub.dataset_download", fetch)
     with pytest.raises(UnusableDataError, match=r"ConnectionError.*make import FILE=….*make demo"):
-        import_kaggle(Importer(DataPaths(tmp_path), "kaggle"), fetch)
+        import_kaggle(Importer(DataPaths(tmp_path), "kaggle"))
