@@ -69,7 +69,7 @@ def _draw(points: Sequence[_Point], names: Sequence[str], unit: str, highlight: 
     axes = figure.subplots()
     for name in names:
         values = [values.get(name, float("nan")) for _, values in points]
-        axes.plot(values, marker="o", markersize=4, label=name.removeprefix("num_"))
+        axes.plot(values, marker="o", markersize=4, label=name.rpartition("/")[2])
     if highlight:
         marked = [number for number, (_, values) in enumerate(points) if values.get(highlight.name) is highlight.value]
         for number in marked:

@@ -35,7 +35,7 @@ def test_images_become_splits_with_data_versions(settings: PipelineSettings, dra
     }
     assert catalogue.tags
     assert splits.tags
-    assert catalogue.metadata["num_happy"].value == 40
+    assert catalogue.metadata["images/happy"].value == 40
     assert catalogue.metadata["folder_signature"].value == folder_state(settings.paths.raw).signature
     assert splits.tags["dagster/input_data_version/raw_images"] == catalogue.tags["dagster/data_version"]
 
@@ -101,5 +101,5 @@ def test_two_spellings_of_a_folder_are_one_class(settings: PipelineSettings, dra
         read_manifest(splits_dir)["fingerprint"] for splits_dir in (settings.paths.splits, drawn_root / "splits")
     ]
     assert result.success
-    assert result.asset_materializations_for_node("raw_images")[0].metadata["num_happy"].value == 40
+    assert result.asset_materializations_for_node("raw_images")[0].metadata["images/happy"].value == 40
     assert fingerprints[0] == fingerprints[1]

@@ -15,22 +15,6 @@ from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
 _NUM_REJECTED_SHOWN: Final = 36
-_TAKEN: Final = frozenset(
-    (
-        "files",
-        "new",
-        "cached",
-        "removed",
-        "decoded",
-        "to_retry",
-        "rejected",
-        "other_class",
-        "warnings",
-        "label_conflicts",
-        "labels_set_aside",
-        "near_duplicate_groups",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +93,8 @@ class IngestReport:
 
 
 def count_key(emotion: str) -> str:
-    """Return the name of a class's number of images: `num_happy`, or another one where that says something else."""
-    return f"num_class_{emotion}" if emotion in _TAKEN else f"num_{emotion}"
+    """Return the name of a class's number of images, such as `images/happy`."""
+    return f"images/{emotion}"
 
 
 def unused_files(store: Store) -> list[str]:

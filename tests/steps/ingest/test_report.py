@@ -18,7 +18,7 @@ def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
     summary = report.summary()
 
     assert summary.values["fingerprint"] == report.fingerprint
-    names = ("num_angry", "num_happy", "num_files", "num_new", "num_rejected", "num_label_conflicts")
+    names = ("images/angry", "images/happy", "num_files", "num_new", "num_rejected", "num_label_conflicts")
     assert [summary.values[name] for name in names] == [4, 3, 17, 17, 1, 2]
     assert [(row["path"], row["code"]) for row in summary.tables["rejected"]] == [
         ("Happy/text.jpg", "unsupported_format")
