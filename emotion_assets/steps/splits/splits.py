@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -278,81 +278,72 @@ def _write_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment, c
     lines = sorted(f"{h} {labels[h]} {split} {checksums[h]}\n" for h, split in assignment.splits.items())
     fingerprint = hashlib.sha256("".join([*lines, *classes.names]).encode()).hexdigest()
     if not _is_written(splits_dir, fingerprint, classes):
-        files: dict[str, str] = {}
-        class_indices = {}
+        parts: dict[str, _Part] = {}
         for name in SPLITS:
             hashes = sorted(h for h, split in assignment.splits.items() if split == name)
-            starts = range(0, len(hashes), _CHUNK_IMAGES)
-            chunks = (store.read_pixels(hashes[start : start + _CHUNK_IMAGES]) for start in starts)
-            class_indices[name] = np.array([index_of[labels[h]] for h in hashes], dtype=np.int64)
-            files |= _write_split(splits_dir, name, chunks, class_indices[name], hashes)
-        _write_manifest(splits_dir, fingerprint, classes.names, classes.titles, class_indices, files)
+            indices = np.array([index_of[labels[h]] for h in hashes], dtype=np.int64)
+            parts[name] = _Part(_read_chunks(store, hashes), indices, hashes)
+        _write(splits_dir, fingerprint, classes.names, classes.titles, parts)
     return fingerprint
 
 
-def write_splits(
-    splits_dir: Path, fingerprint: str, splits: Mapping[str, Split], titles: Sequence[str] | None = None
-) -> None:
-    """Write splits by name for `read_split`, the manifest last.
+def _read_chunks(store: Store, hashes: Sequence[str]) -> Iterator[Pixels]:
+    for start in range(0, len(hashes), _CHUNK_IMAGES):
+        yield store.read_pixels(hashes[start : start + _CHUNK_IMAGES])
 
-    Args:
-        splits_dir: the folder of the splits.
-        fingerprint: identifies their content.
-        splits: by name, at least one.
-        titles: how pages call the classes; by default by their names.
-    """
+
+def write_splits(splits_dir: Path, fingerprint: str, splits: Mapping[str, Split]) -> None:
+    """Write at least one split by its name for `read_split`; `fingerprint` identifies their content."""
     emotions = next(iter(splits.values())).emotions
+    parts = {name: _Part([each.pixels], each.class_indices, each.content_hashes) for name, each in splits.items()}
+    _write(splits_dir, fingerprint, emotions, emotions, parts)
+
+
+class _Part(NamedTuple):
+    """What is written of a split."""
+
+    chunks: Iterable[Pixels]
+    """All images, a few thousand at a time."""
+    class_indices: npt.NDArray[np.int64]
+    content_hashes: Sequence[str]
+
+
+def _write(
+    splits_dir: Path, fingerprint: str, emotions: Sequence[str], titles: Sequence[str], parts: Mapping[str, _Part]
+) -> None:
+    """Write the arrays of each split, and the manifest last."""
     files: dict[str, str] = {}
-    for name, split in splits.items():
-        files |= _write_split(splits_dir, name, [split.pixels], split.class_indices, split.content_hashes)
-    class_indices = {name: split.class_indices for name, split in splits.items()}
-    _write_manifest(splits_dir, fingerprint, emotions, titles or emotions, class_indices, files)
+    counts: dict[str, dict[str, int]] = {}
+    for name, part in parts.items():
+        files |= _write_split(splits_dir, name, part)
+        numbers = np.bincount(part.class_indices, minlength=len(emotions)).tolist()
+        counts[name] = dict(zip(emotions, numbers, strict=True))
+    manifest = {
+        "schema_version": _SCHEMA_VERSION,
+        "fingerprint": fingerprint,
+        "emotions": emotions,
+        "titles": titles,
+        "image_size_px": IMAGE_SIZE_PX,
+        "fractions": SPLIT_FRACTIONS,
+        "counts": counts,
+        "files": files,
+    }
+    write_json(splits_dir / MANIFEST_NAME, manifest)
 
 
-def _write_split(
-    splits_dir: Path,
-    name: str,
-    chunks: Iterable[Pixels],
-    class_indices: npt.NDArray[np.int64],
-    content_hashes: Sequence[str],
-) -> dict[str, str]:
-    """Write the arrays of one split, one chunk of pixels after the other; return each file's hash by its path."""
+def _write_split(splits_dir: Path, name: str, part: _Part) -> dict[str, str]:
+    """Write the arrays of one split; return each file's hash by its path."""
     folder = splits_dir / name
     with atomic_file(folder / "pixels.npy") as file:
-        shape = (len(content_hashes), IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+        shape = (len(part.content_hashes), IMAGE_SIZE_PX, IMAGE_SIZE_PX)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for chunk in chunks:
+        for chunk in part.chunks:
             file.write(np.ascontiguousarray(chunk).data)
-    hashes = np.array(content_hashes, dtype="S64")
-    for array_name, array in (("class_indices", class_indices), ("content_hashes", hashes)):
+    hashes = np.array(part.content_hashes, dtype="S64")
+    for array_name, array in (("class_indices", part.class_indices), ("content_hashes", hashes)):
         with atomic_file(folder / f"{array_name}.npy") as file:
             np.save(file, array, allow_pickle=False)
     return {f"{name}/{array_name}.npy": file_sha256(folder / f"{array_name}.npy") for array_name in _ARRAYS}
-
-
-def _write_manifest(
-    splits_dir: Path,
-    fingerprint: str,
-    emotions: Sequence[str],
-    titles: Sequence[str],
-    class_indices: Mapping[str, npt.NDArray[np.int64]],
-    files: Mapping[str, str],
-) -> None:
-    numbers = {name: np.bincount(each, minlength=len(emotions)).tolist() for name, each in class_indices.items()}
-    counts = {name: dict(zip(emotions, each, strict=True)) for name, each in numbers.items()}
-    write_json(
-        splits_dir / MANIFEST_NAME,
-        {
-            "schema_version": _SCHEMA_VERSION,
-            "fingerprint": fingerprint,
-            "emotions": emotions,
-            "titles": titles,
-            "image_size_px": IMAGE_SIZE_PX,
-            "fractions": SPLIT_FRACTIONS,
-            "counts": counts,
-            "files": files,
-        },
-    )
 
 
 def _is_written(splits_dir: Path, fingerprint: str, classes: ClassSet) -> bool:
