@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,89 +11,46 @@ DAY_PATTERN: Final = "????-??-??"
 """Glob pattern of the folders of the prediction log and of the image log, one per day."""
 LABEL_REQUEST_NAME: Final = "requested.json"
 """In `feedback/`: the predictions that people are asked to label."""
-
-
 FEEDBACK_IMAGES: Final = "feedback"
 """Subfolder of `raw/<Class>/` for images that people labelled."""
 
 
-@dataclass(frozen=True, slots=True)
 class DataPaths:
     """Every folder below one data root. Folders are created when something is written to them."""
 
-    root: Path
-    remote_root: str = ""
-    """Where the root is in object storage; empty if it is a folder."""
-
-    @property
-    def classes(self) -> Path:
+    def __init__(self, root: Path, remote_root: str = "") -> None:
+        """Lay out the folders below `root`, which is the local copy of `remote_root` if that is not empty."""
+        self.root: Final = root
+        self.remote_root: Final = remote_root
+        """Where the root is in object storage; empty if it is a folder."""
+        self.classes: Final = root / "classes.yaml"
         """The classes, the user's own file; without it, the five emotions."""
-        return self.root / "classes.yaml"
-
-    @property
-    def subjects(self) -> Path:
+        self.subjects: Final = root / "subjects.csv"
         """Which person an image in `raw/` shows, the user's own table; there may be none."""
-        return self.root / "subjects.csv"
-
-    @property
-    def raw(self) -> Path:
+        self.raw: Final = root / "raw"
         """Labelled images, the user's own: below folders that are named after classes."""
-        return self.root / "raw"
-
-    @property
-    def raw_source(self) -> str:
+        self.raw_source: Final = f"{remote_root}/raw" if remote_root else str(self.raw)
         """Where labelled images are read: the folder `raw`, or its address in object storage."""
-        return f"{self.remote_root}/raw" if self.remote_root else str(self.raw)
-
-    @property
-    def external(self) -> Path:
+        self.external: Final = root / "external"
         """Images of another source, the user's own; what is below folders named after classes is labelled."""
-        return self.root / "external"
-
-    @property
-    def catalogue(self) -> Path:
+        self.catalogue: Final = root / "catalogue"
         """What the ingest has seen: one row per file, and the decoded pixels."""
-        return self.root / "catalogue"
-
-    @property
-    def splits(self) -> Path:
+        self.splits: Final = root / "splits"
         """Arrays of the three splits, the ledger and the table of assignments."""
-        return self.root / "splits"
-
-    @property
-    def models(self) -> Path:
+        self.models: Final = root / "models"
         """One bundle per version, and `champion.json`."""
-        return self.root / "models"
-
-    @property
-    def predictions(self) -> Path:
+        self.predictions: Final = root / "predictions"
         """The service's prediction log."""
-        return self.root / "predictions"
-
-    @property
-    def image_log(self) -> Path:
+        self.image_log: Final = self.predictions / "images"
         """The images that the service stored: `<day>/<prediction id>.<format>`."""
-        return self.predictions / "images"
-
-    @property
-    def feedback(self) -> Path:
+        self.feedback: Final = root / "feedback"
         """Labels that people gave to predictions."""
-        return self.root / "feedback"
-
-    @property
-    def reports(self) -> Path:
+        self.reports: Final = root / "reports"
         """HTML, JSON and images for people."""
-        return self.root / "reports"
-
-    @property
-    def drift_reports(self) -> Path:
+        self.drift_reports: Final = self.reports / "drift"
         """One folder for each drift check, named by its time."""
-        return self.reports / "drift"
-
-    @property
-    def training_runs(self) -> Path:
+        self.training_runs: Final = self.reports / "training"
         """One folder for each training run: its checkpoint while it lasts, and its logs."""
-        return self.reports / "training"
 
     def evaluation_report(self, version: str) -> Path:
         """Return the folder of a model's evaluation report."""
