@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+import pandas as pd
+
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.core.summary import Summary
+from emotion_assets.core.summary import Row, Summary
 from emotion_assets.steps.ingest.conflicts import is_feedback
 from emotion_assets.steps.ingest.export import TABLE_NAME, path_text, read_catalogue
 from emotion_assets.steps.ingest.near_duplicates import describe_search
 from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
-_NUM_REJECTED_SHOWN: Final = 36
+_NUM_ROWS_SHOWN: Final = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +75,19 @@ class IngestReport:
             },
             lists={"not_used": unused} if unused else {},
             tables={
-                "rejected": [
-                    {
-                        "path": str(row.path),
-                        "files": int(str(row.num_files)),
-                        "code": str(row.reason_code),
-                        "reason": str(row.reason),
-                    }
-                    for row in catalogue[~catalogue["is_accepted"]].head(_NUM_REJECTED_SHOWN).itertuples()
-                ],
-                "warnings": [
-                    {"path": str(row.path), "warning": str(row.warning)}
-                    for row in accepted[accepted["warning"].notna()].head(_NUM_REJECTED_SHOWN).itertuples()
-                ],
+                "rejected": _first_rows(
+                    catalogue[~catalogue["is_accepted"]], ["path", "num_files", "reason_code", "reason"]
+                ),
+                "warnings": _first_rows(accepted[accepted["warning"].notna()], ["path", "warning"]),
             },
             images=catalogue_previews(self.paths.catalogue, catalogue, self.emotions),
             files={"catalogue": self.paths.catalogue / TABLE_NAME},
         )
+
+
+def _first_rows(table: pd.DataFrame, columns: list[str]) -> list[Row]:
+    rows = table[columns].head(_NUM_ROWS_SHOWN).itertuples(index=False)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def count_key(emotion: str) -> str:

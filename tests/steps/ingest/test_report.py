@@ -20,7 +20,7 @@ def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
     assert summary.values["fingerprint"] == report.fingerprint
     names = ("images/angry", "images/happy", "num_files", "num_new", "num_rejected", "num_label_conflicts")
     assert [summary.values[name] for name in names] == [4, 3, 17, 17, 1, 2]
-    assert [(row["path"], row["code"]) for row in summary.tables["rejected"]] == [
+    assert [(row["path"], row["reason_code"]) for row in summary.tables["rejected"]] == [
         ("Happy/text.jpg", "unsupported_format")
     ]
     assert {"class_balance", "faces_angry", "label_conflicts"} <= summary.images.keys()
