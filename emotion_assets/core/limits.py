@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -27,7 +26,7 @@ def count_cpus(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int:
     setting = os.environ.get(_PYTHON_SETTING, "")
     if setting.isdecimal() and int(setting) > 0:
         return int(setting)
-    affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0))
     return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(cgroups, own))]))
 
 
@@ -57,7 +56,7 @@ def _groups(controller: str, cgroups: Path, own: Path) -> Iterator[Path]:
     try:
         lines = own.read_text().splitlines()
     except OSError:
-        return  # not Linux
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):

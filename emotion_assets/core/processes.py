@@ -5,20 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def die_with_parent(parent_pid: int | None = None, by: signal.Signals = signal.SIGKILL) -> None:
-    """Let the kernel signal this process when its parent dies, on Linux; elsewhere do nothing.
-
-    Args:
-        parent_pid: the expected parent; if it is dead already, this process ends at once.
-        by: the signal.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
-        if parent_pid is not None and os.getppid() != parent_pid:
-            os._exit(1)
+    """Let the kernel send a signal to this process when its parent dies; at once if `parent_pid` is dead already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+    if parent_pid is not None and os.getppid() != parent_pid:
+        os._exit(1)
