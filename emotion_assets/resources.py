@@ -50,10 +50,6 @@ class PipelineSettings(EmotionSettings):
     def opened(self, *reads: str, writes: tuple[str, ...] = ()) -> Iterator[DataPaths]:
         """Yield the data root for one step: the copy of a root in object storage is updated before, the root after it.
 
-        Args:
-            reads: the folders that the step reads.
-            writes: those that it changes.
-
         Raises:
             dg.RetryRequested: another host has changed the same files meanwhile; the step starts again on them.
         """

@@ -32,16 +32,10 @@ def with_history(
     unit: str,
     highlight: Highlight | None = None,
 ) -> dict[str, dg.RawMetadataValue]:
-    """Return `metadata` below a chart of some of its values over the last 40 materializations, this one included.
+    """Return `metadata` below a chart of its values of these names over 40 materializations, this one included.
 
-    Before the second materialization there is no chart: one point is no history.
-
-    Args:
-        context: of the asset that is being materialized.
-        metadata: of this materialization.
-        names: of the values to draw; where a materialization lacks one, its line has a gap.
-        unit: what all these values are.
-        highlight: which materializations to mark.
+    Before the second materialization there is no chart: one point is no history. Where a materialization lacks a value,
+    its line has a gap.
     """
     records = context.instance.fetch_materializations(context.asset_key, limit=_MAX_POINTS - 1).records
     events = [(record.timestamp, record.asset_materialization) for record in reversed(records)]

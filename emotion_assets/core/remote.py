@@ -96,12 +96,7 @@ class _Head:
 
 
 class RemoteRoot:
-    """A data root in object storage with a local copy.
-
-    Args:
-        url: such as `s3://bucket/path`.
-        local: the folder of the copy; processes of one host may share it.
-    """
+    """A data root in object storage, such as `s3://bucket/path`, with a local copy that processes of a host share."""
 
     def __init__(self, url: str, local: Path) -> None:
         self.url, self.local = url, local
@@ -110,11 +105,8 @@ class RemoteRoot:
     def checkout(self, folder: str, only: tuple[str, ...] = ("",)) -> None:
         """Bring the local copy of a folder up to date.
 
-        What was changed here and not committed stays, unless another host has committed the same file since.
-
-        Args:
-            folder: relative to the root.
-            only: beginnings of the paths to fetch, relative to the folder.
+        What was changed here and not committed stays, unless another host has committed the same file since. With
+        `only`, the beginnings of paths in the folder, nothing else is fetched.
         """
         with _os_errors(), self._locked(folder) as state:
             self._retry(lambda: self._fetch(folder, self._read_head(folder), state, only))

@@ -30,13 +30,7 @@ class Importer:
     """
 
     def __init__(self, paths: DataPaths, name: str, held_out: str | None = None) -> None:
-        """Start a delivery.
-
-        Args:
-            paths: the data root.
-            name: of the delivery, which becomes a folder.
-            held_out: a folder or part, such as `test`, that must never be trained on.
-        """
+        """Start a delivery, with a folder or part `held_out`, such as `test`, that must never be trained on."""
         self.classes = read_classes(paths.classes)
         self._roots = (paths.raw / name, paths.external / name)
         # As people type it: `test/`, `./archive/test`, `"Test "`.

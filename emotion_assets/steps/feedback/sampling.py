@@ -25,11 +25,6 @@ def sample_for_labelling(window: pd.DataFrame, is_outlier: npt.NDArray[np.bool_]
     predictions, because those are the most informative training images. The draw is deterministic: a window that is
     assessed again asks for the same images.
 
-    Args:
-        window: logged features and predictions, one row per image.
-        is_outlier: bool (image,).
-        image_log_dir: where the service stores images.
-
     Returns:
         `prediction_id`, `reason` (`random`, `outlier` or `uncertain`), `emotion`, `confidence`, and `image`: the stored
         file, or an empty string.

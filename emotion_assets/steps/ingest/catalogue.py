@@ -46,10 +46,8 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None, engine: s
 
     Writes the store (`images.sqlite`, `pixels.bin`) and `catalogue.parquet`, one row for each file.
 
-    Args:
-        paths: the data root.
-        num_workers: processes that decode on this host; one for each allowed processor by default.
-        engine: `local`, or `ray` to decode on the nodes of a Ray cluster.
+    The engine `local` decodes in `num_workers` processes, by default one for each allowed processor; `ray` on the nodes
+    of a Ray cluster.
 
     Raises:
         UnusableDataError: `raw/` does not exist, `classes.yaml` is wrong, or far too many images are near-duplicates.

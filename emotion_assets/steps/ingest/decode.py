@@ -49,12 +49,9 @@ ReadResult = DecodedContent | SkippedFile
 
 
 def read_files(raw_dir: str, store_path: str, files: Sequence[SourceFile]) -> list[ReadResult]:
-    """Read each file, and decode it unless the store has its content from this decoder.
+    """Read each file of a batch, and decode it unless the store has its content from this decoder.
 
-    Args:
-        raw_dir: a folder, or an address in object storage.
-        store_path: where the store is; empty on a host that has none, which decodes everything.
-        files: of one batch.
+    An empty `store_path` is that of a host without a store, which decodes everything.
     """
     contents = _read_all(raw_dir, files)
     hashes = [hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else "" for content in contents]

@@ -20,10 +20,7 @@ def register_champion(bundle_dir: Path, name: str) -> str:
     """Register a bundle under `name`, give it the alias `champion`, and return MLflow's number of the version.
 
     A bundle that is registered already, as after a rollback, only gets the alias. MLFLOW_TRACKING_URI names the server.
-
-    Args:
-        bundle_dir: of the champion.
-        name: of the registered model, and of the experiment with a run for each version.
+    An experiment of the same name has a run for each version.
 
     Raises:
         UnusableDataError: MLflow is not installed.
