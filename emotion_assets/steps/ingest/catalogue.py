@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -27,7 +28,7 @@ from emotion_assets.steps.ingest.decode import DecodedContent, ReadResult
 from emotion_assets.steps.ingest.decode_pool import Batch, DecodePool
 from emotion_assets.steps.ingest.export import TABLE_NAME, export_catalogue, read_tables_digest
 from emotion_assets.steps.ingest.near_duplicates import compare_new_contents, compute_descriptors
-from emotion_assets.steps.ingest.ray_pool import RayPool
+from emotion_assets.steps.ingest.ray_pool import read_on_cluster
 from emotion_assets.steps.ingest.report import IngestReport
 from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
@@ -64,8 +65,8 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None, engine: s
     with locked(paths.catalogue / LOCK_NAME), Store(store_path) as store:
         remove_temporary_files(paths.catalogue)
         ingest = _Ingest(raw, classes, store)
-        local = DecodePool(raw, str(store_path), num_workers or count_cpus())
-        ingest.run(RayPool(raw) if engine == "ray" else local)
+        local = DecodePool(raw, str(store_path), num_workers or count_cpus()).read
+        ingest.run(partial(read_on_cluster, raw) if engine == "ray" else local)
         num_removed = _drop_missing_files(store, raw, classes) if store.has_missing_files() else 0
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)
@@ -120,10 +121,10 @@ class _Ingest:
         self.scan, self._store = FolderScan(raw_dir, classes), store
         self.num_new = self.num_cached = self.num_decoded = self.num_to_retry = 0
 
-    def run(self, pool: DecodePool | RayPool) -> None:
+    def run(self, read_batches: Callable[[Iterable[Batch]], Generator[tuple[Batch, list[ReadResult]]]]) -> None:
         """Walk, decode and store; every stored batch survives an interruption."""
         self._store.begin_scan()
-        with closing(pool.read(_batched(self._new_files(), BATCH_FILES))) as results:
+        with closing(read_batches(_batched(self._new_files(), BATCH_FILES))) as results:
             for batch, read in results:
                 self._add(batch, read)
 

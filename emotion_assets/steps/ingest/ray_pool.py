@@ -21,50 +21,44 @@ _BATCHES_PER_CPU: Final = 2
 _logger = logging.getLogger(__name__)
 
 
-class RayPool:
-    """Decode files of one `raw/` on whatever processors the cluster has; lost workers and nodes are replaced by Ray.
+def read_on_cluster(raw_dir: str, batches: Iterable[Batch]) -> Generator[tuple[Batch, list[ReadResult]]]:
+    """Yield each batch with the result of `read_files`, in order, from whatever processors a Ray cluster has.
 
-    Unlike `DecodePool`, nodes do not know the store, so they decode contents that it holds already.
+    Ray replaces lost workers and nodes. Unlike those of `DecodePool`, they do not know the store, so they decode
+    contents that it holds already.
+
+    Raises:
+        UnusableDataError: a node does not have the folder `raw_dir`, or there is no cluster.
     """
+    ray = connect()
+    # -1: a batch whose worker or node is lost is read elsewhere, however often.
+    submit = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(read_on_node).remote
+    num_in_flight = int(ray.cluster_resources()["CPU"]) * _BATCHES_PER_CPU
+    in_flight: deque[tuple[Batch, Any]] = deque()
+    nodes: set[str] = set()
 
-    def __init__(self, raw_dir: str) -> None:
-        """Read `raw_dir`, an address in object storage or a folder that all nodes have."""
-        self._raw_dir = raw_dir
-        self._nodes: set[str] = set()
-
-    def read(self, batches: Iterable[Batch]) -> Generator[tuple[Batch, list[ReadResult]]]:
-        """Yield each batch with the result of `read_files`, in order.
-
-        Raises:
-            UnusableDataError: a node does not have the folder, or there is no cluster.
-        """
-        ray = connect()
-        # -1: a batch whose worker or node is lost is read elsewhere, however often.
-        submit = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(read_on_node).remote
-        num_in_flight = max(1, int(ray.cluster_resources().get("CPU", 1))) * _BATCHES_PER_CPU
-        in_flight: deque[tuple[Batch, Any]] = deque()
-        try:
-            for batch in batches:
-                in_flight.append((batch, submit(self._raw_dir, batch)))
-                if len(in_flight) >= num_in_flight:
-                    yield self._finish(ray, in_flight)
-            while in_flight:
-                yield self._finish(ray, in_flight)
-            if self._nodes:
-                _logger.info("%d Ray nodes took part", len(self._nodes))
-        finally:
-            for _, result in in_flight:
-                ray.cancel(result)
-
-    def _finish(self, ray: Any, in_flight: deque[tuple[Batch, Any]]) -> tuple[Batch, list[ReadResult]]:
+    def finish() -> tuple[Batch, list[ReadResult]]:
         batch, result = in_flight[0]
         try:
             node, found = ray.get(result)
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         in_flight.popleft()
-        self._nodes.add(node)
+        nodes.add(node)
         return batch, found
+
+    try:
+        for batch in batches:
+            in_flight.append((batch, submit(raw_dir, batch)))
+            if len(in_flight) >= num_in_flight:
+                yield finish()
+        while in_flight:
+            yield finish()
+        if nodes:
+            _logger.info("%d Ray nodes took part", len(nodes))
+    finally:
+        for _, result in in_flight:
+            ray.cancel(result)
 
 
 def read_on_node(raw_dir: str, batch: Batch) -> tuple[str, list[ReadResult]]:
