@@ -22,7 +22,7 @@ class RollbackConfig(dg.Config):
 @dg.op(name="accept_an_earlier_model")
 @uses_data("reports/evaluation", writes=("models",))
 def _roll_back(context: dg.OpExecutionContext, settings: Settings, config: RollbackConfig) -> None:
-    """Move the pointer back and pack that model; a running service follows within seconds."""
+    """Accept an earlier model again and pack it; a running service follows within seconds."""
     from emotion_assets.steps.packing.models import roll_back
 
     version = roll_back(settings.paths, config.version, config.reason)
@@ -36,7 +36,7 @@ def _roll_back(context: dg.OpExecutionContext, settings: Settings, config: Rollb
 @dg.op(name="tabulate_models")
 @uses_data("models", "reports/evaluation")
 def _list_models(context: dg.OpExecutionContext, settings: Settings) -> None:
-    """List every model with its state and test scores."""
+    """List every model with its state, test scores, data and the reasons of its decision."""
     from emotion_assets.steps.registry.registry import model_rows
 
     context.add_output_metadata({"models": table(model_rows(settings.paths))})
@@ -52,7 +52,7 @@ class CleaningConfig(dg.Config):
 @dg.op(name="remove_old_models")
 @uses_data(writes=("models", "reports/evaluation"))
 def _clean_models(context: dg.OpExecutionContext, settings: Settings, config: CleaningConfig) -> None:
-    """Remove evaluated models that are not among the last accepted or rejected ones."""
+    """Remove old models; the champion, by default 5 accepted and 3 rejected ones are kept."""
     from emotion_assets.steps.packing.models import clean_models
 
     removed = clean_models(settings.paths, keep_accepted=config.keep_accepted, keep_rejected=config.keep_rejected)
@@ -72,7 +72,7 @@ class TuningConfig(dg.Config):
 @dg.op(name="search_recipes")
 @uses_data("splits", writes=("reports/tuning",))
 def _tune(context: dg.OpExecutionContext, settings: Settings, config: TuningConfig) -> None:
-    """Search hyperparameters with Optuna on train and val; the best ones are shown as a launchpad entry."""
+    """Search for better hyperparameters with Optuna; an interrupted search continues, the best ones are shown."""
     from emotion_assets.steps.training.tune import tune
 
     result = tune(
@@ -95,7 +95,7 @@ class BaselineConfig(dg.Config):
 @dg.op(name="train_baseline")
 @uses_data("splits", writes=("reports/evaluation",))
 def _measure_baseline(context: dg.OpExecutionContext, settings: Settings, config: BaselineConfig) -> None:
-    """Train a small CNN on the same splits; the next report shows its scores."""
+    """Train a small CNN on the same splits, as a baseline for the next reports."""
     from emotion_assets.steps.evaluation.baseline import measure_baseline
 
     result = measure_baseline(settings.paths, config.epochs)
@@ -115,7 +115,7 @@ class AuditConfig(dg.Config):
 @dg.op(name="find_label_issues")
 @uses_data("catalogue", "splits", writes=("reports/label_audit",))
 def _audit_labels(context: dg.OpExecutionContext, settings: Settings, config: AuditConfig) -> None:
-    """List the training images whose label is likely wrong, the most suspect first."""
+    """List the training images whose label is likely wrong by out-of-fold predictions, the most suspect first."""
     from emotion_assets.steps.evaluation.label_audit import audit_labels
     from emotion_assets.steps.training.config import training_config
 
@@ -128,17 +128,15 @@ def _audit_labels(context: dg.OpExecutionContext, settings: Settings, config: Au
     context.add_output_metadata(as_metadata(audit.summary(), settings))
 
 
-def _job(name: str, op: dg.OpDefinition, description: str) -> dg.JobDefinition:
-    return dg.GraphDefinition(name=name, node_defs=[op]).to_job(description=description)
+def _job(name: str, op: dg.OpDefinition) -> dg.JobDefinition:
+    return dg.GraphDefinition(name=name, node_defs=[op]).to_job(description=op.description)
 
 
 JOBS = [
-    _job("rollback", _roll_back, "Accept an earlier model again; a running service follows within seconds."),
-    _job("list_models", _list_models, "Every model with its state, test scores, data and the reasons of its decision."),
-    _job("clean_models", _clean_models, "Remove old models; the champion, 5 accepted and 3 rejected ones are kept."),
-    _job("measure_baseline", _measure_baseline, "Train a small CNN on the same images, as a baseline for the reports."),
-    _job(
-        "audit_labels", _audit_labels, "Find training images that are likely mislabelled, by out-of-fold predictions."
-    ),
-    _job("tune", _tune, "Search for better hyperparameters with Optuna; an interrupted search continues."),
+    _job("rollback", _roll_back),
+    _job("list_models", _list_models),
+    _job("clean_models", _clean_models),
+    _job("measure_baseline", _measure_baseline),
+    _job("audit_labels", _audit_labels),
+    _job("tune", _tune),
 ]
