@@ -9,12 +9,10 @@ import glob
 import hashlib
 import json
 import logging
-import math
 import os
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -25,8 +23,6 @@ _logger = logging.getLogger(__name__)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF})
-_TELL_SECONDS: Final = 30
-_POLL_SECONDS: Final = 0.05
 _unsynced_devices: set[int] = set()
 
 
@@ -114,30 +110,19 @@ def locked(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        started = time.monotonic()
-        told = -math.inf
-        while not _try_lock(file, path):
-            waited = time.monotonic() - started
-            if waited - told >= _TELL_SECONDS:
-                _logger.warning("Waiting for another run, which holds %s (%.0f s so far)", path, waited)
-                told = waited
-            time.sleep(_POLL_SECONDS)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.warning("Waiting for another run, which holds %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            raise UnusableDataError(
+                f"{path.parent} is on a file system without locks ({error.strerror}), so two runs could damage each "
+                "other's files. Put the data root on a local disk, or mount that file system with locks."
+            ) from error
         yield
-
-
-def _try_lock(file: BinaryIO, path: Path) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        raise UnusableDataError(
-            f"{path.parent} is on a file system without locks ({error.strerror}), so two runs could damage each "
-            "other's files. Put the data root on a local disk, or mount that file system with locks."
-        ) from error
-    return True
 
 
 def sync_folder(folder: Path) -> None:
