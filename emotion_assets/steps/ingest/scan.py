@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from itertools import filterfalse
 from pathlib import Path
@@ -18,7 +18,7 @@ from emotion_assets.core.classes import DEFAULT_CLASSES, ClassSet
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import FEEDBACK_IMAGES
 from emotion_assets.core.remote import is_remote
-from emotion_assets.steps.ingest.remote_source import RemoteEntry, Status, open_source
+from emotion_assets.steps.ingest.remote_source import RemoteEntry, open_source
 
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
@@ -94,14 +94,6 @@ class SkippedFile(NamedTuple):
 _Entry = os.DirEntry[bytes] | RemoteEntry
 
 
-def _lister(raw_dir: Path | str) -> Callable[[bytes], Any]:
-    """Return what lists a folder relative to `raw_dir`, as an iterator that can be closed."""
-    if is_remote(raw_dir):
-        return open_source(str(raw_dir)).scandir
-    root = os.fsencode(raw_dir)
-    return lambda folder: os.scandir(os.path.join(root, folder))
-
-
 class _Place(NamedTuple):
     """What the folders above a file say about its class."""
 
@@ -123,7 +115,7 @@ class FolderScan:
     """
 
     def __init__(self, raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> None:
-        self._root, self._scandir, self._classes = raw_dir, _lister(raw_dir), classes
+        self._root, self._classes = os.fspath(raw_dir), classes
         self._sum = self._own_sum = self._num_files = 0
 
     @property
@@ -137,7 +129,7 @@ class FolderScan:
 
     def _scan_folder(self, folder: bytes, place: _Place) -> Iterator[SourceFile | SkippedFile]:
         try:
-            entries = self._scandir(folder)
+            entries = self._list(folder)
         except FileNotFoundError:
             return  # removed since its parent was listed
         except OSError as error:
@@ -166,6 +158,12 @@ class FolderScan:
         if unlabelled:
             code, reason = place.problem or (SkipCode.UNLABELLED_FILE, self._advise())
             yield SkippedFile(min(unlabelled), code, reason, len(unlabelled))
+
+    def _list(self, folder: bytes) -> Any:
+        """Return the entries of a folder as an iterator that can be closed."""
+        if is_remote(self._root):
+            return open_source(self._root).scandir(folder)
+        return os.scandir(os.path.join(os.fsencode(self._root), folder))
 
     def _skip_folder(self, folder: bytes, error: OSError) -> SkippedFile:
         if not is_remote(self._root):
@@ -207,10 +205,6 @@ class FolderScan:
 
     def _describe_file(self, path: bytes, label: str, entry: _Entry) -> SourceFile:
         status = entry.stat(follow_symlinks=False)
-        self._add_to_signature(path, label, status)
-        return SourceFile(path, label, status.st_size, fold_number(status.st_mtime_ns), fold_number(status.st_ino))
-
-    def _add_to_signature(self, path: bytes, label: str, status: os.stat_result | Status) -> None:
         values = (path, label.encode(), status.st_size, status.st_mtime_ns, status.st_mode)
         state = b"%b\0%b\0%d\0%d\0%d" % values
         # A sum does not depend on the order in which the file system lists a folder.
@@ -218,6 +212,7 @@ class FolderScan:
         self._sum += number
         self._own_sum += 0 if path.split(b"/")[1] == _FEEDBACK else number
         self._num_files += 1
+        return SourceFile(path, label, status.st_size, fold_number(status.st_mtime_ns), fold_number(status.st_ino))
 
 
 def folder_state(raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> FolderState:
@@ -240,11 +235,10 @@ def fold_number(number: int) -> int:
 
 def skip_for_error(path: bytes, kind: str, error: OSError) -> SkippedFile:
     """Explain why a file or folder could not be read, and whether the next run tries again."""
+    code, advice = SkipCode.FAILED_READ, "The next run tries again; check the disk."
     if isinstance(error, PermissionError):
-        reason = f"The {kind} cannot be read ({error.strerror}). Check its permissions."
-        return SkippedFile(path, SkipCode.UNREADABLE, reason)
-    reason = f"The {kind} cannot be read ({error.strerror}). The next run tries again; check the disk."
-    return SkippedFile(path, SkipCode.FAILED_READ, reason)
+        code, advice = SkipCode.UNREADABLE, "Check its permissions."
+    return SkippedFile(path, code, f"The {kind} cannot be read ({error.strerror}). {advice}")
 
 
 def _skip(path: bytes, entry: _Entry) -> SkippedFile | None:
