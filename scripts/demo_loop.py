@@ -33,7 +33,7 @@ from PIL import Image, ImageFilter
 from emotion_assets.core.classes import DEFAULT_CLASSES, EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
-from emotion_assets.steps.registry.decision import read_decision
+from emotion_assets.steps.registry.registry import read_decision
 
 _MIN_IMAGES = 100
 

@@ -24,8 +24,7 @@ import pytest
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import Decision, Registry
 from tests.bundles import change_manifest
 from tests.served import is_ready, serving
 

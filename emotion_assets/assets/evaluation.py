@@ -66,8 +66,7 @@ def candidate_is_not_worse(context: dg.AssetCheckExecutionContext, settings: Set
 
     A candidate that was rejected before, because nothing new was trained, only warns.
     """
-    from emotion_assets.steps.registry.decision import read_decision
-    from emotion_assets.steps.registry.registry import Registry
+    from emotion_assets.steps.registry.registry import Registry, read_decision
 
     found = latest_metadata(context.instance, evaluation_report.key)
     version = str(found["version"].value) if "version" in found else Registry(settings.paths.models).candidate()

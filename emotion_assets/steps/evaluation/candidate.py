@@ -32,8 +32,7 @@ from emotion_assets.steps.evaluation.scores import (
 )
 from emotion_assets.steps.evaluation.slices import score_slices
 from emotion_assets.steps.evaluation.subjects import score_subjects
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import ModelState, Registry
+from emotion_assets.steps.registry.registry import Decision, ModelState, Registry
 from emotion_assets.steps.splits.splits import Split, read_assignments, read_split
 
 _NUM_THREADS: Final = 2

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, compute_scores
-from emotion_assets.steps.registry.decision import Decision
+from emotion_assets.steps.registry.registry import Decision
 
 _ROUNDING: Final = 1e-9
 """Floating-point tolerance, so that a loss equal to the maximum passes."""

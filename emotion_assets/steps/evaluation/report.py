@@ -20,7 +20,7 @@ from emotion_assets.steps.evaluation.intervals import Interval
 from emotion_assets.steps.evaluation.scores import SCORE_NAMES, LabelledPredictions, Scores, risk_coverage
 from emotion_assets.steps.evaluation.slices import Slice
 from emotion_assets.steps.evaluation.subjects import SubjectScores
-from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
+from emotion_assets.steps.registry.registry import SCORES_NAME, Decision
 from emotion_assets.steps.splits.splits import Split
 from emotion_assets.steps.training.figures import learning_curve_figure
 

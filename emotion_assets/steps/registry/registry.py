@@ -8,20 +8,54 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.files import locked, write_json
 from emotion_assets.core.layout import CHAMPION_NAME, DataPaths
-from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
 
 CARD_NAME: Final = "model_card.md"
+SCORES_NAME: Final = "scores.json"
+"""In a model's report folder: its scores and the decision on it."""
 _SCORE_COLUMNS: Final = ("accuracy", "macro_f1", "calibration_error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Whether a candidate becomes the champion, and the numbers behind it; a rejection is a normal outcome."""
+
+    candidate: str
+    is_accepted: bool
+    reasons: list[str]
+    """Every reason for a rejection, or one sentence on why the candidate passed."""
+    champion: str | None = None
+    """The version that the candidate was compared with."""
+    accuracy_difference: float | None = None
+    """Candidate minus champion."""
+    p_value: float | None = None
+    """Exact one-sided McNemar test of "the candidate is worse"."""
+    num_only_candidate_correct: int | None = None
+    num_only_champion_correct: int | None = None
+    latency_ms: float | None = None
+    """Median time for one image on one thread."""
+    force_reason: str | None = None
+    """Why a person accepted the candidate although the gate rejected it; `reasons` keeps what the gate said."""
+
+    @property
+    def served(self) -> str | None:
+        """The version that is the champion after the decision."""
+        return self.candidate if self.is_accepted else self.champion
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read a decision from its JSON record, ignoring fields that were added to it."""
+        return cls(**{field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record})
 
 
 class ModelState(StrEnum):
@@ -253,6 +287,11 @@ def model_rows(paths: DataPaths) -> list[dict[str, str]]:
             row["data"] = "unreadable"
         rows.append(row | {"reasons": " ".join(model.reasons)})
     return rows
+
+
+def read_decision(report_dir: Path) -> Decision:
+    """Read the decision from a model's evaluation report."""
+    return Decision.from_record(json.loads((report_dir / SCORES_NAME).read_text())["gate"])
 
 
 def read_scores(report_dir: Path) -> dict[str, str]:

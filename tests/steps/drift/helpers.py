@@ -27,8 +27,7 @@ from emotion_assets.steps.reference.corruptions import (
     UNCHANGED,
 )
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import Decision, Registry
 
 
 def random_window(count: int, seed: int, shift: float = 0.0, happy: float = 0.2) -> pd.DataFrame:

@@ -11,8 +11,7 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.candidate import evaluate_candidate
-from emotion_assets.steps.registry.decision import Decision, read_decision
-from emotion_assets.steps.registry.registry import ModelState, Registry
+from emotion_assets.steps.registry.registry import Decision, ModelState, Registry, read_decision
 from emotion_assets.steps.splits.splits import read_split
 from tests.bundles import change_manifest
 from tests.steps.evaluation.helpers import LENIENT, STRICT, add_bundle, version

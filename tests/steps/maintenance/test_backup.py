@@ -12,8 +12,7 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.maintenance.backup import create_backup, main, restore_backup
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import Decision, Registry
 from emotion_assets.steps.splits.splits import read_manifest, read_split
 
 

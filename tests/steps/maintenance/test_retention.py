@@ -9,8 +9,7 @@ import pytest
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.maintenance.retention import find_expired, main, remove_expired
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import Decision, Registry
 
 NOW = datetime.now(UTC)
 YEAR_AGO = f"{NOW - timedelta(days=365):%Y-%m-%d}"

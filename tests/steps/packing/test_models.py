@@ -10,8 +10,7 @@ from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.packing.models import clean_models, main, roll_back
-from emotion_assets.steps.registry.decision import Decision
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import Decision, Registry
 from tests.steps.evaluation.helpers import add_bundle, version
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,8 +9,14 @@ import pytest
 
 from emotion_assets.core.errors import BundleMismatchError, MissingModelError
 from emotion_assets.core.layout import CHAMPION_NAME, DataPaths
-from emotion_assets.steps.registry.decision import SCORES_NAME, Decision
-from emotion_assets.steps.registry.registry import ModelState, Registry, model_rows
+from emotion_assets.steps.registry.registry import (
+    SCORES_NAME,
+    Decision,
+    ModelState,
+    Registry,
+    model_rows,
+    read_decision,
+)
 from tests.bundles import change_manifest
 from tests.steps.evaluation.helpers import add_bundle, version
 
@@ -171,3 +178,14 @@ def test_old_models_are_removable(registry: Registry, bundle_dir: Path) -> None:
     decide(registry, version(5))
     # 2 and 4 were rolled back, so the champion before 5 is kept first.
     assert registry.select_removable(keep_accepted=1, keep_rejected=1) == [version(2), version(4)]
+
+
+def test_a_decision_is_read_from_the_report(tmp_path: Path) -> None:
+    """Fields that were added to the record are ignored, missing ones have their defaults."""
+    decision = Decision(candidate="new", champion="old", is_accepted=False, reasons=["slow"], latency_ms=80.0)
+
+    (tmp_path / "scores.json").write_text(json.dumps({"gate": asdict(decision) | {"at": "now"}}))
+    assert read_decision(tmp_path) == decision
+
+    (tmp_path / "scores.json").write_text(json.dumps({"gate": {"candidate": "x", "is_accepted": True, "reasons": []}}))
+    assert read_decision(tmp_path) == Decision(candidate="x", is_accepted=True, reasons=[])
