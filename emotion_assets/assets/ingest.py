@@ -89,17 +89,22 @@ def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignor
     An image keeps its split permanently. Near-duplicates share one, and so do all images of a known subject. An image
     with two labels is excluded.
     """
-    from emotion_assets.steps.splits.content import measure_content
+    from emotion_assets.steps.splits.checks import find_empty_images
     from emotion_assets.steps.splits.splits import make_splits
 
     report = make_splits(settings.paths)
-    content = measure_content(settings.paths.splits)
+    empty = find_empty_images(settings.paths)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint),
         metadata=as_metadata(report.summary(), settings),
         check_results=[
             dg.AssetCheckResult(check_name=_SPLITS_CHECKS[0].name, passed=report.holds_every_class),
-            check_result(content.problem, is_error=content.is_error, check_name=_SPLITS_CHECKS[1].name),
+            check_result(
+                empty.problem,
+                is_error=empty.is_error,
+                check_name=_SPLITS_CHECKS[1].name,
+                metadata={"images": table(empty.rows)},
+            ),
         ],
     )
 
@@ -112,7 +117,7 @@ def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignor
 @uses_data("catalogue", "splits")
 def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
     """Compare all stored pixels of each split with those of the others, from scratch."""
-    from emotion_assets.steps.splits.leaks import find_leaking_images
+    from emotion_assets.steps.splits.checks import find_leaking_images
 
     leaks = find_leaking_images(settings.paths)
     return check_result(leaks.problem, is_error=leaks.is_error, metadata={"pairs": table(leaks.rows)})
@@ -126,7 +131,7 @@ def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
 @uses_data("catalogue", "splits")
 def splits_share_no_subject(settings: Settings) -> dg.AssetCheckResult:
     """Look up the subject of every image again, from folders and tables."""
-    from emotion_assets.steps.splits.leaks import find_leaking_subjects
+    from emotion_assets.steps.splits.checks import find_leaking_subjects
 
     leaks = find_leaking_subjects(settings.paths)
     return check_result(leaks.problem, is_error=leaks.is_error, metadata={"subjects": table(leaks.rows)})

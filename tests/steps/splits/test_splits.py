@@ -24,7 +24,7 @@ from emotion_assets.steps.ingest import catalogue, decode, store
 from emotion_assets.steps.ingest.catalogue import LOCK_NAME, ingest_images
 from emotion_assets.steps.ingest.export import read_catalogue
 from emotion_assets.steps.splits.assignment import SPLIT_FRACTIONS, SPLITS
-from emotion_assets.steps.splits.leaks import leaking_pairs
+from emotion_assets.steps.splits.checks import leaking_pairs
 from emotion_assets.steps.splits.splits import (
     LEDGER_NAME,
     make_splits,

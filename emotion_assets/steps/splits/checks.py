@@ -1,7 +1,8 @@
-"""Check the written splits from scratch: does an image or a subject occur in two of them?"""
+"""Check the written splits from scratch: leaks between them, and images that show nothing."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Row
 from emotion_assets.steps.ingest.near_duplicates import MAX_EXACT_IMAGES, compute_descriptors, similar_pairs
@@ -17,8 +19,14 @@ from emotion_assets.steps.ingest.subjects import find_subjects
 from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.splits import Split, read_assignments, read_split
 
-_CHUNK_IMAGES: Final = 4096
+_CHUNK_IMAGES: Final = 1024
 _NUM_SHOWN: Final = 10
+_MIN_DEVIATION: Final = 3.0
+"""Standard deviation of the gray values, 0..255, below which an image is flat."""
+_DARKEST_MEAN: Final = 8.0
+_BRIGHTEST_MEAN: Final = 247.0
+_WARNING_FRACTION: Final = 0.01
+_ERROR_FRACTION: Final = 0.5
 _DIVIDED: Final = (
     "Some class has fewer than three groups of different pictures or people, so its groups were divided. The scores "
     "hold for these recordings, not for other people. Add images of at least three people of every class."
@@ -26,17 +34,18 @@ _DIVIDED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Leaks:
-    """What occurs in two splits."""
+class Finding:
+    """What a check found."""
 
     rows: list[Row]
-    """The first ones."""
+    """The first cases, or numbers."""
     problem: str = ""
+    """Empty if there is none."""
     is_error: bool = True
-    """False where all of it was divided on purpose, or where the search for near-duplicates misses some."""
+    """False where it is only a warning: subjects divided on purpose, near-duplicates that a search in cells missed."""
 
 
-def find_leaking_images(paths: DataPaths) -> Leaks:
+def find_leaking_images(paths: DataPaths) -> Finding:
     """Compare all stored pixels of each split with those of the others.
 
     Raises:
@@ -55,7 +64,7 @@ def find_leaking_images(paths: DataPaths) -> Leaks:
     return leaks
 
 
-def find_leaking_subjects(paths: DataPaths) -> Leaks:
+def find_leaking_subjects(paths: DataPaths) -> Finding:
     """Look up the subject of every image of the splits again.
 
     Raises:
@@ -78,14 +87,14 @@ def find_leaking_subjects(paths: DataPaths) -> Leaks:
     rows: list[Row] = [{"subject": name, "splits": ", ".join(sorted(found[name]))} for name in leaking[:_NUM_SHOWN]]
     rows = rows or [{"subject": name, "splits": "divided"} for name in sorted(divided)[:_NUM_SHOWN]]
     if subjects.problem and not leaking:
-        return Leaks([{"path": path} for path in subjects.unused[:_NUM_SHOWN]], subjects.problem, is_error=False)
+        return Finding([{"path": path} for path in subjects.unused[:_NUM_SHOWN]], subjects.problem, is_error=False)
     return _describe(rows, len(leaking), "subjects", is_divided=bool(divided))
 
 
-def _describe(rows: list[Row], num_unexpected: int, things: str, *, is_divided: bool) -> Leaks:
+def _describe(rows: list[Row], num_unexpected: int, things: str, *, is_divided: bool) -> Finding:
     if num_unexpected:
-        return Leaks(rows, f"{num_unexpected:,} {things} are in two splits. Materialize greyscale_splits again.")
-    return Leaks(rows, _DIVIDED, is_error=False) if is_divided else Leaks(rows)
+        return Finding(rows, f"{num_unexpected:,} {things} are in two splits. Materialize greyscale_splits again.")
+    return Finding(rows, _DIVIDED, is_error=False) if is_divided else Finding(rows)
 
 
 def _ungrouped(paths: DataPaths) -> set[str]:
@@ -106,3 +115,37 @@ def leaking_pairs(splits: Sequence[Split]) -> list[tuple[str, str]]:
     pairs = similar_pairs(descriptors, np.zeros(len(descriptors), dtype=np.bool_))
     crossing = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
     return [(hashes[first], hashes[second]) for first, second in crossing.tolist()]
+
+
+def find_empty_images(paths: DataPaths) -> Finding:
+    """Count the images of all splits that are black, white, flat, or equal to another one; an image counts once.
+
+    A wrong conversion decodes to these. It is an error if most images are like that.
+
+    Raises:
+        UnusableDataError: the splits are missing or damaged.
+    """
+    means, deviations = [], []
+    digests: list[bytes] = []
+    for name in SPLITS:
+        pixels = read_split(paths.splits, name).pixels
+        for start in range(0, len(pixels), _CHUNK_IMAGES):
+            flat = pixels[start : start + _CHUNK_IMAGES].reshape(-1, IMAGE_SIZE_PX**2)
+            means.append(flat.mean(axis=1))
+            deviations.append(flat.std(axis=1))
+            digests.extend(hashlib.sha256(row.tobytes()).digest() for row in flat)
+    mean = np.concatenate(means)
+    is_black, is_white = mean < _DARKEST_MEAN, mean > _BRIGHTEST_MEAN
+    is_flat = (np.concatenate(deviations) < _MIN_DEVIATION) & ~is_black & ~is_white
+    others = [digests[index] for index in np.flatnonzero(~(is_black | is_white | is_flat))]
+    num_black, num_white, num_flat = (int(found.sum()) for found in (is_black, is_white, is_flat))
+    num_equal = len(others) - len(set(others))  # beyond the first of equal ones
+    rows: list[Row] = [{"black": num_black, "white": num_white, "flat": num_flat, "equal": num_equal}]
+    fraction = (num_black + num_white + num_flat + num_equal) / max(1, len(mean))
+    if fraction <= _WARNING_FRACTION:
+        return Finding(rows)
+    problem = (
+        f"Of {len(mean):,} images, {num_black:,} are nearly black, {num_white:,} nearly white, {num_flat:,} flat and "
+        f"{num_equal:,} equal to another one. Look at train_faces, and at how the files were written."
+    )
+    return Finding(rows, problem, is_error=fraction > _ERROR_FRACTION)

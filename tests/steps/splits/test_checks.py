@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.images import decode_image
+from emotion_assets.core.images import Pixels, decode_image
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_face
-from emotion_assets.steps.splits import leaks
+from emotion_assets.steps.splits import checks
 from emotion_assets.steps.splits.assignment import SPLITS
-from emotion_assets.steps.splits.leaks import find_leaking_images, leaking_pairs
+from emotion_assets.steps.splits.checks import Finding, find_empty_images, find_leaking_images, leaking_pairs
 from emotion_assets.steps.splits.splits import Split, read_split, write_splits
 
 
@@ -40,10 +40,58 @@ def test_a_leak_among_very_many_images_is_a_warning(
     write_splits(paths.splits, "leaky", splits | {"val": replace(splits["val"], pixels=planted)})
 
     exact = find_leaking_images(paths)
-    monkeypatch.setattr(leaks, "MAX_EXACT_IMAGES", 1)
+    monkeypatch.setattr(checks, "MAX_EXACT_IMAGES", 1)
     approximate = find_leaking_images(paths)
 
     assert exact.is_error
     assert exact.problem.startswith("1 near-duplicates are in two splits. Materialize")
     assert not approximate.is_error
     assert approximate.problem == "1 near-duplicates are in two splits: among so many images the search misses some."
+
+
+def measure(root: Path, pixels: Pixels) -> Finding:
+    parts = np.array_split(pixels, 3)
+    splits = {
+        name: Split(part, np.zeros(len(part), dtype=np.int64), tuple(f"{i:064x}" for i in range(len(part))))
+        for name, part in zip(SPLITS, parts, strict=True)
+    }
+    write_splits(root / "splits", "x", splits)
+    return find_empty_images(DataPaths(root))
+
+
+def noise(count: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (count, 64, 64), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("black", 2), ("white", 253), ("flat", 100)])
+@pytest.mark.parametrize(("count", "is_error"), [(3, False), (80, True)])
+def test_a_wrong_conversion_is_found(tmp_path: Path, kind: str, value: int, count: int, *, is_error: bool) -> None:
+    """A few of a hundred warn, most of them stop the run."""
+    pixels = noise(100)
+    pixels[:count] = value
+
+    found = measure(tmp_path, pixels)
+
+    assert found.rows[0][kind] == count
+    assert kind in found.problem
+    assert found.is_error == is_error
+
+
+def test_equal_images_are_found(tmp_path: Path) -> None:
+    """As when one file was written under many names, with a counter in its metadata."""
+    pixels = noise(100)
+    pixels[10:40] = pixels[0]
+
+    found = measure(tmp_path, pixels)
+
+    assert found.rows[0]["equal"] == 30
+    assert "30 equal to another one" in found.problem
+    assert not found.is_error
+
+
+def test_ordinary_images_pass(tmp_path: Path) -> None:
+    """One black image in a hundred is no problem."""
+    pixels = noise(100)
+    pixels[0] = 0
+
+    assert not measure(tmp_path, pixels).problem
