@@ -109,28 +109,20 @@ def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignor
     )
 
 
-@dg.asset_check(
-    asset=greyscale_splits,
-    blocking=True,
-    description="No image, re-encoded, cropped or mirrored, is in two splits.",
-)
+@dg.asset_check(asset=greyscale_splits, blocking=True)
 @uses_data("catalogue", "splits")
 def splits_share_no_image(settings: Settings) -> dg.AssetCheckResult:
-    """Compare all stored pixels of each split with those of the others, from scratch."""
+    """No image, re-encoded, cropped or mirrored, is in two splits. Compares all stored pixels from scratch."""
     from emotion_assets.steps.splits.checks import find_leaking_images
 
     leaks = find_leaking_images(settings.paths)
     return check_result(leaks.problem, is_error=leaks.is_error, metadata={"pairs": table(leaks.rows)})
 
 
-@dg.asset_check(
-    asset=greyscale_splits,
-    blocking=True,
-    description="No subject is in two splits, so that the scores hold for other people.",
-)
+@dg.asset_check(asset=greyscale_splits, blocking=True)
 @uses_data("catalogue", "splits")
 def splits_share_no_subject(settings: Settings) -> dg.AssetCheckResult:
-    """Look up the subject of every image again, from folders and tables."""
+    """No subject is in two splits, so that the scores hold for other people. Looks up folders and tables again."""
     from emotion_assets.steps.splits.checks import find_leaking_subjects
 
     leaks = find_leaking_subjects(settings.paths)
