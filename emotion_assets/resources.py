@@ -78,11 +78,6 @@ class PipelineSettings(EmotionSettings):
         """Return the address under which `make ui` serves a file of the reports folder."""
         return f"{self.reports_url.rstrip('/')}/{path.relative_to(self.paths.reports).as_posix()}"
 
-    @property
-    def sensor_interval_seconds(self) -> int:
-        """How often a sensor polls: at least once a minute, at most every five seconds."""
-        return max(5, min(60, int(self.quiet_seconds)))
-
     def load_run_config(self) -> dict[str, Any]:
         """Return the run configuration of the runs that sensors start.
 

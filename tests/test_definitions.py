@@ -75,6 +75,7 @@ def test_jobs_sensors_and_schedules() -> None:
         "tune",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"new_images_sensor", "drift_sensor"}
+    assert {sensor.minimum_interval_seconds for sensor in repository.sensor_defs} == {60}
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "daily_drift_check",
         "feedback_collection",

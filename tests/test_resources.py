@@ -15,7 +15,6 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = PipelineSettings.load()
 
     assert settings.paths.root == tmp_path / "data"
-    assert settings.sensor_interval_seconds == 60
     assert settings.load_run_config() == {}
     assert settings.link(settings.paths.drift_reports / "x.html") == "http://localhost:3002/drift/x.html"
 

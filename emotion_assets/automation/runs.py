@@ -11,19 +11,14 @@ from emotion_assets.automation.jobs import retrain
 
 _UI_JOB = "__ASSET_JOB"
 _NUM_RECORDS = 20
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+_FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _INPUT_VERSION = "dagster/input_data_version/"
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Return the runs of any job that are queued or running."""
-    return list(instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)))
+    statuses = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
+    return list(instance.get_runs(dg.RunsFilter(statuses=statuses)))
 
 
 def latest_training(instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> dg.RunRecord | None:

@@ -23,7 +23,7 @@ COOLDOWN_SECONDS = 6 * 3600
 """Between two runs for drift, and from a run to the next one for labels alone: each label must not start a run."""
 RETRY_SECONDS = 3600
 """After a run that did not train on the new files."""
-_INTERVAL_SECONDS = PipelineSettings.load().sensor_interval_seconds
+_INTERVAL_SECONDS = max(5, min(60, int(PipelineSettings.load().quiet_seconds)))
 
 
 @dg.sensor(
