@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from emotion_assets.core.classes import read_classes
 from emotion_assets.core.errors import EmotionError, UnusableDataError
@@ -14,10 +15,12 @@ from emotion_assets.core.remote import is_remote
 from emotion_assets.core.settings import EmotionSettings
 from emotion_assets.importers.archive import import_archive, import_folder
 from emotion_assets.importers.importer import Importer
-from emotion_assets.importers.kaggle import import_kaggle
 from emotion_assets.importers.table import TABLE_SUFFIX, import_table
 from emotion_assets.steps.ingest.export import path_text
 from emotion_assets.steps.ingest.scan import FolderScan, SourceFile
+
+KAGGLE_DATASET: Final = "samithsachidanandan/human-face-emotions"
+"""59,099 labelled faces."""
 
 
 def main() -> None:
@@ -42,7 +45,7 @@ def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) ->
     """Import a file or folder, or the Kaggle data set if it is None; return lines on what was written.
 
     Raises:
-        UnusableDataError: the source cannot be read, or the data root is in object storage.
+        UnusableDataError: the source cannot be read or downloaded, or the data root is in object storage.
     """
     if is_remote(paths.raw_source):
         raise UnusableDataError(
@@ -50,9 +53,8 @@ def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) ->
         )
     name = source.name.split(".")[0].strip() or "import" if source else "kaggle"
     importer = Importer(paths, name, held_out)
-    if source is None:
-        import_kaggle(importer)
-    elif source.is_dir():
+    source = source or _download_from_kaggle()
+    if source.is_dir():
         import_folder(source, importer)
     elif not source.is_file():
         raise UnusableDataError(f"There is no file {source}. Name an archive, a table or a folder.")
@@ -62,6 +64,19 @@ def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) ->
     else:
         import_archive(source, importer)
     return list(importer.report())
+
+
+def _download_from_kaggle() -> Path:
+    import kagglehub  # noqa: PLC0415 -- takes a second to import
+
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE_DATASET))
+    except Exception as error:
+        raise UnusableDataError(
+            f"Kaggle's data set {KAGGLE_DATASET} could not be downloaded ({type(error).__name__}). Check the network "
+            "and the token of your account in ~/.kaggle/kaggle.json. Without an account, import any labelled faces "
+            "with `make import FILE=…`, or draw some with `make demo`."
+        ) from error
 
 
 def describe_raw(paths: DataPaths) -> list[str]:

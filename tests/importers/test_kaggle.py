@@ -7,8 +7,7 @@ import pytest
 
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.importers.importer import Importer
-from emotion_assets.importers.kaggle import DATASET, import_kaggle
+from emotion_assets.importers.__main__ import KAGGLE_DATASET, import_faces
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.export import read_catalogue
 
@@ -42,11 +41,9 @@ def test_the_data_set_ends_in_a_catalogue(
 
     monkeypatch.setattr("kagglehub.dataset_download", fetch)
     for num_new in (15, 0):
-        importer = Importer(paths, "kaggle")
-        import_kaggle(importer)
-        assert importer.num_new == num_new
+        assert import_faces(paths, None, None)[0].startswith(f"{num_new} images are new")
 
-    assert asked == [DATASET] * 2
+    assert asked == [KAGGLE_DATASET] * 2
     ingest_images(paths, num_workers=1)
     assert read_catalogue(paths.catalogue)["label"].value_counts().to_dict() == dict.fromkeys(SPELLINGS, 3)
 
@@ -59,4 +56,4 @@ def test_download_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("kagglehub.dataset_download", fetch)
     with pytest.raises(UnusableDataError, match=r"ConnectionError.*make import FILE=….*make demo"):
-        import_kaggle(Importer(DataPaths(tmp_path), "kaggle"))
+        import_faces(DataPaths(tmp_path), None, None)
