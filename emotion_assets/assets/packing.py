@@ -10,23 +10,14 @@ from emotion_assets.assets.metadata import as_metadata
 from emotion_assets.resources import Settings, code_version, git_commit, uses_data
 
 _CHECKS = [
-    dg.AssetCheckSpec(
-        "packed_model_passes_self_test",
-        asset="emotion_bento",
-        description="The packed model works.",
-    ),
+    dg.AssetCheckSpec("packed_model_passes_self_test", asset="emotion_bento", description="The packed model works."),
     dg.AssetCheckSpec(
         "bento_is_lean", asset="emotion_bento", description="The service's environment has no training packages."
     ),
 ]
 
 
-@dg.asset(
-    kinds={"python"},
-    code_version=code_version("packing"),
-    deps=[evaluation_report],
-    check_specs=_CHECKS,
-)
+@dg.asset(kinds={"python"}, code_version=code_version("packing"), deps=[evaluation_report], check_specs=_CHECKS)
 @uses_data("models", "reports/evaluation")
 def emotion_bento(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """The bento `emotion_service` with the accepted model, for `bentoml serve` and `bentoml containerize`."""

@@ -56,10 +56,7 @@ class DecodePool:
             # Unlike the standard pools, loky does not import the parent's main module in every worker, which takes
             # seconds under Dagster.
             self._executor = ProcessPoolExecutor(
-                self._num_workers,
-                initializer=die_with_parent,
-                initargs=(os.getpid(),),
-                env={"OMP_NUM_THREADS": "1"},
+                self._num_workers, initializer=die_with_parent, initargs=(os.getpid(),), env={"OMP_NUM_THREADS": "1"}
             )
         try:
             future: Future[list[ReadResult]] = self._executor.submit(read_files, *self._folders, batch)
