@@ -42,7 +42,7 @@ class PixelFile:
                 os.fdatasync(file.fileno())
 
     def read(self, positions: npt.NDArray[np.int64], checksums: list[int]) -> Pixels:
-        """Return images, uint8 (image, row, column), in the order of `positions`.
+        """Return images, uint8 (image, row, column), in the order of `positions`; `checksums` are their CRC-32.
 
         Raises:
             UnusableDataError: the file is missing, too short, or not what was written.
@@ -53,7 +53,7 @@ class PixelFile:
         try:
             stored = np.memmap(self._path, dtype=np.uint8, mode="r").reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
             np.take(stored, positions, axis=0, out=images)
-            is_intact = all(checksum(image.data) == wanted for image, wanted in zip(images, checksums, strict=True))
+            is_intact = all(zlib.crc32(image.data) == wanted for image, wanted in zip(images, checksums, strict=True))
         except (OSError, ValueError, IndexError):
             is_intact = False
         if not is_intact:
@@ -62,8 +62,3 @@ class PixelFile:
                 f"{self._path.parent} away and materialize raw_images: it is rebuilt from raw/."
             )
         return images
-
-
-def checksum(image: bytes | memoryview) -> int:
-    """Return the CRC-32 of an image's pixels."""
-    return zlib.crc32(image)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import DECODER_VERSION, Pixels
 from emotion_assets.steps.ingest.decode import DecodedContent
-from emotion_assets.steps.ingest.pixel_file import PixelFile, checksum
+from emotion_assets.steps.ingest.pixel_file import PixelFile
 from emotion_assets.steps.ingest.scan import SkippedFile, SourceFile
 
 STORE_NAME: Final = "images.sqlite"
@@ -228,7 +229,7 @@ class Store:
         self._pixel_file.write(first, list(images.values()))
         positions = {name: first + number for number, name in enumerate(images)}
         columns = attrgetter(*_COLUMNS)
-        checksums = {name: checksum(pixels) for name, pixels in images.items()}
+        checksums = {name: zlib.crc32(pixels) for name, pixels in images.items()}
         contents = (
             (*columns(content), positions.get(name), checksums.get(name), descriptors.get(name), DECODER_VERSION)
             for name, content in fresh.items()
