@@ -11,20 +11,20 @@ from PIL import Image
 from emotion_assets.core.images import Pixels
 
 _GAP_PX: Final = 2
+_NUM_COLUMNS: Final = 12
 _WEBP_QUALITY: Final = 70
 
 
-def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
-    """Lay out images, uint8 (image, row, column), in rows of `num_columns`; no images give a blank sheet.
+def contact_sheet(pixels: Pixels) -> bytes:
+    """Lay out images, uint8 (image, row, column), in rows of twelve; no images give a blank sheet.
 
-    Returns:
-        The bytes of a WebP image, small enough for the metadata of a Dagster asset.
+    The result is a WebP image, small enough for the metadata of a Dagster asset.
     """
     count, height, width = pixels.shape
-    num_rows = max(1, -(-count // num_columns))
-    sheet = np.full((num_rows * (height + _GAP_PX), num_columns * (width + _GAP_PX)), 255, dtype=np.uint8)
+    num_rows = max(1, -(-count // _NUM_COLUMNS))
+    sheet = np.full((num_rows * (height + _GAP_PX), _NUM_COLUMNS * (width + _GAP_PX)), 255, dtype=np.uint8)
     for index, image in enumerate(pixels):
-        row, column = divmod(index, num_columns)
+        row, column = divmod(index, _NUM_COLUMNS)
         top, left = row * (height + _GAP_PX), column * (width + _GAP_PX)
         sheet[top : top + height, left : left + width] = image
     buffer = io.BytesIO()

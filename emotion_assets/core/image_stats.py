@@ -70,14 +70,7 @@ class _Weights(NamedTuple):
 
 
 def image_statistics(pixels: Pixels) -> dict[str, Floats]:
-    """Compute the statistics of images.
-
-    Args:
-        pixels: uint8 (image, row, column), 0..255.
-
-    Returns:
-        For each name in `STATISTICS` a float32 array (image,).
-    """
+    """Return float32 (image,) for each name in `STATISTICS`, of images uint8 (image, row, column)."""
     count, height, width = pixels.shape
     weights = _weights(height, width)
     # With flat rows a neighbor is the same array shifted by one or by a row; `inner` leaves out what wraps around.

@@ -17,11 +17,7 @@ def count_cpus(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int:
     """Return the number of processors that are allowed: by Python's setting, by affinity, and by cgroup quotas.
 
     Python 3.13 documents `PYTHON_CPU_COUNT`; it counts with older versions, too. A quota of one and a half processors
-    counts as two.
-
-    Args:
-        cgroups: where the kernel's control groups are mounted, version 1 or 2.
-        own: names the groups of this process.
+    counts as two. The kernel's control groups, version 1 or 2, are mounted at `cgroups`; `own` names this process's.
     """
     setting = os.environ.get(_PYTHON_SETTING, "")
     if setting.isdecimal() and int(setting) > 0:

@@ -35,9 +35,7 @@ class LabelledAccuracy:
 def labelled_accuracy(requests: Mapping[str, Path], feedback_dir: Path) -> LabelledAccuracy:
     """Compare the labels of randomly drawn predictions with the predictions.
 
-    Args:
-        requests: CSV files of `sample_for_labelling` by the time of the request (ISO 8601), the oldest first.
-        feedback_dir: the service's labels.
+    `requests` are CSV files of `sample_for_labelling` by the time of the request (ISO 8601), the oldest first.
     """
     requested: dict[str, tuple[str, str]] = {}
     for time, path in requests.items():

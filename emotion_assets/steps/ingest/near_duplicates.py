@@ -59,14 +59,9 @@ Positions = npt.NDArray[np.int64]
 
 
 def compute_descriptors(pixels: Pixels) -> Descriptors:
-    """Return the descriptor of each image.
+    """Return the descriptor of each image, uint8 (image, row, column), as int16 (image, 120) of length 2048.
 
-    Args:
-        pixels: uint8 (image, row, column).
-
-    Returns:
-        int16 (image, 120): vectors of length 2048. Images without any structure share one vector, so that all blank
-        images count as one.
+    Images without any structure share one vector, so that all blank images count as one.
     """
     # One small product per image, so that a descriptor does not depend on its batch.
     spectrum = _BASIS @ pixels.astype(np.float64) @ _BASIS.T

@@ -107,11 +107,8 @@ class FolderScan:
     """One walk over `raw_dir`: iterate once, then read the state.
 
     The class of a file is that of the nearest folder above it that names one; folders that name none, such as `train`
-    or `images`, are walked through. Litter of operating systems is passed over.
-
-    Args:
-        raw_dir: labelled images, a folder or an address in object storage; a missing folder counts as empty.
-        classes: the classes to find.
+    or `images`, are walked through. Litter of operating systems is passed over. `raw_dir` is a folder, which may be
+    missing, or an address in object storage.
     """
 
     def __init__(self, raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> None:

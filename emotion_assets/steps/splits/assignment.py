@@ -61,11 +61,8 @@ class SplitAssignment:
 def assign_splits(store: Store, ledger: dict[str, str], subjects: Subjects | None = None) -> SplitAssignment:
     """Assign every accepted image of the store to a split.
 
-    Args:
-        store: the catalogue's.
-        ledger: the earlier assignments: of contents by their hash, of subjects by `subject_key`, and of the images of
-            divided groups by `divided_key`.
-        subjects: of contents, by content id.
+    The ledger has the earlier assignments: of contents by their hash, of subjects by `subject_key`, and of the images
+    of divided groups by `divided_key`.
     """
     hash_of, subjects = store.hashes_by_id(), subjects or {}
     resolved = resolve_labels(store, subjects)
