@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,8 @@ def test_numbered_classes_stay_apart(tmp_path: Path) -> None:
         ("- happy\n- Happy", "'Happy' occurs twice"),
         ("- happy\n- a/b", "'a/b' cannot name a class"),
         ("- happy\n- ..", "cannot name a class"),
+        ("- ' '\n- happy", "cannot name a class"),
+        (f"- {'a' * 61}\n- happy", "cannot name a class"),
         ("- Feedback\n- happy", "cannot name a class"),
         ("- {name: sad, folders: [feedback]}\n- happy", "cannot name a class"),
         ("- {name: a, folders: [x]}\n- {name: b, folders: [X]}", "stands for both a and b"),
@@ -150,3 +153,34 @@ def test_tags_in_the_file_run_nothing(tmp_path: Path) -> None:
         read_classes(path)
 
     assert not proof.exists()
+
+
+def test_letters_may_be_composed_or_not(tmp_path: Path) -> None:
+    """macOS writes folder names in pieces; the name of the class is whole in either case."""
+    path = tmp_path / "classes.yaml"
+    for form in ("NFC", "NFD"):
+        path.write_text(unicodedata.normalize(form, "- Überrascht\n- sad\n"), encoding="utf-8")
+        classes = read_classes(path)
+        assert classes.names == ("Überrascht", "sad")
+        assert [classes.find(unicodedata.normalize(each, "überrascht")) for each in ("NFC", "NFD")] == [
+            "Überrascht"
+        ] * 2
+
+
+def test_one_further_folder_needs_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "classes.yaml"
+    path.write_text("- {name: glad, folders: joyous}\n- sad\n")
+
+    classes = read_classes(path)
+
+    assert [classes.find(name) for name in ("joyous", "j", "glad")] == ["glad", None, "glad"]
+
+
+def test_default_titles_complete_the_sentence() -> None:
+    """This face looks …"""
+    assert DEFAULT_CLASSES.titles == ("angry", "afraid", "happy", "sad", "surprised")
+
+
+def test_a_class_is_no_other_class() -> None:
+    assert not DEFAULT_CLASSES.names_other_class("happiness")
+    assert DEFAULT_CLASSES.closest("hall") is None

@@ -19,6 +19,7 @@ from emotion_assets.core.files import (
     locked,
     remove_temporary_files,
     source_version,
+    sync_folder,
     write_atomically,
     write_json,
 )
@@ -183,3 +184,66 @@ def test_locked_waits_for_the_other_holder(tmp_path: Path, caplog: pytest.LogCap
         assert waiting.result(10)
 
     assert caplog.messages == [f"Waiting for another run, which holds {tmp_path / '.lock'}"]
+
+
+def test_a_moved_source_is_another_version(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1")
+    before = source_version(tmp_path)
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+
+    assert source_version(tmp_path) != before
+
+
+def test_write_json_keeps_letters(tmp_path: Path) -> None:
+    """For people who read the files."""
+    write_json(tmp_path / "x.json", {"name": "Überrascht"})
+
+    assert "Überrascht" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("function", ["fcntl.flock", "os.fsync"])
+def test_other_errors_of_the_disk_are_raised(tmp_path: Path, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing disk is not a file system without locks."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(function, fail)
+
+    def use() -> None:
+        with locked(tmp_path / "l"):
+            sync_folder(tmp_path)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        use()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "Permission denied")])
+@pytest.mark.parametrize("closed", ["a", "b", "c"])
+def test_a_folder_that_cannot_be_listed_is_empty(
+    tmp_path: Path, error: OSError, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was removed in this moment, or belongs to another user."""
+    for name in ("a/a.txt", "b/b.txt", "c/c.txt"):
+        write_atomically(tmp_path / name, b"x")
+    real = Path.iterdir
+
+    def iterdir(path: Path) -> object:
+        if path.name == closed:
+            raise error
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+    assert sorted(path.stem for path in list_files(tmp_path, "*", "*.txt")) == sorted({*"abc"} - {closed})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_every_full_disk_is_named(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fail)
+
+    with pytest.raises(OSError, match=r"after 3 bytes, .* are free. Make room"):
+        write_atomically(tmp_path / "b.txt", "new")

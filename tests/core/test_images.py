@@ -15,7 +15,7 @@ from emotion_assets.core.errors import (
     UnreadableImageError,
     UnsupportedFormatError,
 )
-from emotion_assets.core.images import decode_image, needs_worker_thread, read_image
+from emotion_assets.core.images import MAX_IMAGE_BYTES, decode_image, needs_worker_thread, read_image
 from tests.malformed_images import (
     FORMATS,
     MalformedImage,
@@ -383,3 +383,24 @@ def test_needs_worker_thread_finds_a_size_behind_another() -> None:
     small, large = encode_png(64, 64, b""), encode_png(900, 700, b"")
 
     assert needs_worker_thread(small[:33] + large[8:])
+
+
+def test_webp_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder needs far more memory."""
+    monkeypatch.setattr(images, "MAX_WEBP_PIXELS", 120 * 90 - 1)
+
+    decode_image(encode(gradient(), "PNG"))
+    with pytest.raises(ImageTooLargeError, match="WEBP"):
+        decode_image(encode(gradient(), "WEBP"))
+
+
+def test_a_small_image_may_have_a_usual_tile() -> None:
+    """Programs write tiles of 256 pixels a side, however small the image is."""
+    assert decode_image(encode_tiff({322: 256, 323: 256}, bytes(256 * 256))).width_px == 64
+
+
+def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(gradient(), "PNG").ljust(MAX_IMAGE_BYTES, b"\0"))
+
+    assert read_image(path).width_px == 120

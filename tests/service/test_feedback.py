@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,21 @@ def test_a_label_is_one_of_the_models_classes(text: str, emotion: str) -> None:
     assert parse_feedback(content, ["Sad", "überrascht", "very glad"]).emotion == emotion
     with pytest.raises(RequestError, match="must be one of no, yes"):
         parse_feedback(content, ["no", "yes"])
+
+
+def test_an_id_of_other_characters_is_unknown(tmp_path: Path) -> None:
+    """A signature that is no ASCII cannot be compared."""
+    store = FeedbackStore(LocalStorage(tmp_path))
+
+    with pytest.raises(RequestError) as caught:
+        store.save(Feedback(prediction_id="é" * 40, emotion="sad"))
+    assert (caught.value.status, caught.value.code) == (404, "unknown_prediction")
+
+
+def test_a_label_has_its_time_and_words(tmp_path: Path) -> None:
+    """The time tells whether it was requested; a class may have any letters."""
+    store = FeedbackStore(LocalStorage(tmp_path))
+    store.save(Feedback(prediction_id=(name := store.new_id()), emotion="überrascht"))
+
+    text = (tmp_path / "feedback" / name[:2] / f"{name}.json").read_text()
+    assert abs(datetime.fromisoformat(json.loads(text)["time"]).timestamp() - time.time()) < 60

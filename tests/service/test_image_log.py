@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
 
+from emotion_service import image_log
 from emotion_service.app import EmotionApp
-from emotion_service.image_log import remove_old_images
+from emotion_service.image_log import ImageLog, remove_old_images
 from tests.service.conftest import logged, make_app, records_below
+from tests.service.test_prediction_log import Counts
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -108,3 +111,71 @@ def test_a_nearly_full_disk_gets_no_images(
 
     wait_until(lambda: 'result="image_lost"} 1.0' in client.get("/metrics").text)
     assert len(logged(app)) == 1
+
+
+def test_only_so_many_images_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk is slow; what was written makes room for others."""
+    monkeypatch.setattr(image_log, "_MAX_QUEUED_BYTES", 25)
+    counts, gate = Counts(), threading.Event()
+    real_write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: gate.wait(20) and real_write(path, content))
+    log = ImageLog(tmp_path, 30, counts)
+    for number in range(3):
+        log.append(str(number), "PNG", bytes(10))
+    wait_until(lambda: counts == {"image_lost": 1})
+    gate.set()
+    wait_until(lambda: counts == {"image_lost": 1, "image_written": 2})
+    for number in range(3, 9):
+        log.append(str(number), "PNG", bytes(10))
+        wait_until(lambda expected=number: counts["image_written"] == expected)
+    log.close()
+
+    assert counts == {"image_lost": 1, "image_written": 8}
+
+
+def test_old_images_are_deleted_each_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service runs for months."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(image_log, "datetime", SimpleNamespace(now=lambda _: now))
+    counts = Counts()
+    log = ImageLog(tmp_path, 1, counts)
+    log.append("a", "PNG", b"x")
+    wait_until(lambda: counts["image_written"] == 1)
+    now += timedelta(days=2)
+    log.append("b", "PNG", b"x")
+    wait_until(lambda: counts["image_written"] == 2)
+    log.close()
+
+    wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["2026-01-03"])
+
+
+@pytest.mark.parametrize(("gib", "is_written"), [(0.3, True), (0.4, True), (0.2, False)])
+def test_a_small_disk_may_be_fuller(
+    tmp_path: Path, gib: float, is_written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth of five GiB is enough there."""
+    usage = SimpleNamespace(total=5 * 2**30, free=gib * 2**30)
+    monkeypatch.setattr("emotion_service.image_log.shutil.disk_usage", lambda _: usage)
+    counts = Counts()
+    log = ImageLog(tmp_path, 30, counts)
+    log.append("a", "PNG", b"x")
+    log.close()
+
+    assert counts == {"image_written" if is_written else "image_lost": 1}
+
+
+def test_half_written_images_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_write = Path.write_bytes
+
+    def fail(path: Path, content: bytes) -> int:
+        real_write(path, content[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    counts = Counts()
+    log = ImageLog(tmp_path, 30, counts)
+    log.append("a", "PNG", b"content")
+    log.close()
+
+    assert counts == {"image_lost": 1}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from emotion_assets.core.classifier import Classifier
 from emotion_service.middleware import RateLimit
 from tests.service.conftest import make_app
 
@@ -156,3 +157,70 @@ def test_other_origins_are_rejected_by_default(bundle_dir: Path, tmp_path: Path)
 
     assert "access-control-allow-origin" not in closed.headers
     assert opened.headers["access-control-allow-origin"] == "https://example.org"
+
+
+def test_an_idle_client_has_no_more_than_a_burst() -> None:
+    """However long it was idle."""
+    now = 0.0
+    limit = RateLimit(60, lambda: now)
+    limit.seconds_to_wait("a")
+    now = 3600.0
+
+    assert sum(limit.seconds_to_wait("a") == 0 for _ in range(20)) == 6
+
+
+def test_clients_that_were_idle_longest_are_forgotten() -> None:
+    """A client above its rate stays so, whoever else comes."""
+    now = 0.0
+    limit = RateLimit(6, lambda: now)
+    limit.seconds_to_wait("idle")
+    for number in range(9_999):
+        limit.seconds_to_wait(f"client {number}")
+    limit.seconds_to_wait("busy")
+
+    assert limit.seconds_to_wait("busy") > 0
+    assert limit.seconds_to_wait("idle") == 0
+
+
+def test_the_workers_share_the_rate(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """Each has a limit of its own."""
+    client = make_client(bundle_dir, tmp_path, rate_per_minute=60, workers=3)
+
+    statuses = [client.post("/predict", files={"image": face}).status_code for _ in range(4)]
+
+    assert statuses == [200, 200, 429, 429]
+
+
+@pytest.mark.parametrize("given", ["Bearer ", "Bearer", "Bearer s3cre", "Bearer s3cret ", "Bearer s3cretx"])
+def test_a_part_of_the_token_is_not_enough(bundle_dir: Path, tmp_path: Path, given: str) -> None:
+    client = make_client(bundle_dir, tmp_path, token="s3cret")
+
+    assert client.post("/predict", headers={"Authorization": given}).status_code == 401
+
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def test_requests_in_progress_end(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:
+    """Answered, rejected or failed, only the request for the metrics itself is left."""
+    client = make_client(bundle_dir, tmp_path)
+    client.post("/predict", files={"image": face})
+    client.post("/predict", content=b"x", headers=JPEG)
+    client.get("/nope")
+
+    (line,) = (
+        line for line in client.get("/metrics").text.splitlines() if line.startswith("emotion_requests_in_progress")
+    )
+    assert float(line.split()[-1]) == 1
+
+
+@pytest.fixture(scope="module")
+def model(bundle_dir: Path) -> Classifier:
+    return Classifier(bundle_dir)
+
+
+@pytest.mark.parametrize("headers", [[("X-N", "y")] * 250, [("X-Long", "x" * 40_000)]], ids=["many", "long"])
+def test_too_many_headers_are_rejected(bundle_dir: Path, tmp_path: Path, headers: list[tuple[str, str]]) -> None:
+    response = make_client(bundle_dir, tmp_path).get("/model", headers=headers)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (431, "headers_too_large")

@@ -146,3 +146,38 @@ def test_storage_that_is_away_is_told_once(tmp_path: Path, caplog: pytest.LogCap
     assert [record.getMessage() for record in caplog.records] == [
         "s3://bucket/root cannot be read (away); its local copy counts for now"
     ] * 2
+
+
+def test_a_model_that_failed_may_fail_again_later(
+    bundle_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After another one was served, its failure is told again."""
+    app = make_app(tmp_path, bundle_dir)
+    models_dir = tmp_path / "models"
+    watching = watch(app)
+    name_champion(models_dir, NEWER)
+    watching.poll()
+    better = NEWER.replace("aaaaaaaa", "bbbbbbbb")
+    add_bundle(models_dir, bundle_dir, better)
+    for name in (better, NEWER):
+        name_champion(models_dir, name)
+        watching.poll()
+    app.close()
+
+    assert sum("cannot be served" in record.message for record in caplog.records) == 2
+
+
+def test_pointer_and_bundle_are_fetched(tmp_path: Path) -> None:
+    """From object storage, the bundle only of the accepted version."""
+    fetched = []
+
+    class Storage:
+        url = "s3://bucket/root"
+
+        def checkout(self, folder: str, only: tuple[str, ...]) -> None:
+            fetched.append((folder, *only))
+
+    name_champion(tmp_path, NEWER)
+    ModelWatcher(tmp_path, lambda: "v", lambda bundle_dir: None, Storage()).poll()  # type: ignore[arg-type]
+
+    assert fetched == [("models", "champion.json"), ("models", f"{NEWER}/")]

@@ -12,7 +12,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
@@ -226,3 +228,40 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_each_hour_has_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The segment of an hour that is over stays, and the folder is that of the day."""
+    now = datetime(2026, 1, 1, 23, 59, 59, tzinfo=UTC)
+    monkeypatch.setattr(prediction_log, "datetime", SimpleNamespace(now=lambda _: now))
+    counts = Counts()
+    log = PredictionLog(tmp_path, counts)
+    for number in range(3):
+        log.append({"number": number})
+        wait_until(lambda expected=number + 1: counts["written"] == expected)
+        now += timedelta(seconds=0 if number == 0 else 1)
+    log.close()
+
+    names = [path.relative_to(tmp_path).as_posix()[:22] for path in sorted(tmp_path.rglob("*.jsonl"))]
+    assert [name[:22] for name in names] == ["2026-01-01/20260101T23", "2026-01-02/20260102T00"]
+    assert [record["number"] for record in lines(tmp_path)] == [0, 1, 2]
+
+
+def test_half_a_line_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up takes a part; the records count as lost, and the next ones get a segment of their own."""
+
+    class Filling(io.FileIO):
+        def write(self, content: bytes) -> int:  # type: ignore[override]
+            return super().write(content[:5])
+
+    counts = Counts()
+    log = PredictionLog(tmp_path, counts)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *_, **__: Filling(path, "ab"))
+        log.append({"number": 1})
+        wait_until(lambda: counts.total() == 1)
+    log.append({"number": 2})
+    log.close()
+
+    assert counts == {"lost": 1, "written": 1}
+    assert sorted(path.read_text() for path in tmp_path.rglob("*.jsonl")) == ['{"num', '{"number":2}\n']

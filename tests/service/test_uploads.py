@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from emotion_assets.core.errors import EmptyImageError
 from emotion_service import uploads
 from emotion_service.errors import RequestError
+from emotion_service.uploads import BodyBudget
 
 PLAIN = b'Content-Disposition: form-data; name="image"; filename="face.jpg"\r\nContent-Type: image/jpeg'
 
@@ -95,3 +96,17 @@ def test_both_paths_read_the_same(content: bytes, head: bytes, end: bytes, conte
     found = read_form(body, content_type)
     with patch.object(uploads, "parse_single_file", lambda *_: None):
         assert found == read_form(body, content_type)
+
+
+def test_the_budget_counts_bodies_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is over is rejected, and what has ended counts no more."""
+    monkeypatch.setattr(uploads, "MAX_BUFFERED_BYTES", 100)
+    budget = BodyBudget(2)
+    for _ in range(3):
+        with budget.body() as add, budget.body() as other:
+            add(60)
+            with pytest.raises(RequestError, match="too many uploads"):
+                other(41)
+            other(40)
+            with pytest.raises(RequestError, match="too many uploads"), budget.body():
+                pass

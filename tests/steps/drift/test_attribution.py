@@ -94,17 +94,11 @@ def test_images_beyond_the_strongest_corruption_cost_at_least_as_much(
 
 
 def test_the_cost_by_confidence_has_an_error() -> None:
-    """Half of the confidence lost suggests a loss, none lost suggests none; another mix of classes alone does not."""
     reference, table = inverted_profile(600, 2000)
-    profile = CorruptionProfile(reference, table)
-    unsure = normal_window(200, 5)
-    columns = [name for name in unsure if name.startswith("p_")]
-    unsure[columns] = 0.2 + (unsure[columns] - 0.2) / 2
 
-    (loss, error), (usual, _) = (profile.loss_by_confidence(window) for window in (unsure, normal_window(200, 6)))
+    loss, error = CorruptionProfile(reference, table).loss_by_confidence(normal_window(200, 6))
 
-    assert loss >= usual
-    assert usual == pytest.approx(0, abs=0.02)
+    assert loss == pytest.approx(0, abs=0.02)
     assert error > 0
 
 
@@ -148,3 +142,32 @@ def test_a_subpopulation_is_found_under_other_class_priors() -> None:
     assert found is not None
     assert found.p_value < 1e-6
     assert sum(each is not None and each.p_value < 0.01 for each in clean) <= 3
+
+
+def test_lost_confidence_costs(halves: tuple[Split, Pixels], profile: pd.DataFrame) -> None:
+    """The less sure the predictions are, the more; as sure as usual, or surer, they cost nothing."""
+    val, others = halves
+    corruptions = CorruptionProfile(build_reference(val, predict_by_bands(val.pixels)), profile)
+
+    sure, usual, unsure, doubtful = (
+        corruptions.loss_by_confidence(feature_table(others, predict_by_bands(others, temperature), EMOTIONS))[0]
+        for temperature in (15, 20, 40, 80)
+    )
+
+    assert sure == 0
+    assert usual == pytest.approx(0, abs=0.01)
+    assert usual + 0.02 < unsure < doubtful - 0.01
+
+
+def test_another_mix_of_classes_costs_no_confidence(halves: tuple[Split, Pixels], profile: pd.DataFrame) -> None:
+    """Of the classes that the model is always less sure of."""
+    val, others = halves
+    corruptions = CorruptionProfile(build_reference(val, predict_by_bands(val.pixels)), profile)
+    table = feature_table(others, predict_by_bands(others), EMOTIONS)
+    names = [f"p_{emotion}" for emotion in EMOTIONS]
+    confidence = table[names].max(axis=1)
+    least = confidence.groupby(table["emotion"]).mean().idxmin()
+
+    mixed = pd.concat([table, *[table[table["emotion"] == least]] * 8], ignore_index=True)
+
+    assert corruptions.loss_by_confidence(mixed)[0] < 0.01

@@ -47,3 +47,15 @@ def test_what_a_corruption_destroys_gets_no_weight() -> None:
     noise = predict(np.random.default_rng(1).normal(0, 1, (len(clean), 5)), clean["true_emotion"])
 
     assert fit_pooling(clean, [noise]) < 0.02
+
+
+def test_certain_predictions_have_a_loss() -> None:
+    """A model that is certain of one class before and of another after gives the others a probability of 0."""
+    truth = pd.Series(["angry"])
+    clean, corrupted = (predict(np.log([[0.2] * 5]), truth) for _ in range(2))
+    for table, certain in ((clean, "angry"), (corrupted, "fear")):
+        table.loc[0, [name for name in table if name.startswith("p_")]] = 0.0
+        table.loc[0, f"p_{certain}"] = 1.0
+        table["emotion"] = certain
+
+    assert expected_losses(clean, corrupted, 0.3) == pytest.approx([1], abs=0.01)

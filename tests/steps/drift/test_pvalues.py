@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ks_2samp
+from scipy.stats import fisher_exact, ks_2samp
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.drift.pvalues import (
@@ -113,3 +113,13 @@ def test_a_rare_class_is_not_significant_alone() -> None:
 
     assert chi2_pvalue(current, reference) > 0.001
     assert chi2_pvalue(pd.Series(["happy"] * 20 + ["sad"] * 20 + ["fear"] * 10), reference) < 1e-6
+
+
+def test_each_rare_class_is_a_test_of_its_own() -> None:
+    """The smallest p-value counts for two rare classes and for the others together."""
+    reference = pd.Series(["happy"] * 1200 + ["sad"] * 792 + ["fear"] * 4 + ["angry"] * 4)
+    current = pd.Series(["happy"] * 29 + ["sad"] * 18 + ["fear"] * 3)
+
+    alone = fisher_exact([[3, 47], [4, 1996]]).pvalue
+
+    assert chi2_pvalue(current, reference) == pytest.approx(2 * 2 * alone)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,35 @@ def test_a_new_report_is_the_newest(tmp_path: Path) -> None:
     later = write_report(tmp_path, new_report_dir(tmp_path).name)
 
     assert [report.folder for report in ReportHistory(tmp_path, "v1").reports] == [later, earlier]
+
+
+def test_the_last_window_has_predictions(tmp_path: Path) -> None:
+    """A check without any has none to continue from."""
+    write_report(tmp_path, "20250101T000000000000", until="b")
+    write_report(tmp_path, "20250102T000000000000", until="")
+
+    window = ReportHistory(tmp_path, "v1").last_window()
+
+    assert window is not None
+    assert window["until"] == "b"
+
+
+def test_alarms_before_the_acceptance_are_over(tmp_path: Path) -> None:
+    """Those after it are not."""
+    folder = write_report(tmp_path, "20250102T000000000000")
+    window = {"until": "b", "is_incident": True, "alarms_in_a_row": 2}
+    record = {"model_version": "v1", "source": "predictions", "window": window}
+    (folder / VERDICT_NAME).write_text(json.dumps(record))
+    history = ReportHistory(tmp_path, "v1")
+
+    assert history.last_window(datetime(2025, 1, 1, tzinfo=UTC)) == window
+    assert history.last_window(datetime(2025, 1, 3, tzinfo=UTC)) == window | {
+        "alarms_in_a_row": 0,
+        "is_incident": False,
+    }
+
+
+def test_an_incident_stays_open_while_nothing_is_new() -> None:
+    window = next_window(verdict(), CURRENT, before(2, is_incident=True), is_new=False)
+
+    assert window == Window(since="a", until="b", is_new=False, alarms_in_a_row=2, is_incident=True)

@@ -119,3 +119,70 @@ def test_a_failed_self_test_is_rejected() -> None:
 
     assert decision.reasons == ["The self-test failed: Model x differs from its golden prediction."]
     assert not decision.is_accepted
+
+
+def test_a_better_model_may_replace_a_weak_champion() -> None:
+    """The minimum accuracy is for a first model: below it, every retraining would be blocked for good."""
+    decision = decide(simulate(0.35, confidence=0.35), simulate(0.3, version="old", confidence=0.3))
+
+    assert decision.is_accepted, decision.reasons
+
+
+def test_a_small_but_significant_loss_is_rejected() -> None:
+    """Eight images lost and one won of a thousand are less than a point of accuracy, and no chance."""
+    champion = simulate(0.8, version="old", confidence=0.8)
+    candidate = replace(champion, version="new", probabilities=champion.probabilities.copy())
+    lost, won = np.flatnonzero(champion.is_correct)[:8], np.flatnonzero(~champion.is_correct)[:1]
+    for images, shift in ((lost, 1), (won, 0)):
+        candidate.probabilities[images] = np.eye(5)[(champion.class_indices[images] + shift) % 5]
+
+    decision = decide(candidate, champion)
+
+    assert decision.p_value == pytest.approx(10 / 2**9)
+    assert not decision.is_accepted
+    assert len(decision.reasons) == 1
+    assert "McNemar" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(("points", "is_accepted"), [(7, True), (9, False)])
+def test_a_recall_may_lose_eight_points(points: int, is_accepted: bool) -> None:
+    """Of one emotion, in a model that is better otherwise."""
+    champion = simulate(0.8, version="old", count=500, confidence=0.8)
+    candidate = simulate(0.9, count=500, confidence=0.9)
+    is_fear = np.flatnonzero(champion.class_indices == 1)
+    champion.probabilities[is_fear] = [0.1, 0.6, 0.1, 0.1, 0.1]
+    candidate.probabilities[is_fear] = [0.05, 0.8, 0.05, 0.05, 0.05]
+    candidate.probabilities[is_fear[:points]] = [0.8, 0.05, 0.05, 0.05, 0.05]
+
+    assert decide(candidate, champion).is_accepted == is_accepted
+
+
+@pytest.mark.parametrize(("recall", "is_accepted"), [(0.08, False), (0.12, True)])
+def test_a_first_model_must_know_every_emotion(recall: float, is_accepted: bool) -> None:
+    """Half of chance is a tenth with five classes."""
+    candidate = simulate(0.9, confidence=0.8)
+    is_fear = np.flatnonzero(candidate.class_indices == 1)
+    candidate.probabilities[is_fear] = [0.8, 0.05, 0.05, 0.05, 0.05]
+    candidate.probabilities[is_fear[: round(recall * len(is_fear))]] = [0.05, 0.8, 0.05, 0.05, 0.05]
+
+    assert decide(candidate).is_accepted == is_accepted
+
+
+@pytest.mark.parametrize(("num_fear", "is_accepted"), [(4, True), (5, False)])
+def test_a_recall_of_a_few_images_is_chance(num_fear: int, is_accepted: bool) -> None:
+    """With four test images of an emotion, none of them found proves nothing."""
+    candidate = simulate(1, confidence=0.95)
+    is_fear = candidate.class_indices == 1
+    kept = np.concatenate([np.flatnonzero(~is_fear), np.flatnonzero(is_fear)[:num_fear]])
+    candidate.probabilities[is_fear] = [0.95, 0.0125, 0.0125, 0.0125, 0.0125]
+    few = replace(candidate, probabilities=candidate.probabilities[kept], class_indices=candidate.class_indices[kept])
+
+    assert decide(few).is_accepted == is_accepted
+
+
+@pytest.mark.parametrize(
+    ("count", "accuracy", "is_accepted"), [(1000, 0.75, False), (1000, 0.85, True), (400, 0.75, True)]
+)
+def test_a_few_images_prove_no_bad_calibration(count: int, accuracy: float, is_accepted: bool) -> None:
+    """An error of 0.2 is too much among many images, and may be chance among few; 0.1 is not too much."""
+    assert decide(simulate(accuracy, count=count, confidence=0.95)).is_accepted == is_accepted

@@ -92,3 +92,27 @@ def test_scores_from_sums_equal_the_scores() -> None:
     for name in ("accuracy", "macro_f1", "log_loss", "calibration_error"):
         assert found[name][0] == pytest.approx(getattr(scores, name), rel=1e-6)
     assert found["recall_sad"][0] == pytest.approx(scores.recall["sad"])
+
+
+def test_rates_of_sums_equal_the_scores() -> None:
+    """Every emotion's precision, recall and F1; where there are none, 0."""
+    predictions = simulated(500)
+    predictions.probabilities[:200, 1] += 1
+    scores = compute_scores(predictions)
+
+    found = scores_from_sums(image_terms(predictions).sum(axis=0, keepdims=True), EMOTIONS)
+
+    for rate in ("precision", "recall", "f1"):
+        assert [found[f"{rate}_{emotion}"][0] for emotion in EMOTIONS] == pytest.approx(
+            [*getattr(scores, rate).values()]
+        )
+    assert found["log_loss"][0] == pytest.approx(scores.log_loss, rel=1e-6)
+
+
+def test_a_class_without_images_has_intervals() -> None:
+    """Images of another source may have only some of the classes."""
+    predictions = simulated(60)
+    kept = predictions.class_indices != 3
+    few = LabelledPredictions("x", predictions.probabilities[kept], predictions.class_indices[kept])
+
+    assert compute_intervals(few, num_draws=50)["recall_sad"] == (0, 0)

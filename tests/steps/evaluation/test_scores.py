@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.evaluation.scores import (
+    SCORE_NAMES,
     LabelledPredictions,
     compute_scores,
     predict_majority,
@@ -76,3 +78,47 @@ def test_risk_coverage_ends_at_the_accuracy() -> None:
 
     assert [point["coverage"] for point in curve] == pytest.approx(np.arange(0.1, 1.05, 0.1))
     assert curve[-1]["accuracy"] == predictions.is_correct.mean()
+
+
+def test_the_most_confident_images_come_first() -> None:
+    """Five confident predictions are correct, five uncertain ones are wrong."""
+    probabilities = np.full((10, 5), 0.025, dtype=np.float32)
+    probabilities[:, 0] = 0.9
+    probabilities[::2] = [0.6, 0.1, 0.1, 0.1, 0.1]
+
+    curve = risk_coverage(LabelledPredictions("x", probabilities, (np.arange(10) + 1) % 2))
+
+    assert [point["accuracy"] for point in curve[:5]] == [1] * 5
+    assert curve[-1]["accuracy"] == 0.5
+    assert [point["min_confidence"] for point in curve] == pytest.approx([0.9] * 5 + [0.6] * 5)
+
+
+def test_a_split_of_other_classes_is_rejected(bundle_dir: Path) -> None:
+    """In another order, every answer would be another class."""
+    split = Split(np.zeros((1, 64, 64), dtype=np.uint8), np.zeros(1, dtype=np.int64), ("",), EMOTIONS[::-1])
+
+    with pytest.raises(UnusableDataError, match="the splits have surprise, sad"):
+        predict_split(Classifier(bundle_dir), split)
+
+
+def test_removing_the_temperature_gives_the_logits_back() -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (50, 5))
+    raw, sharp = (np.exp(logits / t) / np.exp(logits / t).sum(axis=1, keepdims=True) for t in (1, 0.5))
+    predictions = LabelledPredictions("x", sharp.astype(np.float32), np.zeros(50, dtype=np.int64))
+
+    assert remove_temperature(predictions, 0.5).probabilities == pytest.approx(raw, abs=1e-5)
+
+
+def test_the_majority_knows_classes_without_images() -> None:
+    split = Split(np.zeros((3, 64, 64), dtype=np.uint8), np.array([0, 1, 1]), ("",) * 3)
+
+    assert predict_majority(split).probabilities.shape == (3, 5)
+
+
+def test_every_score_is_flattened() -> None:
+    scores = compute_scores(simulate(0.7))
+
+    assert {name.removeprefix("test/") for name in scores.flatten()} == {*SCORE_NAMES} | {
+        f"recall_{emotion}" for emotion in EMOTIONS
+    }
+    assert np.sum(scores.confusion, axis=1).tolist() == list(scores.support.values())

@@ -59,3 +59,35 @@ def test_unasked_corrections_do_not_bias_the_accuracy(tmp_path: Path) -> None:
     assert result.low is not None
     assert result.high is not None
     assert result.low < 0.72 < result.high <= 0.9
+
+
+def test_labels_given_unasked_count_for_themselves(tmp_path: Path) -> None:
+    """Ten confirmations and ten corrections before the request: half of that stratum is correct."""
+    ids = [f"{number:02x}" for number in range(100)]
+    request = tmp_path / "request.csv"
+    pd.DataFrame({"prediction_id": ids, "emotion": "happy", "reason": "random"}).to_csv(request)
+    for number in range(20):
+        write_label(tmp_path / "feedback", ids[number], "sad" if number < 10 else "happy", "2026-01-01T12:00:00")
+    for number in range(20, 39):
+        write_label(tmp_path / "feedback", ids[number], "happy", "2026-01-03T12:00:00")
+    requests = {"2026-01-02T00:00:00.000+00:00": request}
+    few = labelled_accuracy(requests, tmp_path / "feedback")
+    write_label(tmp_path / "feedback", ids[39], "happy", "2026-01-03T12:00:00")
+
+    enough = labelled_accuracy(requests, tmp_path / "feedback")
+
+    assert (few.num_labels, few.accuracy) == (39, None)
+    assert (enough.num_labels, enough.accuracy) == (40, pytest.approx(0.1 + 0.8))
+
+
+def test_the_first_request_of_a_prediction_counts(tmp_path: Path) -> None:
+    """A window that is assessed again asks for the same images; labels given in between were requested."""
+    ids = [f"{number:02x}" for number in range(20)]
+    request = tmp_path / "request.csv"
+    pd.DataFrame({"prediction_id": ids, "emotion": "happy", "reason": "random"}).to_csv(request)
+    for name in ids:
+        write_label(tmp_path / "feedback", name, "happy", "2026-01-02T12:00:00")
+
+    found = labelled_accuracy({"2026-01-01T00:00:00": request, "2026-01-03T00:00:00": request}, tmp_path / "feedback")
+
+    assert found.accuracy == 1

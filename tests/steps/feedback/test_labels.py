@@ -77,7 +77,16 @@ def test_labels_have_the_time_when_they_were_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"prediction_id": "other", "emotion": "sad"}', '{"emotion": "sad"}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"prediction_id": "other", "emotion": "sad"}',
+        '{"emotion": "sad"}',
+        '{"prediction_id": "aa1"}',
+        '{"prediction_id": "aa1", "emotion": 3}',
+    ],
 )
 def test_damaged_labels_are_skipped(tmp_path: Path, content: str) -> None:
     """Torn files, and files that name another prediction, are not labels."""
@@ -96,3 +105,30 @@ def test_stored_images_are_found_by_prediction(tmp_path: Path) -> None:
     store_image(paths, "aa2", b"", day="elsewhere")
 
     assert stored_images(paths.image_log) == {"aa1": paths.image_log / "2026-11-20" / "aa1.jpeg"}
+
+
+def test_an_image_may_come_after_its_label(tmp_path: Path, face: bytes) -> None:
+    """As where the label reaches the data root before the image."""
+    paths = DataPaths(tmp_path)
+    write_label(paths.feedback, "aa1", "sad")
+    before = collect_labels(paths)
+    store_image(paths, "aa1", face)
+
+    after = collect_labels(paths)
+
+    assert (before.num_without_image, before.num_new_files) == (1, 0)
+    assert (after.num_without_image, after.num_new_files, after.num_removed_by_user) == (0, 1, 0)
+
+
+def test_a_deleted_image_is_remembered_after_later_labels(tmp_path: Path, face: bytes) -> None:
+    """The list of what was copied keeps the earlier ones."""
+    paths = DataPaths(tmp_path)
+    for name in ("aa1", "aa2"):
+        store_image(paths, name, face)
+        write_label(paths.feedback, name, "sad")
+        collect_labels(paths)
+    (paths.raw / "Sad" / "feedback" / "aa1.jpeg").unlink()
+
+    again = collect_labels(paths)
+
+    assert (again.num_new_files, again.num_removed_by_user) == (0, 1)

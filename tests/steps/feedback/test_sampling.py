@@ -63,3 +63,11 @@ def test_stored_images_are_offered(window: pd.DataFrame, tmp_path: Path) -> None
     confidence = window[probability_columns(EMOTIONS)].max(axis=1)
     rest = sorted(("id3", "id70"), key=lambda name: confidence[int(name[2:])])
     assert images == [stored[name] for name in ("id200", *rest)]
+
+
+def test_the_random_half_comes_from_the_whole_window(window: pd.DataFrame, tmp_path: Path) -> None:
+    """The first predictions of a window would tell of its first hour."""
+    request = sample_for_labelling(window, np.zeros(300, dtype=bool), tmp_path)
+
+    numbers = request.loc[request["reason"] == "random", "prediction_id"].str[2:].astype(int)
+    assert all(((numbers >= start) & (numbers < start + 100)).sum() >= 8 for start in (0, 100, 200))

@@ -108,3 +108,26 @@ def test_a_mirrored_copy_with_another_label_conflicts(tmp_path: Path) -> None:
         path.write_bytes(content)
 
     assert conflicting(tmp_path) == {"happy/1.jpg", "sad/1.png"}
+
+
+def test_near_duplicates_of_two_persons_conflict(tmp_path: Path) -> None:
+    """Only frames of the same subject are two expressions."""
+    for number, folder in enumerate(("happy/subject_1", "sad/subject_2", "angry")):
+        path = tmp_path / "raw" / folder / "1.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(draw_frame("happy", 1, number, movement=0))
+
+    assert conflicting(tmp_path) == {"happy/subject_1/1.jpg", "sad/subject_2/1.jpg", "angry/1.jpg"}
+
+
+def test_a_removed_near_duplicate_conflicts_no_more(tmp_path: Path) -> None:
+    """Once a person has kept the right one, it is used."""
+    for number, emotion in enumerate(("happy", "sad")):
+        path = tmp_path / "raw" / emotion / "1.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(draw_frame("happy", 1, number, movement=0))
+    assert len(conflicting(tmp_path)) == 2
+
+    (tmp_path / "raw" / "sad" / "1.jpg").unlink()
+
+    assert conflicting(tmp_path) == set()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile, folder_state
+from emotion_assets.core.classes import ClassSet
+from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile, fold_number, folder_state
 
 
 def test_scan_yields_labelled_files(raw: Path) -> None:
@@ -108,3 +109,79 @@ def test_one_signature_leaves_out_labelled_images(raw: Path, face: bytes) -> Non
 
     assert folder_state(raw).own_signature == before
     assert folder_state(raw).signature != before
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("Happy/day 1/1.jpg", "happy"),
+        ("Happy/Happy/1.jpg", "happy"),
+        ("hapy/1.jpg", SkipCode.UNKNOWN_FOLDER),
+        ("hapy/Happy/1.jpg", "happy"),
+        ("Happy/hapy/1.jpg", "happy"),
+        ("Happy/Sad/1.jpg", SkipCode.CONTRADICTORY_FOLDERS),
+        ("Happy/Sad/Happy/1.jpg", SkipCode.CONTRADICTORY_FOLDERS),
+        ("Happy/disgust/1.jpg", SkipCode.CONTRADICTORY_FOLDERS),
+        ("disgust/1.jpg", SkipCode.OTHER_CLASS),
+        ("disgust/Happy/1.jpg", SkipCode.CONTRADICTORY_FOLDERS),
+        ("disgust/day 1/1.jpg", SkipCode.OTHER_CLASS),
+        ("Happy/labels.csv", SkipCode.PACKED_ARCHIVE),
+        ("Happy/faces.ZIP", SkipCode.PACKED_ARCHIVE),
+        ("Happy/1.JPG.PART", SkipCode.UNFINISHED_COPY),
+        ("Happy/Thumbs.db", None),
+        ("Happy/THUMBS.DB", None),
+        ("__MACOSX/Happy/1.jpg", None),
+        (".cache/Happy/1.jpg", None),
+    ],
+)
+def test_the_nearest_folder_names_the_class(tmp_path: Path, path: str, found: str | None) -> None:
+    """Where the folders contradict each other, nothing is guessed; litter is passed over."""
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_bytes(b"x")
+
+    entries = [(entry.path, entry[1]) for entry in FolderScan(tmp_path)]
+
+    assert entries == ([(path.encode(), found)] if found else [])
+
+
+def test_the_signature_has_the_class(tmp_path: Path) -> None:
+    """Another list of classes may read the same folder as another class."""
+    (tmp_path / "Happy").mkdir()
+    (tmp_path / "Happy" / "1.jpg").write_bytes(b"x")
+    lists = [ClassSet.build((name, "other"), {}, {name: ("happy",)}) for name in ("glad", "gay")]
+
+    assert len({folder_state(tmp_path, classes).signature for classes in lists}) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["Happy/feedback_of_users/1.jpg", "Happy/day 1/feedback/1.jpg", "feedback/Happy/1.jpg"]
+)
+def test_other_folders_called_feedback_count(tmp_path: Path, name: str) -> None:
+    """Only `<Class>/feedback/` holds what people labelled through the service."""
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"x")
+
+    state = folder_state(tmp_path)
+
+    assert state.num_files == 1
+    assert state.own_signature == state.signature
+
+
+def test_folders_that_vanish_are_passed_over(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_scandir = os.scandir
+
+    def fail(path: bytes) -> object:
+        if path.endswith(b"/Sad"):
+            raise FileNotFoundError(2, "No such file or directory")
+        return real_scandir(path)
+
+    monkeypatch.setattr("os.scandir", fail)
+    entries = list(FolderScan(raw))
+
+    assert len(entries) == 12
+    assert all(isinstance(entry, SourceFile) for entry in entries)
+
+
+def test_numbers_fit_into_the_database() -> None:
+    """Some file systems have inodes of 64 bits without a sign."""
+    assert [fold_number(number) for number in (0, -5, 2**63 - 1, 2**63, 2**64 - 1)] == [0, -5, 2**63 - 1, -(2**63), -1]

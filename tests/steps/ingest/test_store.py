@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.ingest import store as store_module
 from emotion_assets.steps.ingest.decode import DecodedContent
 from emotion_assets.steps.ingest.scan import SkipCode, SkippedFile, SourceFile
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
@@ -65,3 +66,28 @@ def test_a_store_that_cannot_be_read_says_what_to_do(tmp_path: Path, damage: str
 
     with pytest.raises(UnusableDataError, match="Move the folder"), Store(path):
         pass
+
+
+def test_only_the_files_of_an_unreadable_folder_stay(tmp_path: Path) -> None:
+    """Not those of another one whose name begins alike."""
+    other = FILE._replace(path=b"Happy 2/1.jpg")
+    with Store(tmp_path / STORE_NAME) as store:
+        store.add([(FILE, CONTENT), (other, CONTENT)], DESCRIPTORS)
+
+        assert store.drop_missing([], [b"Happy"]) == 1
+        assert [row[0] for row in store.file_rows()] == [FILE.path]
+
+
+def test_other_pixels_of_a_newer_decoder_are_read_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the old one are neither read nor near anything any more."""
+    pixels = CONTENT.pixels[::-1]
+    newer = DecodedContent(CONTENT.content_hash, 96, 96, "L", "JPEG", pixels)
+    with Store(tmp_path / STORE_NAME) as store:
+        store.add([(FILE, CONTENT)], DESCRIPTORS)
+        store.add_pairs([], [1])
+        assert not store.has_uncompared()
+        monkeypatch.setattr(store_module, "DECODER_VERSION", "newer")
+        store.add([(FILE, newer)], {CONTENT.content_hash: np.full(120, 2, dtype=np.int16).tobytes()})
+
+        assert store.has_uncompared()
+        assert store.read_pixels([CONTENT.content_hash]).tobytes() == pixels

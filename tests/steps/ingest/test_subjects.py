@@ -122,3 +122,13 @@ def test_a_wrong_table_is_explained(tmp_path: Path, content: bytes, message: str
         subjects(tmp_path)
 
     assert message in str(error.value)
+
+
+def test_incomplete_rows_name_nobody(tmp_path: Path) -> None:
+    """Spreadsheets leave blank lines and empty cells; one empty subject would tie all of these images together."""
+    put(tmp_path, "happy/1.jpg", "happy/2.jpg", "happy/3.jpg")
+    (tmp_path / "subjects.csv").write_text("path,subject\n\nhappy/1.jpg\nhappy/2.jpg,\n,ben\n./happy/3.jpg,anna\n")
+    ingest_images(DataPaths(tmp_path), num_workers=1)
+
+    with Store(tmp_path / "catalogue" / STORE_NAME) as store:
+        assert list(find_subjects(store, DataPaths(tmp_path)).by_content.values()) == [{"anna"}]

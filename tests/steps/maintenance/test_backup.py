@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.files import locked
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.maintenance.backup import create_backup, main, restore_backup
@@ -122,3 +124,121 @@ def test_the_command(paths: DataPaths, tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(SystemExit, match="has files already"):
         main()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> DataPaths:
+    """A data root with a few files, one of them at the top."""
+    paths = DataPaths(tmp_path / "data")
+    for name in ("raw/Happy/1.jpg", "models/champion.json", "splits/ledger.csv", "catalogue/images.sqlite"):
+        (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (paths.root / name).write_text(name)
+    paths.classes.write_text("- happy\n- sad\n")
+    return paths
+
+
+@pytest.mark.parametrize("lock", ["models/.training.lock", "models/.registry.lock", "splits/.lock", "catalogue/.lock"])
+def test_a_running_step_is_waited_for(small: DataPaths, tmp_path: Path, lock: str) -> None:
+    """Half of what it writes would be archived."""
+    archive = tmp_path / "backup.tar"
+    with ThreadPoolExecutor(1) as pool:
+        with locked(small.root / lock):
+            waiting = pool.submit(create_backup, small, archive)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+        assert waiting.result(20) == 5
+
+
+def names(archive: Path) -> list[str]:
+    with tarfile.open(archive) as tar:
+        return sorted(tar.getnames())
+
+
+def test_files_of_the_root_are_archived_and_temporary_ones_are_not(small: DataPaths, tmp_path: Path) -> None:
+    """`classes.yaml` belongs to the data; what a killed step left does not."""
+    (small.splits / ".pixels.npy.1.tmp").write_text("half")
+
+    create_backup(small, tmp_path / "backup.tar")
+
+    assert names(tmp_path / "backup.tar") == [
+        "catalogue/images.sqlite",
+        "classes.yaml",
+        "models/champion.json",
+        "raw/Happy/1.jpg",
+        "splits/ledger.csv",
+    ]
+
+
+def test_a_name_without_tar_is_compressed(small: DataPaths, tmp_path: Path) -> None:
+    for name in ("a.tar", "a.tar.gz", "a.tgz"):
+        create_backup(small, tmp_path / name)
+
+    assert [(tmp_path / name).read_bytes()[:2] == b"\x1f\x8b" for name in ("a.tar", "a.tar.gz", "a.tgz")] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_file_that_vanishes_is_left_out(small: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service removes old images whenever it likes."""
+    real = tarfile.TarFile.add
+
+    def add(tar: tarfile.TarFile, path: Path, *rest: object, **options: object) -> None:
+        if path.name == "1.jpg":
+            path.unlink()
+        real(tar, path, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tarfile.TarFile, "add", add)
+
+    assert create_backup(small, tmp_path / "backup.tar") == 4 == len(names(tmp_path / "backup.tar"))
+
+
+def test_a_linked_data_root_is_no_place_for_its_archive(small: DataPaths, tmp_path: Path) -> None:
+    link = DataPaths(tmp_path / "link")
+    link.root.symlink_to(small.root)
+
+    for root, archive in ((link, small.root / "backup.tar"), (small, link.root / "backup.tar")):
+        with pytest.raises(UnusableDataError, match="lies in the data root"):
+            create_backup(root, archive)
+
+
+def test_a_killed_restore_can_be_repeated(small: DataPaths, tmp_path: Path) -> None:
+    """What it left is no part of the data root."""
+    create_backup(small, tmp_path / "backup.tar")
+    target = DataPaths(tmp_path / "new")
+    (target.root / ".restore" / "raw").mkdir(parents=True)
+    (target.root / ".restore" / "half.jpg").write_text("half")
+
+    restore_backup(tmp_path / "backup.tar", target)
+
+    assert not (target.root / "half.jpg").exists()
+    assert (target.raw / "Happy" / "1.jpg").exists()
+
+
+def test_the_models_come_last(small: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill before leaves no champion, which a service would serve."""
+    create_backup(small, tmp_path / "backup.tar")
+    moved: list[str] = []
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: moved.append(path.name) or real(path, target))
+
+    restore_backup(tmp_path / "backup.tar", DataPaths(tmp_path / "new"))
+
+    assert moved[-1] == "models"
+    assert len(moved) == 5
+
+
+def test_a_missing_archive_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UnusableDataError, match="cannot be restored"):
+        restore_backup(tmp_path / "none.tar", DataPaths(tmp_path / "new"))
+
+
+def test_a_home_folder_is_expanded(small: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zsh leaves `FILE=~/backup.tar` to the command."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.setattr("sys.argv", ["backup", str(small.root), "create", "~/backup.tar"])
+
+    assert main() == 0
+    assert (tmp_path / "home" / "backup.tar").exists()

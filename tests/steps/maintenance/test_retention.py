@@ -10,6 +10,7 @@ import pytest
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.maintenance.retention import find_expired, main, remove_expired
 from emotion_assets.steps.registry.registry import Decision, Registry
+from tests.steps.evaluation.helpers import add_bundle
 
 NOW = datetime.now(UTC)
 YEAR_AGO = f"{NOW - timedelta(days=365):%Y-%m-%d}"
@@ -91,3 +92,62 @@ def test_what_cannot_be_removed_is_an_error(
     with pytest.raises(SystemExit, match=f"Permission denied: '{paths.predictions / YEAR_AGO}'"):
         main()
     assert "Removed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("age_days", "days", "is_expired"), [(60, 90, False), (60, 30, True), (90, 90, False)])
+def test_what_is_younger_than_its_retention_stays(tmp_path: Path, age_days: int, days: float, is_expired: bool) -> None:
+    """A day counts from its end, so that its last prediction has its whole retention."""
+    paths = DataPaths(tmp_path)
+    day = paths.predictions / f"{NOW - timedelta(days=age_days):%Y-%m-%d}"
+    day.mkdir(parents=True)
+    (day / "a.jsonl").write_text("{}")
+
+    assert bool(find_expired(paths, days)) == is_expired
+
+
+def test_a_compacted_day_is_a_file(tmp_path: Path) -> None:
+    """And is removed like a folder; private files and locks are none of a day."""
+    paths = DataPaths(tmp_path)
+    history = paths.predictions / "history"
+    history.mkdir(parents=True)
+    for name in ("2020-01-01.parquet", ".lock"):
+        (history / name).write_text("x")
+        os.utime(history / name, (1, 1))
+
+    expired = find_expired(paths)
+    remove_expired(paths, expired)
+
+    assert [each.path.name for each in expired] == ["2020-01-01.parquet"]
+    assert [path.name for path in history.iterdir()] == [".lock"]
+
+
+def test_a_run_is_as_old_as_its_newest_file(paths: DataPaths) -> None:
+    """A training that still writes into an old folder is not removed; its size counts the files."""
+    run = paths.training_runs / "run"
+    (before,) = (each for each in find_expired(paths) if each.kind == "training log")
+    (run / "big").write_bytes(bytes(100_000))
+
+    assert not [each for each in find_expired(paths) if each.kind == "training log"]
+    os.utime(run / "big", (1, 1))
+    os.utime(run, (1, 1))
+    (after,) = (each for each in find_expired(paths) if each.kind == "training log")
+    assert after.size_bytes - before.size_bytes >= 100_000
+
+
+def test_old_models_are_listed_and_removed(paths: DataPaths) -> None:
+    """As `make clean-models` does, with what belongs to them."""
+    registry = Registry(paths.models)
+    (champion,) = registry.versions()
+    for number in range(1, 30):
+        name = add_bundle(paths.models, paths.models / champion, number)
+        registry.record(Decision(candidate=name, champion=champion, is_accepted=False, reasons=["because"]))
+        paths.evaluation_report(name).mkdir(parents=True)
+
+    models = [each.path.name for each in find_expired(paths) if each.kind == "model"]
+    remove_expired(paths, find_expired(paths))
+
+    assert models
+    assert not {*models} & {*registry.versions()}
+    assert not [name for name in models if paths.evaluation_report(name).exists()]
+    assert registry.champion() == champion
+    assert find_expired(paths) == []

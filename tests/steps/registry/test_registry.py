@@ -189,3 +189,67 @@ def test_a_decision_is_read_from_the_report(tmp_path: Path) -> None:
 
     (tmp_path / "scores.json").write_text(json.dumps({"gate": {"candidate": "x", "is_accepted": True, "reasons": []}}))
     assert read_decision(tmp_path) == Decision(candidate="x", is_accepted=True, reasons=[])
+
+
+def test_the_champion_changes_with_an_acceptance_or_a_rollback(registry: Registry, bundle_dir: Path) -> None:
+    """Alarms before that time are over; a rejection changes nothing."""
+    path = registry.models_dir / CHAMPION_NAME
+    roll_back(registry)
+    decide(registry, version(3), accepted=False)
+    record = json.loads(path.read_text())
+    for day, entry in enumerate(record["history"], 1):
+        entry["at"] = f"2026-01-{day:02}T00:00:00+00:00"
+    path.write_text(json.dumps(record))
+
+    assert registry.champion_since().day == 5
+    path.write_text(json.dumps(record | {"history": record["history"][:4]}))
+    assert registry.champion_since().day == 4
+
+
+def test_the_candidate_is_the_newest_model(registry: Registry) -> None:
+    assert registry.candidate() == version(4)
+
+
+def test_the_latest_acceptance_counts(registry: Registry) -> None:
+    """A model that was rolled back and forced later keeps the reason of the person."""
+    roll_back(registry)
+    decide(registry, version(4), force_reason="a mistake")
+
+    found = registry.acceptance(version(4))
+
+    assert found is not None
+    assert found.force_reason == "a mistake"
+    assert registry.state(version(4)) == ModelState.CHAMPION
+
+
+def test_a_model_that_was_accepted_again_is_in_the_lineage_once(registry: Registry) -> None:
+    """A rollback behind it does not lead to a model that was rolled back."""
+    decide(registry, version(2))
+
+    assert roll_back(registry) == version(4)
+    assert roll_back(registry) == version(1)
+
+
+def test_a_deleted_model_is_no_choice(registry: Registry) -> None:
+    """The next older one is restored instead, and a person is not offered it."""
+    (registry.models_dir / version(2) / "manifest.json").unlink()
+
+    with pytest.raises(MissingModelError, match=f"Choose one of: {version(1)}"):
+        roll_back(registry, version(2))
+    assert roll_back(registry) == version(1)
+
+
+def test_models_that_were_rolled_back_are_removed(registry: Registry, bundle_dir: Path) -> None:
+    """Restored and replaced, a model counts as accepted again."""
+    roll_back(registry)
+    roll_back(registry, version(4))
+    decide(registry, add_bundle(registry.models_dir, bundle_dir, 6))
+
+    assert registry.state(version(4)) == ModelState.ACCEPTED
+    assert registry.state(version(2)) == ModelState.ROLLED_BACK
+
+
+def test_a_model_that_was_rolled_back_is_kept_as_an_earlier_one(registry: Registry) -> None:
+    roll_back(registry, version(1))
+
+    assert registry.select_removable(keep_accepted=1, keep_rejected=1) == [version(2)]
