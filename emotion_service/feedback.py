@@ -11,6 +11,7 @@ import hmac
 import json
 import logging
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -96,9 +97,14 @@ def parse_feedback(content: bytes, emotions: Sequence[str]) -> Feedback:
     except ValidationError as error:
         message = 'The body is not valid JSON for a label. Send {"prediction_id": "…", "emotion": "…"}.'
         raise RequestError(400, "malformed_json", message) from error
-    by_word = {emotion.casefold(): emotion for emotion in emotions}
-    emotion = by_word.get(feedback.emotion.strip().casefold())
+    by_word = {_plain(emotion): emotion for emotion in emotions}
+    emotion = by_word.get(_plain(feedback.emotion))
     if emotion is None:
         message = f"The emotion must be one of {', '.join(emotions)}."
         raise RequestError(422, "unknown_emotion", message)
     return feedback.model_copy(update={"emotion": emotion})
+
+
+def _plain(emotion: str) -> str:
+    """Return a class without what clients vary: case, and how an accent is written."""
+    return unicodedata.normalize("NFC", emotion).strip().casefold()

@@ -105,7 +105,8 @@ def read_manifest(bundle_dir: Path) -> Manifest:
         raise BundleMismatchError(f"{path} has missing or unknown fields ({error}). Train again.") from error
     if manifest.image_size_px != IMAGE_SIZE_PX:
         raise BundleMismatchError(
-            f"{path} is for {manifest.image_size_px} px; this code is for {IMAGE_SIZE_PX} px. Train again."
+            f"{path} is for {manifest.image_size_px} px; this code is for {IMAGE_SIZE_PX} px. Train with this code, or "
+            "start the service again with its newest bento."
         )
     is_consistent = len(set(manifest.emotions)) == len(manifest.emotions) == len(manifest.golden_prediction)
     if not is_consistent:

@@ -140,7 +140,7 @@ def _parse(entries: Any) -> ClassSet:
     for entry in entries:
         name, title, extra = _parse_entry(entry)
         if _normalize(name) in map(_normalize, folders):
-            raise ValueError(f"{name!r} occurs twice")
+            raise ValueError(f"{name!r} occurs twice; case and separators do not count")
         if title:
             titles[name] = title
         folders[name] = extra
@@ -158,7 +158,8 @@ def _parse_entry(entry: Any) -> tuple[str, str, tuple[str, ...]]:
     folders = extra if isinstance(extra, list) else [extra]
     for text in (name, title, *folders):
         if not isinstance(text, str):
-            raise ValueError(f"{text!r} is not text; put it in quotes")  # noqa: TRY004 -- as above
+            problem = f"{text!r} is not text; put it in quotes, as also yes, no, on and off"
+            raise ValueError(problem)  # noqa: TRY004 -- as above
     for text in (name, *folders):
         if not text.strip() or len(text) > _MAX_NAME_LENGTH or _FORBIDDEN.search(text.strip()):
             raise ValueError(f"{text!r} cannot name a class and its folder")

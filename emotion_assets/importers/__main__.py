@@ -89,7 +89,7 @@ def describe_raw(paths: DataPaths) -> list[str]:
         else:
             problems.append(f"{entry.num_files:,} not used, such as raw/{path_text(entry.path)}: {entry.reason}")
     found = ", ".join(f"{label} {number:,}" for label, number in sorted(counts.items())) or "no labelled images"
-    return [f"raw/ has {found}.", *problems, "Next: `make ui`, then Materialize all."]
+    return [f"raw/ has {found}.", *problems, *(["Next: `make ui`, then Materialize all."] if counts else [])]
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def import_archive(path: Path, importer: Importer) -> None:
             with tarfile.open(path) as archive:
                 _import(tqdm(_tar_entries(archive, importer), "Unpacking", unit=" files"), importer, limit)
         else:
-            raise UnusableDataError(f"{path} is no zip or tar archive. Unpack it yourself, and import the folder.")
+            raise UnusableDataError(f"{path} is no zip or tar archive. Save its images as files and import these.")
     except _DAMAGES as error:
         raise UnusableDataError(
             f"{path} is damaged ({error}); {importer.num_new:,} images were unpacked before. Download it again, and "

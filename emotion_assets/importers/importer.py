@@ -52,14 +52,26 @@ class Importer:
         elif not parts[-1].casefold().endswith(IMAGE_SUFFIXES):
             self.left_out[f"a name that does not end in {', '.join(IMAGE_SUFFIXES)}"] += 1
         else:
+            raw, external = self._choose_roots(parts)
             is_held_out = self._holds_all_out or (bool(self._held_out) and self._held_out in map(_plain, parts[:-1]))
-            if not is_held_out and self._roots[1].joinpath(*parts).exists():
+            if not is_held_out and external.joinpath(*parts).exists():
                 self.left_out["held out in external/ by an earlier import"] += 1
                 return None
             self.num_held_out += is_held_out
-            self.num_also_in_raw += is_held_out and self._roots[0].joinpath(*parts).exists()
-            return self._roots[is_held_out].joinpath(*parts)
+            self.num_also_in_raw += is_held_out and raw.joinpath(*parts).exists()
+            return (external if is_held_out else raw).joinpath(*parts)
         return None
+
+    def _choose_roots(self, parts: Sequence[str]) -> tuple[Path, Path]:
+        """Return where a path goes: `mask.zip` with the folders `mask` and `no mask` must not be a folder `mask`."""
+        raw, external = self._roots
+        if any(map(self._names_class, parts[:-1])) and self._names_class(raw.name):
+            name = f"delivery of {raw.name}"
+            return raw.with_name(name), external.with_name(name)
+        return raw, external
+
+    def _names_class(self, folder: str) -> bool:
+        return self.classes.find(folder) is not None or self.classes.names_other_class(folder)
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a file that `wants` named.

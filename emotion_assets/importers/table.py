@@ -60,8 +60,8 @@ def _import_row(
     if code.isdecimal() and (label := importer.classes.find(code)):
         emotion = raw_folder(label)
     elif code.isdecimal():
-        if int(code) >= len(FER2013_CODES):
-            importer.left_out[f"a row of an emotion that is none of the codes 0 to {len(FER2013_CODES) - 1}"] += 1
+        if int(code) >= len(FER2013_CODES) or not any(map(importer.classes.find, FER2013_CODES)):
+            importer.left_out["a row whose code names no class: list it in quotes under folders in classes.yaml"] += 1
             return
         emotion = FER2013_CODES[int(code)]
     elif not emotion:

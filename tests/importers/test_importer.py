@@ -90,3 +90,13 @@ def test_odd_names_are_ordinary(tmp_path: Path) -> None:
 
     assert importer.num_new == 4
     assert importer.left_out == {"a file whose name is also that of a folder": 1}
+
+
+def test_an_archive_may_be_called_like_a_class(tmp_path: Path) -> None:
+    """Its own name is a class only where no folder inside names one."""
+    paths = DataPaths(tmp_path)
+    paths.classes.write_text("- mask\n- no mask\n")
+    importer = Importer(paths, "mask")
+
+    assert importer.wants(["no mask", "1.jpg"]) == tmp_path / "raw" / "delivery of mask" / "no mask" / "1.jpg"
+    assert importer.wants(["1.jpg"]) == tmp_path / "raw" / "mask" / "1.jpg"

@@ -86,7 +86,7 @@ def test_a_table_in_an_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("7," + " ".join(["0"] * 64), "none of the codes 0 to 6"),
+        ("7," + " ".join(["0"] * 64), "whose code names no class"),
         ("3,1 2 3", "no square"),
         ("3," + " ".join(["0"] * 65), "no square"),
         ("3," + " ".join(["256"] * 64), "no square"),
@@ -130,3 +130,12 @@ def test_codes_may_stand_for_other_classes(tmp_path: Path) -> None:
     import_faces(paths, tmp_path / "x.csv", None)
 
     assert {path.parent.name for path in paths.raw.rglob("*.png")} == {"Sad", "Happy"}
+
+
+def test_codes_of_other_tables_are_no_emotions(tmp_path: Path) -> None:
+    """A code means one of FER2013's emotions only to somebody who has such classes."""
+    paths = DataPaths(tmp_path)
+    paths.classes.write_text("- apple scab\n- black rot\n")
+    (tmp_path / "x.csv").write_text("emotion,pixels\n3," + " ".join(["0"] * 64) + "\n")
+
+    assert "whose code names no class" in import_faces(paths, tmp_path / "x.csv", None)[1]

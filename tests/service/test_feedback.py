@@ -100,7 +100,8 @@ def test_a_read_only_folder_rejects_labels_for_now(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "emotion"), [(" sad ", "Sad"), ("ÜBERRASCHT", "überrascht"), ("very glad", "very glad")]
+    ("text", "emotion"),
+    [(" sad ", "Sad"), ("ÜBERRASCHT", "überrascht"), ("u\u0308berrascht", "überrascht"), ("very glad", "very glad")],
 )
 def test_a_label_is_one_of_the_models_classes(text: str, emotion: str) -> None:
     """Spaces around it and capitals do not matter; the class is stored as the model names it."""

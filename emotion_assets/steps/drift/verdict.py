@@ -168,7 +168,8 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     """
     table = reference.table
     if min(len(current), len(table)) < MIN_IMAGES:
-        cause = f"{len(current)} current and {len(table)} reference images; {MIN_IMAGES} of each are needed."
+        cause = f"{len(current)} current and {len(table)} validation images; {MIN_IMAGES} of each are needed"
+        cause += ", which takes 500 labelled images." if len(table) < MIN_IMAGES else "."
         return DriftVerdict(state=DriftState.TOO_FEW, cause=cause, num_current=len(current), num_reference=len(table))
     names = numeric_columns(table)
     p_values = {name: ks_pvalue(current[name], table[name]) for name in names}

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from emotion_assets.core.features import probability_columns
 from emotion_assets.core.files import write_atomically
+from emotion_assets.core.images import IMAGE_SIZE_PX
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, compute_scores
@@ -64,7 +65,8 @@ class BaselineNet(nn.Module):
         for num_in, num_out in ((1, 8), (8, 16), (16, 32)):
             layers += [nn.Conv2d(num_in, num_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(32 * 64, 128), nn.ReLU(), nn.Linear(128, num_classes))
+        num_features = 32 * (IMAGE_SIZE_PX // 8) ** 2
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(num_features, 128), nn.ReLU(), nn.Linear(128, num_classes))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (image, emotion) for uint8 pixels (image, 64, 64)."""

@@ -205,8 +205,8 @@ def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...]) -> str
     """Say why a candidate was not compared with the champion."""
     try:
         before = tuple(read_manifest(champion_dir).emotions)
-    except BundleMismatchError:
-        before = emotions
+    except BundleMismatchError as error:
+        return f"The candidate was not compared with the champion {champion_dir.name}: {error}"
     if before == emotions:
         return f"The champion {champion_dir.name} is damaged, so the candidate was not compared with it."
     return (

@@ -249,10 +249,15 @@ def _skip(path: bytes, entry: _Entry) -> SkippedFile | None:
         return SkippedFile(path, SkipCode.UNFINISHED_COPY, reason)
     if not entry.is_file(follow_symlinks=False):
         return SkippedFile(path, SkipCode.NOT_A_FILE, "This is a pipe, socket or device. Remove it.")
-    if name == _SUBJECTS:
-        reason = "A table of subjects is only read as raw/subjects.csv or as subjects.csv in the data root. Move it."
-        return SkippedFile(path, SkipCode.PACKED_ARCHIVE, reason)
     if name.endswith((*_ARCHIVE_SUFFIXES, *_TABLE_SUFFIXES)):
-        reason = "Archives and tables are not read here. Move it out of raw/ and run `make import FILE=…`."
-        return SkippedFile(path, SkipCode.PACKED_ARCHIVE, reason)
+        return SkippedFile(path, SkipCode.PACKED_ARCHIVE, _explain_packed(name))
     return None
+
+
+def _explain_packed(name: bytes) -> str:
+    """Return what to do with an archive or table of this name, in lower case."""
+    if name == _SUBJECTS:
+        return "A table of subjects is only read as raw/subjects.csv or as subjects.csv in the data root. Move it."
+    if name.endswith(b".parquet"):
+        return "Parquet is not read. Save its images as files below raw/<Class>/, and move it out of raw/."
+    return "Archives and tables are not read here. Move it out of raw/ and run `make import FILE=…`."

@@ -169,7 +169,7 @@ def assign_new(
     )
     groups = _group_neighbors([h for h in new if h not in assigned and h not in spanning], neighbors)
     remaining = Counter(label for group in groups for label in {labels[m] for m in group if m in labels})
-    for group in sorted(groups, key=lambda members: hashlib.sha256(_SALT + members[0].encode()).digest()):
+    for group in sorted(groups, key=_turn):
         added = Counter(labels[member] for member in group if member in labels)
         split = _most_underfilled(added, counts, remaining)
         remaining.subtract(added.keys())
@@ -177,6 +177,12 @@ def assign_new(
             assigned[member] = split
         counts.update({(split, label): number for label, number in added.items()})
     return {content_hash: assigned[content_hash] for content_hash in new if content_hash in assigned}, spanning
+
+
+def _turn(group: list[str]) -> tuple[int, bytes]:
+    """Return when a group's turn is: subjects before single images, which fill what is left, and large ones first."""
+    size = len(group) if any(map(is_subject_key, group)) else 0
+    return -size, hashlib.sha256(_SALT + group[0].encode()).digest()
 
 
 def _follow_neighbors(new: list[str], neighbors: dict[str, set[str]], assigned: dict[str, str]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import torch
@@ -193,10 +194,11 @@ class InferenceModel(nn.Module):
 def fuse_batch_norm(network: EmotionNet) -> EmotionNet:
     """Return a copy of a trained network with batch normalization folded into the convolutions."""
     fused = copy.deepcopy(network).eval()
-    for block in fused.body:
-        assert isinstance(block, nn.Sequential)
-        if isinstance(block[0], nn.Conv2d) and isinstance(block[1], nn.BatchNorm2d):
-            block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
+    for block in fused.modules():
+        if isinstance(block, nn.Sequential):
+            for index, (layer, following) in enumerate(pairwise(block)):
+                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                    block[index], block[index + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
     return fused
 
 

@@ -90,7 +90,9 @@ def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
     """
     path = work_dir / PRECISION_NAME
     key = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-    key += f"width {config.width}, {config.num_blocks} blocks"
+    with torch.device("meta"):  # draws no random numbers
+        network = EmotionNet(config.width, config.dropout, config.num_blocks)
+    key += f"{sum(weights.numel() for weights in network.parameters()):,} weights, {INPUT_SIZE_PX} px"
     known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         known = dict(json.loads(path.read_text()))
@@ -124,7 +126,7 @@ def _measure(config: TrainingConfig, precision: str, give_up_ms: float = float("
     """
     generator_state, num_threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(1)
-    network = EmotionNet(config.width, config.dropout, config.num_blocks, 5).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = EmotionNet(config.width, config.dropout, config.num_blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def step(num_images: int) -> float:
         images = torch.rand(num_images, 1, INPUT_SIZE_PX, INPUT_SIZE_PX).contiguous(memory_format=torch.channels_last)

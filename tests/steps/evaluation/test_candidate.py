@@ -87,6 +87,20 @@ def test_a_damaged_champion_can_only_be_replaced_by_force(paths: DataPaths) -> N
     assert "damaged" in decision.reasons[0]
 
 
+def test_a_champion_of_another_size_is_not_called_damaged(paths: DataPaths) -> None:
+    """As after IMAGE_SIZE_PX was raised; the decision says so for ever."""
+    registry = Registry(paths.models)
+    registry.record(ACCEPTED)
+    add_bundle(paths.models, paths.models / version(1), 2)
+    change_manifest(paths.models / version(1), image_size_px=32)
+
+    decision = evaluate_candidate(paths, LENIENT, force_reason="larger images").decision
+
+    assert decision.is_accepted
+    assert "is for 32 px; this code is for 64 px" in decision.reasons[0]
+    assert "damaged" not in decision.reasons[0]
+
+
 def test_a_candidate_that_fails_its_self_test_is_rejected(paths: DataPaths) -> None:
     """Such as one whose manifest records the golden prediction of another model."""
     change_manifest(paths.models / version(1), golden_prediction=[1.0, 0.0, 0.0, 0.0, 0.0])

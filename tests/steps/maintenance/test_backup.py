@@ -240,5 +240,6 @@ def test_a_home_folder_is_expanded(small: DataPaths, tmp_path: Path, monkeypatch
     (tmp_path / "home").mkdir()
     monkeypatch.setattr("sys.argv", ["backup", str(small.root), "create", "~/backup.tar"])
 
-    assert main() == 0
+    main()
+
     assert (tmp_path / "home" / "backup.tar").exists()

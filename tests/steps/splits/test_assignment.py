@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.splits.assignment import SPLIT_FRACTIONS, SPLITS, assign_new, assign_splits
+from emotion_assets.steps.splits.assignment import SPLIT_FRACTIONS, SPLITS, assign_new, assign_splits, subject_key
 from emotion_assets.steps.splits.splits import LEDGER_NAME, read_ledger
 
 
@@ -96,3 +96,20 @@ def test_splits_never_move_and_never_leak(
                     assert ledger[content] == ledger[other]
         shuffled = dict(random.Random(1).sample(sorted(present.items()), len(present)))
         assert assign_new(shuffled, seen, {k: v for k, v in ledger.items() if k not in given_splits})[0] == given_splits
+
+
+@pytest.mark.parametrize("num_single", [0, 320, 1200])
+def test_subjects_are_in_every_split_among_many_single_images(num_single: int) -> None:
+    """Single images would fill the small splits, and every subject be trained on."""
+    labels = {f"{number:05}": "happy" for number in range(1200 + num_single)}
+    neighbors: dict[str, set[str]] = {}
+    for number in range(1200):
+        key = subject_key(f"person {number // 12}")
+        neighbors.setdefault(key, set()).add(f"{number:05}")
+        neighbors[f"{number:05}"] = {key}
+
+    assigned, _ = assign_new(labels, neighbors, {})
+
+    counts = Counter(assigned[subject_key(f"person {number}")] for number in range(100))
+    assert counts["val"] >= 8
+    assert counts["test"] >= 8

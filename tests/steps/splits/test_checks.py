@@ -97,18 +97,17 @@ def test_ordinary_images_pass(tmp_path: Path) -> None:
     assert not measure(tmp_path, pixels).problem
 
 
-@pytest.mark.parametrize(("value", "name"), [(7, "num_black"), (248, "num_white"), (9, "num_flat"), (246, "num_flat")])
+@pytest.mark.parametrize(("value", "kind"), [(7, "black"), (248, "white"), (9, "flat"), (246, "flat")])
 @pytest.mark.parametrize(("count", "is_error"), [(50, False), (51, True)])
-def test_an_image_counts_once(tmp_path: Path, value: int, name: str, count: int, *, is_error: bool) -> None:
+def test_an_image_counts_once(tmp_path: Path, value: int, kind: str, count: int, *, is_error: bool) -> None:
     """Nearly black, nearly white and flat ones are equal to each other as well; more than half stop the run."""
     pixels = noise(100)
     pixels[:count] = value
 
-    content = measure(tmp_path, pixels)
+    found = measure(tmp_path, pixels)
 
-    assert getattr(content, name) == count
-    assert content.fraction == count / 100
-    assert content.is_error == is_error
+    assert found.rows == [{"black": 0, "white": 0, "flat": 0, "equal": 0} | {kind: count}]
+    assert found.is_error == is_error
 
 
 def test_nearly_flat_images_are_flat(tmp_path: Path) -> None:
@@ -116,4 +115,4 @@ def test_nearly_flat_images_are_flat(tmp_path: Path) -> None:
     pixels = noise(100)
     pixels[:20] = 100 + noise(20) // 64
 
-    assert measure(tmp_path, pixels).num_flat == 20
+    assert measure(tmp_path, pixels).rows[0]["flat"] == 20

@@ -122,3 +122,27 @@ def test_weak_evidence_leaves_a_face_as_it_is() -> None:
 
     network.head.bias.data[2] = 6
     assert network.predict(batch).tolist() == [2, 2]
+
+
+def test_any_nesting_of_blocks_is_fused() -> None:
+    """A network of your own may have residual blocks in its body."""
+
+    class Residual(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(
+                torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+            )
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return batch + self.inner(batch)
+
+    network, batch = EmotionNet(8).train(), preprocess(draw_pixels(16))
+    network.body.insert(1, Residual())
+    network.body.insert(2, torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1)))
+    network(batch)
+    network.eval()
+    fused = fuse_batch_norm(network)
+
+    assert torch.allclose(fused(batch), network(batch), atol=1e-5)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in fused.modules())
