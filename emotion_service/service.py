@@ -102,6 +102,8 @@ class EmotionService:
         if not is_remote(root) and not Path(root).is_absolute():
             # BentoML has changed into the bento's folder by now.
             _logger.warning("EMOTION_DATA_DIR is not absolute: predictions are logged below %s", _settings.data_dir)
+        if not _settings.token.get_secret_value() and bentoml.server_context.worker_index in {None, 1}:
+            _logger.warning("No EMOTION_TOKEN is set: whoever reaches this port can predict and label.")
         _app.follow_champion()
         if _app.model is None:
             self._load_packed()

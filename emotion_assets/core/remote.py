@@ -244,6 +244,8 @@ class RemoteRoot:
         except FileNotFoundError:
             return _Head({})
         record = json.loads(bytes(found.bytes()))
+        if any(PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts for path in record["keys"]):
+            raise OSError(f"{folder}/{HEAD_NAME} of {self.url} names files elsewhere. Restore an earlier version.")
         # S3 and Azure compare the tag, Google the version.
         version = {name: found.meta[name] for name in ("e_tag", "version") if found.meta[name]}
         return _Head(record["keys"], tuple(record["dropped"]), version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sqlite3
 import threading
@@ -397,3 +398,14 @@ def test_what_people_remove_from_the_root_stays_removed(s3_root: str, tmp_path: 
         assert set(files(root, "raw")) == {"Happy/feedback/kept.jpg", "Sad/feedback/moved.jpg"}
         assert set(root.keys("raw")) == {"raw/Happy/feedback/kept.jpg", "raw/Sad/feedback/moved.jpg"} == known
     assert root.read("raw/Sad/feedback/moved.jpg") == b"moved"
+
+
+@pytest.mark.parametrize("path", ["../../../escaped.txt", "/escaped.txt", "a/../../b"])
+def test_a_head_names_no_files_elsewhere(s3_root: str, tmp_path: Path, path: str) -> None:
+    """Whoever can write to the bucket must not write to the disks of all hosts."""
+    store = open_store(s3_root)
+    store.put("models/x.1", b"x")
+    store.put("models/_head.json", json.dumps({"keys": {path: "models/x.1"}, "dropped": []}).encode())
+
+    with pytest.raises(OSError, match="names files elsewhere"):
+        RemoteRoot(s3_root, tmp_path / "copy").checkout("models")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import shutil
 import sys
 import tarfile
@@ -47,7 +48,8 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
     """
     if not paths.root.is_dir():
         raise UnusableDataError(f"There is no data root {paths.root}. Set EMOTION_DATA_DIR.")
-    if archive.resolve().is_relative_to(paths.root.resolve()):
+    folders = [paths.root, *paths.root.iterdir()]
+    if any(archive.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise UnusableDataError(f"{archive} lies in the data root. Write it elsewhere, best to another disk.")
     count = 0
     with (
@@ -59,6 +61,7 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
         atomic_file(archive) as file,
         tarfile.open(fileobj=file, mode="w" if archive.suffix == ".tar" else "w:gz") as tar,
     ):
+        os.fchmod(file.fileno(), 0o600)  # it has faces, and the key that signs predictions
         for top in sorted(paths.root.iterdir()):
             source = top.resolve()
             for path in files_below(source) if source.is_dir() else [source]:

@@ -243,3 +243,19 @@ def test_a_home_folder_is_expanded(small: DataPaths, tmp_path: Path, monkeypatch
     main()
 
     assert (tmp_path / "home" / "backup.tar").exists()
+
+
+def test_only_the_owner_reads_an_archive(small: DataPaths, tmp_path: Path) -> None:
+    """It has faces, and the key that signs predictions."""
+    create_backup(small, tmp_path / "backup.tar")
+
+    assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_linked_folder_is_no_place_for_the_archive(small: DataPaths, tmp_path: Path) -> None:
+    """Each archive would contain the one before."""
+    (tmp_path / "disk").mkdir()
+    (small.root / "external").symlink_to(tmp_path / "disk")
+
+    with pytest.raises(UnusableDataError, match="lies in the data root"):
+        create_backup(small, tmp_path / "disk" / "backup.tar")
