@@ -14,6 +14,7 @@ from emotion_assets.resources import PipelineSettings
 
 DATA_VERSION_TAG: Final = "dagster/data_version"
 """Dagster's own tag of a materialization."""
+_NUM_SEARCHED: Final = 20
 _MARKDOWN: Final = re.compile(r"([\\*\[\]<|~]|(?<!\w)_|_(?!\w))")
 
 
@@ -75,8 +76,7 @@ def check_result(problem: str, *, is_error: bool, **arguments: Any) -> dg.AssetC
 
 
 def latest_metadata(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, dg.MetadataValue[Any]]:
-    """Return the metadata of the latest materialization; empty if there is none, or if it was reported by hand."""
-    event = instance.get_latest_materialization_event(asset)
-    if event is None or event.asset_materialization is None:
-        return {}
-    return event.asset_materialization.metadata
+    """Return the metadata of the latest materialization that has any: one reported by hand in the UI has none."""
+    records = instance.fetch_materializations(asset, limit=_NUM_SEARCHED).records
+    found = (record.asset_materialization.metadata for record in records if record.asset_materialization)
+    return next(filter(None, found), {})

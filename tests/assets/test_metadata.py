@@ -42,8 +42,13 @@ def test_images_name_their_type() -> None:
     assert "image/webp" in str(image(b"RIFF1234WEBP", "faces").value)
 
 
-def test_a_materialization_reported_by_hand_has_no_metadata() -> None:
+def test_a_materialization_reported_by_hand_is_passed_over() -> None:
+    """It has no metadata, and must not hide an open incident."""
+    key = dg.AssetKey("drift_report")
     with dg.DagsterInstance.ephemeral() as instance:
-        assert latest_metadata(instance, dg.AssetKey("drift_report")) == {}
-        instance.report_runless_asset_event(dg.AssetMaterialization("drift_report"))
-        assert latest_metadata(instance, dg.AssetKey("drift_report")) == {}
+        assert latest_metadata(instance, key) == {}
+        instance.report_runless_asset_event(dg.AssetMaterialization(key))
+        assert latest_metadata(instance, key) == {}
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata={"state": "ok"}))
+        instance.report_runless_asset_event(dg.AssetMaterialization(key))
+        assert latest_metadata(instance, key)["state"].value == "ok"

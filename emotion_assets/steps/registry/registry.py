@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest
-from emotion_assets.core.errors import BundleMismatchError, MissingModelError
+from emotion_assets.core.errors import BundleMismatchError, MissingModelError, UnusableDataError
 from emotion_assets.core.files import locked, write_json
 from emotion_assets.core.layout import CHAMPION_NAME, DataPaths
 
@@ -290,8 +290,15 @@ def model_rows(paths: DataPaths) -> list[dict[str, str]]:
 
 
 def read_decision(report_dir: Path) -> Decision:
-    """Read the decision from a model's evaluation report."""
-    return Decision.from_record(json.loads((report_dir / SCORES_NAME).read_text())["gate"])
+    """Read the decision from a model's evaluation report.
+
+    Raises:
+        UnusableDataError: the report was removed.
+    """
+    try:
+        return Decision.from_record(json.loads((report_dir / SCORES_NAME).read_text())["gate"])
+    except FileNotFoundError as error:
+        raise UnusableDataError(f"{report_dir} was removed. Materialize evaluation_report again.") from error
 
 
 def read_scores(report_dir: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_assets.core.errors import BundleMismatchError, MissingModelError
+from emotion_assets.core.errors import BundleMismatchError, MissingModelError, UnusableDataError
 from emotion_assets.core.layout import CHAMPION_NAME, DataPaths
 from emotion_assets.steps.registry.registry import (
     SCORES_NAME,
@@ -253,3 +253,8 @@ def test_a_model_that_was_rolled_back_is_kept_as_an_earlier_one(registry: Regist
     roll_back(registry, version(1))
 
     assert registry.select_removable(keep_accepted=1, keep_rejected=1) == [version(2)]
+
+
+def test_a_removed_report_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnusableDataError, match="Materialize evaluation_report again"):
+        read_decision(tmp_path / "gone")
