@@ -13,11 +13,11 @@ import pandas as pd
 
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.files import write_atomically, write_json
+from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.layout import LABEL_REQUEST_NAME, DataPaths
 from emotion_assets.core.summary import Row, Summary, Value
 from emotion_assets.steps.drift.prediction_log import PredictionLog, predict_folder
 from emotion_assets.steps.drift.report import write_drift_report
-from emotion_assets.steps.drift.tiers import INPUT_COLUMNS
 from emotion_assets.steps.drift.verdict import MIN_IMAGES, DriftReference, DriftVerdict, assess
 from emotion_assets.steps.drift.windows import (
     CLOCK_TOLERANCE,
@@ -80,7 +80,7 @@ class DriftCheck:
             "has_input_drift": verdict.has_input_drift,
             "has_prediction_drift": verdict.has_prediction_drift,
             "prediction_distance": max(
-                (value for name, value in verdict.distances.items() if name not in INPUT_COLUMNS), default=None
+                (value for name, value in verdict.distances.items() if name not in STATISTICS), default=None
             ),
             "smallest_p_value": min(verdict.p_values.values(), default=None),
         }

@@ -8,9 +8,9 @@ from typing import Final
 import pandas as pd
 
 from emotion_assets.core.features import EMOTION_COLUMN
+from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.steps.drift.attribution import Attribution
 from emotion_assets.steps.drift.subpopulations import Subpopulation
-from emotion_assets.steps.drift.tiers import INPUT_COLUMNS
 from emotion_assets.steps.reference.corruptions import UNCHANGED
 
 _PHRASES: Final = {
@@ -32,7 +32,7 @@ _PHRASES: Final = {
 
 def describe_inputs(drifted: Collection[str], shifts: Mapping[str, float]) -> str:
     """Describe the three strongest shifts of the inputs among the columns that drifted."""
-    changed = [name for name in INPUT_COLUMNS if name in drifted]
+    changed = [name for name in STATISTICS if name in drifted]
     strongest = sorted(changed, key=lambda name: -abs(shifts[name]))[:3]
     phrases = [_PHRASES[name][shifts[name] < 0] for name in strongest]
     return f"images are {', '.join(phrases)} than the validation images"

@@ -16,8 +16,7 @@ from jinja2 import Environment
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_gray
-from emotion_assets.steps.drift.tiers import MIN_DISTANCE, limit, numeric_columns
-from emotion_assets.steps.drift.verdict import DriftState
+from emotion_assets.steps.drift.verdict import MIN_DISTANCE, DriftState, limit
 from emotion_assets.steps.drift.windows import VERDICT_NAME, ReportHistory, Source
 
 REPORT_NAME: Final = "report.html"
@@ -56,7 +55,7 @@ def write_drift_report(
     page = None
     if record["state"] != DriftState.TOO_FEW:
         page = report_dir / REPORT_NAME
-        snapshot = _run_evidently(record["p_values"], record["distances"], current, reference)
+        snapshot = _run_evidently(record, current, reference)
         section = _render_verdict(record, previous_windows(history, record["source"]), informative)
         write_atomically(page, _insert(section, snapshot.get_html_str(as_iframe=False)))
         write_atomically(report_dir / SNAPSHOT_NAME, snapshot.dumps())
@@ -98,18 +97,16 @@ def _thumbnail(path: Path) -> str | None:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _run_evidently(
-    p_values: dict[str, float], distances: dict[str, float], current: pd.DataFrame, reference: pd.DataFrame
-) -> Any:
+def _run_evidently(record: dict[str, Any], current: pd.DataFrame, reference: pd.DataFrame) -> Any:
     """Return Evidently's snapshot of the numeric columns with the smallest p-values, at the verdict's thresholds."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    columns = sorted(numeric_columns(reference), key=lambda name: p_values[name])[:_NUM_COLUMNS]
+    columns = sorted(record["shifts"], key=record["p_values"].__getitem__)[:_NUM_COLUMNS]
     definition = DataDefinition(numerical_columns=columns)
     # At a threshold of zero nothing is drift.
-    limits = {name: limit(name, reference) if distances[name] >= MIN_DISTANCE else 0.0 for name in columns}
+    limits = {name: limit(name, reference) if record["distances"][name] >= MIN_DISTANCE else 0.0 for name in columns}
     metrics = [ValueDrift(column=name, method="ks", threshold=limits[name]) for name in columns]
     current, reference = current[columns].astype(float), reference[columns].astype(float)
     return Report(metrics).run(Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition))

@@ -21,12 +21,9 @@ from typing import Final, Self
 import pandas as pd
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
-from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
-from emotion_assets.steps.drift.attribution import (
-    HARMFUL_LOSS,
-    Attribution,
-    CorruptionProfile,
-)
+from emotion_assets.core.features import EMOTION_COLUMN, feature_columns, probability_columns
+from emotion_assets.core.image_stats import STATISTICS
+from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, Attribution, CorruptionProfile
 from emotion_assets.steps.drift.label_shift import class_prior_weights, estimate_class_priors
 from emotion_assets.steps.drift.messages import (
     describe_attribution,
@@ -38,17 +35,13 @@ from emotion_assets.steps.drift.messages import (
 from emotion_assets.steps.drift.outliers import OUTLIER_PERCENTILE, OutlierDetector
 from emotion_assets.steps.drift.pvalues import Weights, chi2_pvalue, distance, fisher_pvalue, ks_pvalue
 from emotion_assets.steps.drift.subpopulations import Subpopulation
-from emotion_assets.steps.drift.tiers import (
-    FALSE_ALARM_RATE,
-    INPUT_COLUMNS,
-    INPUT_LIMIT,
-    MIN_DISTANCE,
-    limit,
-    numeric_columns,
-    prediction_limit,
-)
 from emotion_assets.steps.reference.reference import emotions_of, round_features
 
+FALSE_ALARM_RATE: Final = 0.01
+"""For each tier and window."""
+MIN_DISTANCE: Final = 0.12
+"""Distributions that differ less, at their most different point, are equivalent. Windows of 500 would tell faces of one
+source, collected at another time, from validation faces; what costs accuracy moves them farther."""
 MIN_IMAGES: Final = 50
 """With fewer images, a window shows neither drift nor its absence."""
 SIGNIFICANT_P_VALUE: Final = 1e-6
@@ -153,7 +146,7 @@ class DriftVerdict:
         elif self.unexplained_p_value is not None:
             evidence = [self.unexplained_p_value]
         else:
-            evidence = [value for name, value in self.p_values.items() if name not in INPUT_COLUMNS]
+            evidence = [value for name, value in self.p_values.items() if name not in STATISTICS]
         if self.subpopulation and self.subpopulation.loss >= HARMFUL_LOSS:
             evidence.append(self.subpopulation.p_value)
         return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
@@ -171,14 +164,14 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
         cause = f"{len(current)} current and {len(table)} validation images; {MIN_IMAGES} of each are needed"
         cause += ", which takes 500 labelled images." if len(table) < MIN_IMAGES else "."
         return DriftVerdict(state=DriftState.TOO_FEW, cause=cause, num_current=len(current), num_reference=len(table))
-    names = numeric_columns(table)
+    *names, _ = feature_columns(emotions_of(table))
     p_values = {name: ks_pvalue(current[name], table[name]) for name in names}
     p_values[EMOTION_COLUMN] = chi2_pvalue(current[EMOTION_COLUMN], table[EMOTION_COLUMN])
     shifts = {name: _shift(current[name], table[name]) for name in names}
     distances = {name: distance(current[name], table[name]) for name in p_values}
     drifted = {name for name in p_values if p_values[name] < limit(name, table) and distances[name] >= MIN_DISTANCE}
-    has_input_drift = bool(drifted & set(INPUT_COLUMNS))
-    has_prediction_drift = bool(drifted - set(INPUT_COLUMNS))
+    has_input_drift = bool(drifted & set(STATISTICS))
+    has_prediction_drift = bool(drifted - set(STATISTICS))
     num_outliers = int(reference.outliers.is_outlier(current).sum())
     outlier_p_value = fisher_pvalue(
         num_outliers, len(current), reference.outliers.num_outliers_in_reference, len(table)
@@ -220,6 +213,11 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
         unexplained_p_value=found.unexplained_p_value,
         subpopulation=found.subpopulation,
     )
+
+
+def limit(column: str, reference: pd.DataFrame) -> float:
+    """Return the significance level of a column after Bonferroni's correction for the columns of its tier."""
+    return FALSE_ALARM_RATE / (len(STATISTICS) if column in STATISTICS else len(emotions_of(reference)) + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,13 +305,13 @@ def _state(
 
 def _explains_all(current: pd.DataFrame, table: pd.DataFrame, weights: Weights) -> bool:
     """Tell whether the reweighted reference explains inputs and predictions: happy faces look different, too."""
-    inputs = [ks_pvalue(current[name], table[name], weights) for name in INPUT_COLUMNS]
-    smallest = min(_prediction_pvalues(current, table, weights))
-    return min(inputs) >= INPUT_LIMIT and smallest >= prediction_limit(table)
+    inputs = min(ks_pvalue(current[name], table[name], weights) for name in STATISTICS)
+    predictions = min(_prediction_pvalues(current, table, weights))
+    return inputs >= limit(STATISTICS[0], table) and predictions >= limit(EMOTION_COLUMN, table)
 
 
 def _prediction_pvalues(current: pd.DataFrame, expected: pd.DataFrame, weights: Weights | None = None) -> list[float]:
-    """Return the p-value of each of `prediction_columns` against expected predictions."""
+    """Return the p-value of each probability and of the predicted class against expected predictions."""
     names = probability_columns(emotions_of(expected))
     probabilities = [ks_pvalue(current[name], expected[name], weights) for name in names]
     return [*probabilities, chi2_pvalue(current[EMOTION_COLUMN], expected[EMOTION_COLUMN], weights)]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.steps.drift.attribution import Attribution
 from emotion_assets.steps.drift.messages import (
     describe_attribution,
@@ -15,7 +16,6 @@ from emotion_assets.steps.drift.messages import (
     describe_unexplained,
 )
 from emotion_assets.steps.drift.subpopulations import Subpopulation
-from emotion_assets.steps.drift.tiers import INPUT_COLUMNS
 from emotion_assets.steps.reference.corruptions import UNCHANGED
 
 
@@ -32,10 +32,10 @@ def attribution(names: tuple[str, ...], loss: float) -> Attribution:
     )
 
 
-@pytest.mark.parametrize("name", INPUT_COLUMNS)
+@pytest.mark.parametrize("name", STATISTICS)
 def test_every_statistic_is_described_in_both_directions(name: str) -> None:
     """A higher and a lower value have different phrases."""
-    higher, lower = (describe_inputs({name}, dict.fromkeys(INPUT_COLUMNS, sign)) for sign in (1.0, -1.0))
+    higher, lower = (describe_inputs({name}, dict.fromkeys(STATISTICS, sign)) for sign in (1.0, -1.0))
 
     assert higher != lower
     assert all(text.startswith("images are ") for text in (higher, lower))
@@ -43,7 +43,7 @@ def test_every_statistic_is_described_in_both_directions(name: str) -> None:
 
 def test_the_three_strongest_shifts_are_named() -> None:
     """Only columns that drifted count, the strongest first."""
-    shifts = dict.fromkeys(INPUT_COLUMNS, 9.0) | {"noise": 1.0, "brightness": -3.0, "contrast": 2.0, "sharpness": 0.1}
+    shifts = dict.fromkeys(STATISTICS, 9.0) | {"noise": 1.0, "brightness": -3.0, "contrast": 2.0, "sharpness": 0.1}
 
     text = describe_inputs({"noise", "brightness", "contrast", "sharpness", "p_sad"}, shifts)
 

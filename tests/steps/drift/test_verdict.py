@@ -13,9 +13,10 @@ import pytest
 
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.features import feature_columns
+from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.drift.tiers import numeric_columns
-from emotion_assets.steps.drift.verdict import DriftReference, DriftState, Severity, assess
+from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftReference, DriftState, Severity, assess, limit
 from emotion_assets.steps.reference.corruptions import corruption_profile
 from emotion_assets.steps.reference.reference import build_reference, feature_table
 from emotion_assets.steps.splits.splits import Split
@@ -27,6 +28,16 @@ from tests.steps.drift.helpers import (
     predict_by_bands,
     random_window,
 )
+
+
+@pytest.mark.parametrize("emotions", [("no", "yes"), ("angry", "fear", "happy", "sad", "surprise"), tuple("abcdefgh")])
+def test_each_tier_keeps_the_false_alarm_rate(emotions: tuple[str, ...]) -> None:
+    """The limits of a tier's columns add up to the rate of false alarms; no logged column is left out."""
+    columns = feature_columns(emotions)
+    limits = {column: limit(column, pd.DataFrame(columns=columns)) for column in columns}
+
+    assert sum(limits.pop(name) for name in STATISTICS) == pytest.approx(FALSE_ALARM_RATE)
+    assert sum(limits.values()) == pytest.approx(FALSE_ALARM_RATE)
 
 
 def test_windows_without_drift_seldom_raise_an_alarm() -> None:
@@ -69,7 +80,7 @@ def test_too_few_images_have_no_verdict(count: int) -> None:
 def test_constant_columns_and_missing_emotions_are_drift() -> None:
     """A camera that sends one and the same image is drift, not an error."""
     current = random_window(60, seed=1)
-    current[numeric_columns(current)] = 0.5
+    current[feature_columns(EMOTIONS)[:-1]] = 0.5
     current["emotion"] = "sad"
 
     assert assess_tables(current, random_window(500, seed=0)).state == DriftState.PREDICTION_DRIFT
