@@ -7,6 +7,7 @@ import logging
 import platform
 import time
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import save as save_tensors
 from sklearn.metrics import log_loss
@@ -35,17 +37,39 @@ from emotion_assets.core.classifier import golden_input
 from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import file_sha256, write_atomically
 from emotion_assets.core.images import Pixels
+from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.reference.corruptions import corruption_profile
 from emotion_assets.steps.reference.reference import build_reference
+from emotion_assets.steps.training.checkpoints import is_first_process, remove_run_files, run_key
+from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.model import InferenceModel, InferenceOutput, fuse_batch_norm
 from emotion_assets.steps.training.quantize import MAX_ADDED_LOG_LOSS, quantize
-from emotion_assets.steps.training.train import TrainedNetwork
+from emotion_assets.steps.training.train import TrainedNetwork, train
 
 _logger = logging.getLogger(__name__)
 
 PARITY_TOLERANCE: Final = 1e-4
 _NUM_PARITY_FACES: Final = 256
 _LIBRARIES: Final = ("torch", "pytorch-lightning", "numpy", "pillow", "onnx", "onnxruntime")
+
+
+def train_and_export(
+    paths: DataPaths,
+    config: TrainingConfig,
+    *,
+    code_version: str,
+    tracker: str,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Path | None:
+    """Train in this process; if it is the first of its run, export the bundle and return its folder, else None."""
+    trained = train(
+        paths.splits, paths.training_runs, config, code_version=code_version, tracker=tracker, callbacks=callbacks
+    )
+    if not is_first_process():
+        return None
+    bundle_dir = export_bundle(trained, paths.models, code_version)
+    remove_run_files(paths.training_runs / run_key(trained.data_fingerprint, config, code_version))
+    return bundle_dir
 
 
 def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) -> Path:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-
-import pytorch_lightning as pl
 
 from emotion_assets.core.bundle import check_files, complete_versions, read_manifest, runtime_precision
 from emotion_assets.core.errors import BundleMismatchError
@@ -16,14 +13,13 @@ from emotion_assets.core.files import locked
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.splits.splits import read_manifest as read_splits_manifest
-from emotion_assets.steps.training.checkpoints import is_first_process, remove_run_files, run_key
+from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
 from emotion_assets.steps.training.config import TrainingConfig
-from emotion_assets.steps.training.export import export_bundle, read_environment
+from emotion_assets.steps.training.export import read_environment, train_and_export
 from emotion_assets.steps.training.figures import learning_curve_figure
 from emotion_assets.steps.training.launch import launch
 from emotion_assets.steps.training.precision import resolve_precision
 from emotion_assets.steps.training.ray_launch import launch_on_ray
-from emotion_assets.steps.training.train import train
 
 TRAINING_LOCK_NAME: Final = ".training.lock"
 
@@ -66,25 +62,6 @@ def train_bundle(
             return launch(paths, config, code_version=code_version, tracker=tracker)
         bundle_dir = train_and_export(paths, config, code_version=code_version, tracker=tracker)
     assert bundle_dir is not None
-    return bundle_dir
-
-
-def train_and_export(
-    paths: DataPaths,
-    config: TrainingConfig,
-    *,
-    code_version: str,
-    tracker: str,
-    callbacks: Sequence[pl.Callback] = (),
-) -> Path | None:
-    """Train in this process; if it is the first of its run, export the bundle and return its folder, else None."""
-    trained = train(
-        paths.splits, paths.training_runs, config, code_version=code_version, tracker=tracker, callbacks=callbacks
-    )
-    if not is_first_process():
-        return None
-    bundle_dir = export_bundle(trained, paths.models, code_version)
-    remove_run_files(paths.training_runs / run_key(trained.data_fingerprint, config, code_version))
     return bundle_dir
 
 

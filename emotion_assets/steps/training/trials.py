@@ -14,6 +14,7 @@ from emotion_assets.steps.ingest.ray_cluster import connect
 from emotion_assets.steps.splits.splits import read_manifest
 from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
 from emotion_assets.steps.training.config import TrainingConfig
+from emotion_assets.steps.training.launch import describe_job
 from emotion_assets.steps.training.module import EmotionModule
 from emotion_assets.steps.training.train import train
 
@@ -58,17 +59,12 @@ class RayTrials:
         Raises:
             UnusableDataError: there is no cluster, or it has no processors.
         """
-        self._ray = connect()
+        self._paths, self._code_version, self._ray = paths, code_version, connect()
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cpus = [int(resources["CPU"]) for resources in nodes if resources.get("CPU", 0) >= 1]
         num_gpus = int(sum(resources.get("GPU", 0) for resources in nodes))
         self._resources = {"num_gpus": 1} if num_gpus else {"num_cpus": min(cpus)}
         self.num_at_once = num_gpus or len(cpus)
-        self._job = {
-            "root": str(paths.root.absolute()),
-            "remote_root": paths.remote_root,
-            "code_version": code_version,
-        }
 
     def run(self, config: TrainingConfig, report: Report) -> float:
         """Train, as `Trials` says."""
@@ -76,7 +72,7 @@ class RayTrials:
 
         losses = Queue(actor_options={"num_cpus": 0})
         start = self._ray.remote(max_retries=-1, **self._resources)(train_on_node).remote
-        task = start({**self._job, "config": config.model_dump()}, losses)
+        task = start(describe_job(self._paths, config, self._code_version), losses)
         try:
             is_finished = False
             while not is_finished:

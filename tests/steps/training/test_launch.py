@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +17,9 @@ from emotion_assets.core.bundle import ORIENTATION_WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.training.launch import describe_job
 from emotion_assets.steps.training.run import train_bundle
-from tests.steps.training.helpers import calling_at, link_splits, tiny
+from tests.steps.training.helpers import TINY, calling_at, link_splits, tiny
 
 CONFIG = tiny(width=8, devices=2, num_teachers=1, corrects_orientation=True)
 
@@ -42,6 +44,21 @@ def test_an_error_of_a_process_is_raised_here(drawn_root: Path, tmp_path: Path) 
         train_bundle(link_splits(drawn_root, tmp_path), diverging, code_version="x")
     with pytest.raises(UnusableDataError, match="greyscale_splits"):
         train_bundle(DataPaths(tmp_path / "none"), CONFIG, code_version="x")
+
+
+def test_errors_are_left_for_the_launcher(tmp_path: Path) -> None:
+    """The result file has class and message, so that the launcher can raise them."""
+    job_path, result_path = tmp_path / "job.json", tmp_path / "result.json"
+    job = describe_job(DataPaths(tmp_path), TINY, "") | {"result": str(result_path)}
+    job_path.write_text(json.dumps(job))
+
+    command = [sys.executable, "-m", "emotion_assets.steps.training.launch", str(job_path)]
+    process = subprocess.run(command, env=os.environ | {"RANK": "0"}, check=False)
+
+    assert process.returncode == 1
+    error = json.loads(result_path.read_text())
+    assert error["error"] == "UnusableDataError"
+    assert "Materialize greyscale_splits first" in error["message"]
 
 
 class Canceled(BaseException):
@@ -120,7 +137,7 @@ def find_workers(folder: Path) -> list[int]:
         try:
             words = entry.read_bytes().split(b"\0")
             job = next((Path(word.decode()) for word in words if word.endswith(b"job.json")), None)
-            if job and b"emotion_assets.steps.training.worker" in words and str(folder) in job.read_text():
+            if job and b"emotion_assets.steps.training.launch" in words and str(folder) in job.read_text():
                 found.append(int(entry.parent.name))
         except (OSError, UnicodeDecodeError):
             continue

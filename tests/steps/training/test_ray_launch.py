@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from emotion_assets.steps.training.ray_launch import Messages
 from tests.ray_nodes import Nodes
 
 TRAINING = """
@@ -22,17 +21,6 @@ try:
 except Exception as error:
     print("RAISED", type(error).__name__, error)
 """
-
-
-def test_messages_are_taken_once() -> None:
-    messages = Messages()
-    messages.log("Epoch 1 of 2")
-    messages.log("Epoch 2 of 2")
-    assert messages.take_lines() == ["Epoch 1 of 2", "Epoch 2 of 2"]
-    assert messages.take_lines() == []
-    assert messages.outcome() == {}
-    messages.end(result="20260101-000000-00000000")
-    assert messages.outcome() == {"result": "20260101-000000-00000000"}
 
 
 def test_an_error_of_a_process_is_raised_here(nodes: Nodes, tmp_path: Path) -> None:
