@@ -21,11 +21,8 @@ def write_model_card(paths: DataPaths, evaluation: Evaluation) -> Path:
     worst = sorted(evaluation.slices, key=lambda found: found.accuracy)[:_NUM_WORST_SLICES]
     text = render(
         "model_card.md.jinja",
-        evaluation=evaluation,
-        manifest=manifest,
+        evaluation,
         runtime_precision=runtime_precision(manifest),
-        decision=evaluation.decision,
-        scores=evaluation.scores,
         worst_slices=[f"{found.family}, {found.name} ({found.accuracy:.3f})" for found in worst],
         audit=read_audit(paths, manifest.data_fingerprint),
     )

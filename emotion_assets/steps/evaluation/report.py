@@ -127,9 +127,10 @@ def measure_test_set_change(
     )
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, evaluation: Evaluation, **values: Any) -> str:
     """Render a template of this folder."""
-    return _TEMPLATES.get_template(template).render(score_names=SCORE_NAMES, **values)
+    shown = {name: getattr(evaluation, name) for name in ("manifest", "decision", "scores")}
+    return _TEMPLATES.get_template(template).render(evaluation=evaluation, score_names=SCORE_NAMES, **shown, **values)
 
 
 def _draw_images(
@@ -162,10 +163,7 @@ def _render_page(
         sources[name] = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return render(
         "report.html.jinja",
-        evaluation=evaluation,
-        manifest=evaluation.manifest,
-        decision=evaluation.decision,
-        scores=evaluation.scores,
+        evaluation,
         images=sources,
         captions=captions,
         curve=curve,
