@@ -39,11 +39,11 @@ from emotion_assets.steps.evaluation.scores import LabelledPredictions, compute_
 from emotion_assets.steps.splits.splits import Split, read_split
 from emotion_assets.steps.training import module
 from emotion_assets.steps.training.calibration import predict_logits
-from emotion_assets.steps.training.callbacks import RunningWeightAverage
 from emotion_assets.steps.training.config import TrainingConfig, training_config
 from emotion_assets.steps.training.model import INPUT_SIZE_PX, EmotionNet
 from emotion_assets.steps.training.precision import BFLOAT16, measured_cost
 from emotion_assets.steps.training.train import train
+from emotion_assets.steps.training.trainer import RunningWeightAverage
 
 BASELINE_BATCH: Final = 64
 BASELINE_LEARNING_RATE: Final = 5e-4

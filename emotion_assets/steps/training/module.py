@@ -1,4 +1,4 @@
-"""The emotion network with its loss, schedule and validation scores, as a Lightning module."""
+"""The networks with their losses, schedule and validation scores, as Lightning modules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from torchmetrics.functional.classification import multiclass_f1_score
 from emotion_assets.steps.training.augment import augment, disorient
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.datamodule import Batch
-from emotion_assets.steps.training.model import INPUT_SIZE_PX, EmotionNet, preprocess
+from emotion_assets.steps.training.model import (
+    INPUT_SIZE_PX,
+    NUM_ORIENTATIONS,
+    EmotionNet,
+    apply_orientation,
+    preprocess,
+)
 from emotion_assets.steps.training.optim import MuonWithAdamW
 
+ORIENTATION_EPOCHS: Final = 12
+"""Enough for 95 % accuracy on real faces; longer runs were not tried (docs/log.md)."""
 _SIDES_PX: Final = ((0.5, 32), (0.8, 40))
 _DISTILLATION_WEIGHT: Final = 0.7
 """Weight of the teachers' loss; the rest is the labels'."""
@@ -196,6 +204,25 @@ class EmotionModule(pl.LightningModule):
         """Restore learning curves and clock."""
         self.history = list(checkpoint["history"])
         self._seconds_before = float(checkpoint["seconds"])
+
+
+class OrientationModule(EmotionModule):
+    """An `OrientationNet` with its loss; schedule, learning rates and history are the emotion network's."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the cross-entropy of one batch in random orientations, without label smoothing."""
+        del batch_idx
+        views = self._make_views(batch[0], INPUT_SIZE_PX)
+        orientations = torch.randint(NUM_ORIENTATIONS, (len(views),), generator=self._generator, device=views.device)
+        logits = self.network(apply_orientation(views, orientations).to(self.device))
+        return self._record_loss(functional.cross_entropy(logits.float(), orientations.to(self.device)))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect logits for validation faces, cycling through the orientations."""
+        del batch_idx
+        views = preprocess(batch[0])
+        orientations = torch.arange(len(views), device=views.device) % NUM_ORIENTATIONS
+        self._validated.append((self.network(apply_orientation(views, orientations)).float(), orientations))
 
 
 def choose_side_px(progress: float) -> int:

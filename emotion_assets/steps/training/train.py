@@ -23,7 +23,6 @@ from emotion_assets.core.files import locked, remove_temporary_files, write_atom
 from emotion_assets.core.limits import count_cpus
 from emotion_assets.steps.splits.splits import LOCK_NAME, Split, read_manifest, read_split
 from emotion_assets.steps.training.calibration import fit_log_loss_temperature, fit_temperature, predict_logits
-from emotion_assets.steps.training.callbacks import EpochLogger, RunningWeightAverage, format_duration
 from emotion_assets.steps.training.checkpoints import (
     CHECKPOINT_NAME,
     ORIENTATION_DIR,
@@ -38,11 +37,10 @@ from emotion_assets.steps.training.checkpoints import (
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.datamodule import EmotionDataModule
 from emotion_assets.steps.training.model import EmotionNet, OrientationNet
-from emotion_assets.steps.training.module import EmotionModule, Teacher
-from emotion_assets.steps.training.orientation import ORIENTATION_EPOCHS, OrientationModule
+from emotion_assets.steps.training.module import ORIENTATION_EPOCHS, EmotionModule, OrientationModule, Teacher
 from emotion_assets.steps.training.precision import estimate_seconds, measured_cost, resolve_precision, uses_gpu
 from emotion_assets.steps.training.trackers import build_loggers, check_tracker, finish_tracking
-from emotion_assets.steps.training.trainer import build_trainer
+from emotion_assets.steps.training.trainer import EpochLogger, RunningWeightAverage, build_trainer, format_duration
 
 _logger = logging.getLogger(__name__)
 
