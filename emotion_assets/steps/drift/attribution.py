@@ -33,8 +33,8 @@ from emotion_assets.steps.drift.label_shift import class_prior_weights, class_pr
 from emotion_assets.steps.drift.pvalues import Weights
 from emotion_assets.steps.drift.subpopulations import (
     MIN_LOSS,
+    CorruptionDetector,
     Floats,
-    HarmfulCorruption,
     Subpopulation,
     SubpopulationDetector,
 )
@@ -46,7 +46,7 @@ from emotion_assets.steps.reference.corruptions import (
     STRENGTH_COLUMN,
     UNCHANGED,
 )
-from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, emotions_of
+from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, confidence_of, emotions_of
 
 HARMFUL_LOSS: Final = 0.05
 """Drift is acted on when it costs at least this much accuracy."""
@@ -116,7 +116,7 @@ class CorruptionProfile:
         self._center = reference[self._columns].mean().to_numpy(dtype=np.float64)
         self._spread = np.maximum(reference[self._columns].std().to_numpy(dtype=np.float64), 1e-6)
         keys = [CORRUPTION_COLUMN, STRENGTH_COLUMN, PART_COLUMN]
-        self._tables = {_key(*key): table for key, table in profile.groupby(keys, sort=False)}
+        self._tables: dict[Any, pd.DataFrame] = dict(iter(profile.groupby(keys, sort=False)))
         self._clean_table = self._tables[UNCHANGED, 0.0, ""]
         self._reference_means = _class_means(self._describe(reference), reference)
         self._reference_error = np.cov(self._describe(reference), rowvar=False) / len(reference)
@@ -163,8 +163,8 @@ class CorruptionProfile:
         loss is proportional to the difference; the error is that for kinds of corruptions left out of the fit.
         """
         weights = class_prior_weights(self._reference, estimate_class_priors(current, self._reference))
-        usual = float(np.average(_confidence(self._reference), weights=weights))
-        return max(self._slope * (usual - float(_confidence(current).mean())), 0.0), self._slope_error
+        usual = float(np.average(confidence_of(self._reference), weights=weights))
+        return max(self._slope * (usual - float(confidence_of(current).mean())), 0.0), self._slope_error
 
     def detect_subpopulation(self, current: pd.DataFrame, weights: Weights | None = None) -> Subpopulation | None:
         """Return the most significant corrupted subpopulation of a window that looks unchanged as a whole.
@@ -218,7 +218,7 @@ class CorruptionProfile:
         names = np.array([each.part or each.name.partition(",")[0] for each in self._conditions])
         lost = np.array(
             [
-                _confidence(self._clean_table.head(len(each.table))).mean() - _confidence(each.table).mean()
+                confidence_of(self._clean_table.head(len(each.table))).mean() - confidence_of(each.table).mean()
                 for each in self._conditions
             ]
         )
@@ -232,18 +232,18 @@ class CorruptionProfile:
 
     def _fit_detector(self) -> None:
         """Fit the subpopulation detector on half of the reference at most; the rest is held out."""
-        clean = self._clean_table
-        count = min(len(clean), len(self._reference) // 2)
-        self._is_held_out = ~np.isin(self._reference.index, clean[INDEX_COLUMN].to_numpy()[:count])
+        count = min(len(self._clean_table), len(self._reference) // 2)
+        self._is_held_out = ~np.isin(self._reference.index, self._clean_table[INDEX_COLUMN].to_numpy()[:count])
+        clean = self._standardize(self._clean_table)[:count]
+        others = self._standardize(self._reference[self._is_held_out])
         harmful = []
         for each in self._conditions:
             if each.loss >= MIN_LOSS and not each.part:
                 values = self._standardize(each.table)
                 fitted, held_out = values[:count], values[count:]
                 held_out = held_out if len(held_out) >= _MIN_HELD_OUT else fitted
-                harmful.append(HarmfulCorruption(each.name, each.loss, fitted, held_out))
-        others = self._standardize(self._reference[self._is_held_out])
-        self._detector = SubpopulationDetector(self._standardize(clean)[:count], harmful, others)
+                harmful.append(CorruptionDetector(each.name, each.loss, clean, others, fitted, held_out))
+        self._detector = SubpopulationDetector(harmful)
 
     def _describe(self, table: pd.DataFrame) -> Floats:
         """Return float (image, feature): the standardized features and their absolute values."""
@@ -376,10 +376,6 @@ def _parts(whole: Iterable[_Condition], known: list[_Condition], alone: list[_Co
     yield from chosen.values()
 
 
-def _key(name: Any, strength: Any, part: Any) -> tuple[str, float, str]:
-    return str(name), float(strength), str(part)
-
-
 def _part(best: _Fit, fits: Iterable[_Fit]) -> Subpopulation | None:
     """Return the part of a fit, with the p-value of a likelihood-ratio test against all fits without a part."""
     parts = best.hypothesis.parts
@@ -400,8 +396,3 @@ def _class_means(values: Floats, table: pd.DataFrame) -> Floats:
     sums = np.stack([(values[truth == emotion] - mean).sum(axis=0) for emotion in emotions_of(table)])
     counts = np.array([(truth == emotion).sum() for emotion in emotions_of(table)])
     return np.asarray(mean + sums / (counts + _SHRINKAGE_IMAGES)[:, None])
-
-
-def _confidence(table: pd.DataFrame) -> Floats:
-    """Return the largest probability of each row, float (image,)."""
-    return np.asarray(table[probability_columns(emotions_of(table))].to_numpy(dtype=np.float64).max(axis=1))

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
-from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, emotions_of
+from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, class_indices, emotions_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def fit_pooling(clean: pd.DataFrame, corrupted: Iterable[pd.DataFrame]) -> float
     tables = list(corrupted)
     before = np.concatenate([_log_probabilities(clean.head(len(table))) for table in tables])
     after = np.concatenate([_log_probabilities(table) for table in tables])
-    truth = np.concatenate([_class_indices(clean.head(len(table)), TRUE_EMOTION_COLUMN) for table in tables])[:, None]
+    truth = np.concatenate([class_indices(clean.head(len(table)), TRUE_EMOTION_COLUMN) for table in tables])[:, None]
 
     def log_loss(weight: float) -> float:
         pooled = log_softmax((1 - weight) * before + weight * after, axis=1)
@@ -55,7 +55,7 @@ def expected_losses(clean: pd.DataFrame, corrupted: pd.DataFrame, weight: float)
         weight: of the latter, by `fit_pooling`.
     """
     pooled = softmax((1 - weight) * _log_probabilities(clean) + weight * _log_probabilities(corrupted), axis=1)
-    before, after = (_class_indices(table, EMOTION_COLUMN)[:, None] for table in (clean, corrupted))
+    before, after = (class_indices(table, EMOTION_COLUMN)[:, None] for table in (clean, corrupted))
     losses = np.take_along_axis(pooled, before, axis=1) - np.take_along_axis(pooled, after, axis=1)
     return np.asarray(losses[:, 0])
 
@@ -64,8 +64,3 @@ def _log_probabilities(table: pd.DataFrame) -> Floats:
     """Return float (image, class)."""
     probabilities = table[probability_columns(emotions_of(table))].to_numpy(dtype=np.float64)
     return np.asarray(np.log(np.maximum(probabilities, _MIN_PROBABILITY)))
-
-
-def _class_indices(table: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
-    """Return the position of each row's class, int (image,)."""
-    return pd.Index(emotions_of(table)).get_indexer(pd.Index(table[column]))

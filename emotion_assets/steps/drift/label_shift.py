@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from emotion_assets.core.features import probability_columns
-from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, emotions_of
+from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, class_indices, emotions_of
 
 _NUM_STEPS: Final = 200
 _MIN_PRIOR: Final = 1e-4
@@ -35,16 +35,11 @@ def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt
 
 def class_prior_weights(reference: pd.DataFrame, priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the weight of each row of the reference, float (image,), that gives its true classes these priors."""
-    before = class_priors(reference)
-    indices = (
-        reference[TRUE_EMOTION_COLUMN].map({emotion: i for i, emotion in enumerate(emotions_of(reference))}).to_numpy()
-    )
-    return np.asarray((priors / before)[indices])
+    return np.asarray((priors / class_priors(reference))[class_indices(reference, TRUE_EMOTION_COLUMN)])
 
 
 def class_priors(reference: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the proportions of the true classes, float (class,)."""
-    emotions = list(emotions_of(reference))
-    counts = reference[TRUE_EMOTION_COLUMN].value_counts().reindex(emotions, fill_value=0).to_numpy(dtype=np.float64)
-    # Laplace's pseudo-count, so that a class absent from the reference gets a prior.
-    return np.asarray((counts + 1) / (counts.sum() + len(emotions)))
+    # With Laplace's pseudo-count, so that a class absent from the reference gets a prior.
+    counts = np.bincount(class_indices(reference, TRUE_EMOTION_COLUMN), minlength=len(emotions_of(reference))) + 1
+    return np.asarray(counts / counts.sum())

@@ -50,31 +50,11 @@ class Subpopulation:
     """Corrected for the number of corruptions tested."""
 
 
-@dataclass(frozen=True, slots=True)
-class HarmfulCorruption:
-    """A known corruption that costs much accuracy."""
-
-    name: str
-    loss: float
-    fitted: Floats
-    """Validation images under the corruption, float (image, feature), that the regression is fitted to."""
-    held_out: Floats
-    """Others under the corruption; the same ones where there are too few."""
-
-
 class SubpopulationDetector:
     """Detectors of all harmful corruptions, fitted once for a model."""
 
-    def __init__(self, clean: Floats, corruptions: Iterable[HarmfulCorruption], held_out: Floats) -> None:
-        """Fit a detector for each corruption.
-
-        Args:
-            clean: the images of `HarmfulCorruption.fitted` without a corruption, float (image, feature).
-            corruptions: the harmful ones.
-            held_out: clean images that no regression was fitted to, float (image, feature): fitted ones score too low
-                to say how images of a window score.
-        """
-        detectors = [_CorruptionDetector(corruption, clean, held_out) for corruption in corruptions]
+    def __init__(self, detectors: Iterable[CorruptionDetector]) -> None:
+        """Use the detectors, with the same clean images, of corruptions that differ enough from those."""
         self._detectors = [each for each in detectors if each.contrast > _MIN_CONTRAST * each.clean_ratios.std()]
         ratios = [each.clean_ratios for each in self._detectors]
         self._num_tests = num_independent_tests(np.stack(ratios)) if ratios else 0
@@ -102,24 +82,36 @@ class SubpopulationDetector:
         return Subpopulation(detector.name, fraction, fraction * detector.loss, float(p_value))
 
 
-class _CorruptionDetector:
-    """The regression of one corruption, and the log-likelihood ratios of clean images."""
+class CorruptionDetector:
+    """The regression of one corruption that costs much accuracy, and the log-likelihood ratios of clean images."""
 
-    def __init__(self, corruption: HarmfulCorruption, clean: Floats, held_out: Floats) -> None:
-        self.name, self.loss = corruption.name, corruption.loss
+    def __init__(
+        self, name: str, loss: float, clean: Floats, clean_held_out: Floats, corrupted: Floats, held_out: Floats
+    ) -> None:
+        """Fit the regression to images without and with the corruption, each float (image, feature).
+
+        Args:
+            name: of the corruption.
+            loss: of accuracy under it.
+            clean: images without it.
+            clean_held_out: others, not fitted to: fitted ones score too low to say how images of a window score.
+            corrupted: the images of `clean` under it.
+            held_out: others under it; the same ones where there are too few.
+        """
+        self.name, self.loss = name, loss
         # Squares and products detect changes of spread and of correlation as well.
         self._regression = make_pipeline(
             PolynomialFeatures(2, include_bias=False),
             StandardScaler(),
             LogisticRegression(C=_REGULARIZATION, class_weight="balanced", max_iter=1000),
         )
-        is_corrupted = np.repeat([0, 1], [len(clean), len(corruption.fitted)])
-        self._regression.fit(np.vstack([clean, corruption.fitted]), is_corrupted)
-        self._scores = np.sort(self._regression.decision_function(held_out))
+        is_corrupted = np.repeat([0, 1], [len(clean), len(corrupted)])
+        self._regression.fit(np.vstack([clean, corrupted]), is_corrupted)
+        self._scores = np.sort(self._regression.decision_function(clean_held_out))
         # Ranks of clean images are uniform in 0..1; those of corrupted ones follow about a power, fitted by likelihood.
-        self._exponent = 1 / max(float(-np.log(self._ranks(corruption.fitted)).mean()), 1.0)
-        self.clean_ratios = self.log_likelihood_ratios(held_out)
-        self.contrast = float(self.log_likelihood_ratios(corruption.held_out).mean() - self.clean_ratios.mean())
+        self._exponent = 1 / max(float(-np.log(self._ranks(corrupted)).mean()), 1.0)
+        self.clean_ratios = self.log_likelihood_ratios(clean_held_out)
+        self.contrast = float(self.log_likelihood_ratios(held_out).mean() - self.clean_ratios.mean())
 
     def log_likelihood_ratios(self, features: Floats) -> Floats:
         """Return the log-likelihood ratio of each image, float (image,)."""

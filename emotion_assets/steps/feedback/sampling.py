@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emotion_assets.core.features import EMOTION_COLUMN, probability_columns
+from emotion_assets.core.features import EMOTION_COLUMN
 from emotion_assets.steps.feedback.labels import stored_images
-from emotion_assets.steps.reference.reference import emotions_of
+from emotion_assets.steps.reference.reference import confidence_of
 
 LABEL_REQUEST_CSV: Final = "label_request.csv"
 NUM_REQUESTED: Final = 100
@@ -30,7 +30,7 @@ def sample_for_labelling(window: pd.DataFrame, is_outlier: npt.NDArray[np.bool_]
         file, or an empty string.
     """
     stored = stored_images(image_log_dir)
-    confidence = _confidence(window)
+    confidence = confidence_of(window)
     order = np.random.default_rng(0).permutation(len(window))
     chosen = dict.fromkeys(order[: NUM_REQUESTED // 2].tolist(), RANDOM)
     for i in _informative_order(confidence, is_outlier):
@@ -54,11 +54,7 @@ def most_informative_images(window: pd.DataFrame, is_outlier: npt.NDArray[np.boo
     """Return the stored images of a window: outliers first, then the least confident predictions."""
     stored = stored_images(image_log_dir)
     names = window["prediction_id"].to_numpy()
-    return [stored[names[i]] for i in _informative_order(_confidence(window), is_outlier) if names[i] in stored]
-
-
-def _confidence(window: pd.DataFrame) -> npt.NDArray[np.float64]:
-    return window[probability_columns(emotions_of(window))].max(axis=1).to_numpy()
+    return [stored[names[i]] for i in _informative_order(confidence_of(window), is_outlier) if names[i] in stored]
 
 
 def _informative_order(confidence: npt.NDArray[np.float64], is_outlier: npt.NDArray[np.bool_]) -> list[int]:

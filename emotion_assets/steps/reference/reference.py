@@ -59,6 +59,16 @@ def round_features(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**table[statistics].astype(np.float64).round(FEATURE_DIGITS))
 
 
+def confidence_of(table: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the largest probability of each row of a table of predictions, float (image,)."""
+    return np.asarray(table[probability_columns(emotions_of(table))].to_numpy(dtype=np.float64).max(axis=1))
+
+
+def class_indices(table: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
+    """Return the position of each row's class among the model's classes, int (image,)."""
+    return pd.Index(emotions_of(table)).get_indexer(pd.Index(table[column]))
+
+
 def emotions_of(table: pd.DataFrame) -> tuple[str, ...]:
     """Return the classes of the model that made the predictions in a table, in order."""
     return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in table.columns if name.startswith(PROBABILITY_PREFIX))

@@ -3,21 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emotion_assets.steps.drift.subpopulations import Floats, HarmfulCorruption, SubpopulationDetector
+from emotion_assets.steps.drift.subpopulations import CorruptionDetector, Floats, SubpopulationDetector
 
 
 def draw(count: int, seed: int, shift: float = 0.0) -> Floats:
     return np.random.default_rng(seed).normal(shift, 1, (count, 4))
 
 
-def corruption(name: str, shift: float, loss: float = 0.5) -> HarmfulCorruption:
-    return HarmfulCorruption(name, loss, draw(300, 1, shift), draw(300, 2, shift))
+def corruption(name: str, shift: float, loss: float = 0.5) -> CorruptionDetector:
+    return CorruptionDetector(name, loss, draw(300, 3), draw(1000, 4), draw(300, 1, shift), draw(300, 2, shift))
 
 
 @pytest.fixture(scope="module")
 def detector() -> SubpopulationDetector:
     """A detector of two opposite corruptions."""
-    return SubpopulationDetector(draw(300, 3), [corruption("brighter", 2), corruption("darker", -2)], draw(1000, 4))
+    return SubpopulationDetector([corruption("brighter", 2), corruption("darker", -2)])
 
 
 @pytest.mark.parametrize(("name", "shift"), [("brighter", 2.0), ("darker", -2.0)])
@@ -43,6 +43,6 @@ def test_what_cannot_be_separated_is_not_tested() -> None:
     """Without a harmful corruption, or with one that looks like clean images, nothing is found."""
     window, weights = draw(200, 5, 2), np.ones(1000)
 
-    assert SubpopulationDetector(draw(300, 3), [], draw(1000, 4)).detect(window, weights) is None
-    same = SubpopulationDetector(draw(300, 3), [corruption("unseen", 0.0)], draw(1000, 4))
+    assert SubpopulationDetector([]).detect(window, weights) is None
+    same = SubpopulationDetector([corruption("unseen", 0.0)])
     assert same.detect(window, weights) is None
