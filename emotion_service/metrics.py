@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -68,7 +69,7 @@ class Metrics:
             return generate_latest(self._registry)
         for path in self._directory.glob("gauge_live*_*.db"):
             pid = int(path.stem.rpartition("_")[2])
-            if not _is_alive(pid):  # it was killed before `close`
+            if not psutil.pid_exists(pid):  # it was killed before `close`
                 mark_process_dead(pid)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -78,16 +79,6 @@ class Metrics:
         """Remove this worker's gauges from the sums."""
         if self._directory:
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _service_directory() -> Path | None:
@@ -101,7 +92,7 @@ def _service_directory() -> Path | None:
     directory = Path(f"{shared}-{os.getppid()}")
     for other in directory.parent.glob(f"{Path(shared).name}-*"):
         pid = other.name.rpartition("-")[2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(other, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     os.environ[_DIRECTORY_VARIABLE] = str(directory)

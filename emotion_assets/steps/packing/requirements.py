@@ -15,6 +15,7 @@ _IMPORTED: Final = (
     "opentelemetry-exporter-otlp-proto-http",
     "pillow",
     "prometheus-client",
+    "psutil",
     "pydantic-settings",
     "python-multipart",
     "simplejpeg",
