@@ -22,7 +22,8 @@ from sklearn.datasets import load_sample_images
 from benchmarks.labelled_faces import find_labelled
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.images import face_pixels
-from emotion_service.face_detection import Face, FaceDetector, crop_region, face_region
+from emotion_service.face_detection import FaceDetector, crop_region, face_region
+from emotion_service.schemas import FaceRegion
 
 SCENE_PX = (640, 480)
 SIDES_PX = (64, 96, 128, 192)
@@ -118,7 +119,7 @@ def measure_accuracy(
         print(f"| {side} px | {found.mean():.3f} | {correct(images)[found].mean():.3f} | {whole[found].mean():.3f} |")
 
 
-def is_inside(face: Face, left: int, top: int, side: int) -> bool:
+def is_inside(face: FaceRegion, left: int, top: int, side: int) -> bool:
     """Tell whether the center of a detected face lies in the square where the face was pasted."""
     center_x = (face.left + face.right) / 2 * SCENE_PX[0]
     center_y = (face.top + face.bottom) / 2 * SCENE_PX[1]

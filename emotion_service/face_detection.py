@@ -7,7 +7,6 @@ those of the package `mtcnn`, converted to ONNX by scripts/convert_face_detector
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -49,18 +48,6 @@ Floats = npt.NDArray[np.float32]
 WHOLE: Final = FaceRegion(left=0, top=0, right=1, bottom=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Face:
-    """The box of a face, in fractions of the image's width and height, 0 to 1."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    score: float
-    """Confidence of the last network, 0 to 1."""
-
-
 class NoFaceError(ImageError):
     """No face was detected in an image."""
 
@@ -80,8 +67,8 @@ class FaceDetector:
             for name in ("proposal", "refinement", "output")
         )
 
-    def detect(self, image: Image.Image) -> list[Face]:
-        """Return the faces in an image of mode L, the largest first."""
+    def detect(self, image: Image.Image) -> list[FaceRegion]:
+        """Return the boxes of the faces in an image of mode L, the largest first."""
         scale = _LONGEST_SIDE_PX / max(image.size)
         width, height = (max(_WINDOW_PX, round(side * scale)) for side in image.size)
         gray = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -93,9 +80,9 @@ class FaceDetector:
             if not len(boxes):
                 return []
             boxes = _non_maximum_suppression(_refine(network, gray, boxes, side_px, min_score), max_overlap)
-        fractions = boxes[:, :4] / (width, height, width, height)
         areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1)
-        return [Face(*row) for row in np.column_stack([fractions, boxes[:, 4]])[np.argsort(-areas)].tolist()]
+        fractions = boxes[np.argsort(-areas), :4] / (width, height, width, height)
+        return [FaceRegion(**dict(zip(FaceRegion.model_fields, row, strict=True))) for row in fractions.tolist()]
 
     def find_region(self, image: Image.Image) -> FaceRegion:
         """Return the square around the largest face in an image of mode L.
@@ -131,7 +118,7 @@ class FaceDetector:
         return _non_maximum_suppression(np.concatenate(found), 0.7) if found else np.empty((0, 5), np.float32)
 
 
-def face_region(image: Image.Image, face: Face) -> FaceRegion:
+def face_region(image: Image.Image, face: FaceRegion) -> FaceRegion:
     """Return the square around a face that the training faces would have had; the whole image if a face fills it."""
     width, height = image.size
     side = _CROP_SIDE * (face.bottom - face.top) * height

@@ -12,7 +12,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class FaceRegion(BaseModel):
-    """A square of an image, in fractions of its width and height; it may extend beyond the edges."""
+    """A part of an image, in fractions of its width and height; it may extend beyond the edges."""
 
     left: float
     top: float

@@ -15,7 +15,6 @@ from emotion_service.app import EmotionApp
 from emotion_service.face_detection import (
     WHOLE,
     WORKING_SIDE_PX,
-    Face,
     FaceDetector,
     NoFaceError,
     crop_region,
@@ -90,7 +89,7 @@ def test_extreme_shapes_have_no_face(detector: FaceDetector, size: tuple[int, in
 def test_a_small_image_or_a_large_face_is_not_cropped(detector: FaceDetector) -> None:
     """Up to 128 pixels nothing is detected; a face that fills the image is not cropped again."""
     assert detector.find_region(Image.new("L", (128, 128))) == WHOLE
-    assert face_region(Image.new("L", (300, 300)), Face(0.1, 0.05, 0.9, 0.95, 1.0)) == WHOLE
+    assert face_region(Image.new("L", (300, 300)), FaceRegion(left=0.1, top=0.05, right=0.9, bottom=0.95)) == WHOLE
 
 
 def test_a_region_beyond_the_edge_repeats_the_edge() -> None:
