@@ -122,7 +122,7 @@ class EmotionApp:
         ]
         # Matches what no route does: BentoML would answer such requests itself, around the middleware.
         routes.append(Route("/{path:path}", Response(status_code=404)))
-        allowed = {each.path: each.allowed_methods for each in self.endpoints}
+        allowed = {each.path: "GET, HEAD" if each.method == "GET" else each.method for each in self.endpoints}
         allowed |= dict.fromkeys(("/healthz", "/schema.json"), "GET, HEAD")  # BentoML's, too
         protected = frozenset(each.path for each in self.endpoints if each.is_protected)
         middleware = [Middleware(RequestMiddleware, self.settings, self._metrics_or_none, allowed, protected)]
@@ -139,9 +139,10 @@ class EmotionApp:
     def _describe_endpoints(self) -> tuple[Endpoint, ...]:
         html, text, json_type = "text/html", "text/plain", "application/json"
         return (
-            Endpoint("GET /", "The page for people", html, self._page("index.html")),
+            Endpoint("GET", "/", "The page for people", html, self._page("index.html")),
             Endpoint(
-                "POST /predict",
+                "POST",
+                "/predict",
                 "Predict the emotion of one face",
                 Prediction,
                 self._predict,
@@ -150,7 +151,8 @@ class EmotionApp:
                 errors=(*_BODY_ERRORS, 422),
             ),
             Endpoint(
-                "POST /predict_batch",
+                "POST",
+                "/predict_batch",
                 f"Predict the emotions of up to {MAX_BATCH_IMAGES} faces; each has a prediction or an error",
                 list[Prediction | ErrorResponse],
                 self._predict_batch,
@@ -159,35 +161,38 @@ class EmotionApp:
                 errors=_BODY_ERRORS,
             ),
             Endpoint(
-                "POST /feedback",
+                "POST",
+                "/feedback",
                 "Label a prediction, once",
                 FeedbackResponse,
                 self._feedback,
                 body={json_type: Feedback},
                 errors=(*_BODY_ERRORS, 404, 409, 422),
             ),
-            Endpoint("GET /label", "The page for labelling", html, self._page("label.html")),
+            Endpoint("GET", "/label", "The page for labelling", html, self._page("label.html")),
             Endpoint(
-                "GET /label_requests",
+                "GET",
+                "/label_requests",
                 "Predictions that need a label",
                 list[LabelRequest],
                 self._label_requests,
                 errors=(403, *_TOKEN_ERRORS),
             ),
             Endpoint(
-                "GET /label_image",
+                "GET",
+                "/label_image",
                 "The stored image of a prediction",
                 "image/*",
                 self._label_image,
                 parameters=(query("prediction_id", "From a label request."),),
                 errors=(403, 404, *_TOKEN_ERRORS),
             ),
-            Endpoint("GET /model", "The deployed model", ModelInfo, self._model, errors=(503,)),
-            Endpoint("GET /docs.json", "This document", json_type, self._docs),
-            Endpoint("GET /metrics", "Prometheus metrics", text, self._metrics, errors=(503,)),
+            Endpoint("GET", "/model", "The deployed model", ModelInfo, self._model, errors=(503,)),
+            Endpoint("GET", "/docs.json", "This document", json_type, self._docs),
+            Endpoint("GET", "/metrics", "Prometheus metrics", text, self._metrics, errors=(503,)),
             # BentoML handles these.
-            Endpoint("GET /livez", "Whether the process is alive", text),
-            Endpoint("GET /readyz", "Whether a model is loaded", text, errors=(503,)),
+            Endpoint("GET", "/livez", "Whether the process is alive", text),
+            Endpoint("GET", "/readyz", "Whether a model is loaded", text, errors=(503,)),
         )
 
     def _page(self, name: str) -> Callable[[Request], Awaitable[Response]]:

@@ -29,8 +29,8 @@ ERRORS: Final = {
 class Endpoint:
     """One route: how it is called, what it returns, who handles it."""
 
-    route: str
-    """Method and path."""
+    method: str
+    path: str
     summary: str
     response: Any
     """The type of the JSON body, or another media type."""
@@ -40,21 +40,6 @@ class Endpoint:
     """For each media type of the request its JSON schema or its type."""
     parameters: tuple[dict[str, Any], ...] = ()
     errors: tuple[int, ...] = ()
-
-    @property
-    def method(self) -> str:
-        """The HTTP method."""
-        return self.route.partition(" ")[0]
-
-    @property
-    def path(self) -> str:
-        """The path."""
-        return self.route.partition(" ")[2]
-
-    @property
-    def allowed_methods(self) -> str:
-        """The value of the header Allow."""
-        return "GET, HEAD" if self.method == "GET" else self.method
 
     @property
     def is_protected(self) -> bool:
