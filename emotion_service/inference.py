@@ -80,11 +80,7 @@ class Predictor:
     ) -> list[PredictionResult | ImageError]:
         """Predict the emotions of images, given as the bytes of files, in one run of the model.
 
-        Args:
-            model: the model to run.
-            contents: the bytes of each image.
-            options: what the client requested.
-            deadline: on the clock of `time.monotonic`; no image is decoded after it.
+        No image is decoded after `deadline`, on the clock of `time.monotonic`.
 
         Returns:
             For each image its prediction, or why it was rejected.

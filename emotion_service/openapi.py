@@ -61,14 +61,7 @@ def form(field_name: str, schema: dict[str, Any]) -> dict[str, Any]:
 def openapi_document(
     endpoints: tuple[Endpoint, ...], error: type, version: str, emotions: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the document for a service.
-
-    Args:
-        endpoints: its routes.
-        error: the type of every error's body.
-        version: of the model that it runs.
-        emotions: the model's classes.
-    """
+    """Return the document for a service that runs a model; `error` is the type of every error's body."""
     types = [error] + [kind for each in endpoints for kind in (each.response, *each.body.values())]
     named = {str(kind): TypeAdapter(kind) for kind in types if not isinstance(kind, str | dict)}
     schemas, definitions = TypeAdapter.json_schemas(

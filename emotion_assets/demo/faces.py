@@ -68,12 +68,8 @@ def draw_face(
 ) -> bytes:
     """Draw one face and return it as a grayscale JPEG of 96×96 pixels.
 
-    Args:
-        emotion: what it expresses.
-        rng: the source of identity, pose, light and noise.
-        difficulty: 0 draws full expressions; up to 1, expressions become subtle and mixed with others.
-        is_dim: whether to draw it as another source would: darker, softer and noisier.
-        emotions: the classes that it may be mixed with.
+    At a difficulty of 0 expressions are full; up to 1, they become subtle and mixed with those of `emotions`. A dim
+    face is drawn as another source would: darker, softer and noisier.
     """
     face = _sample_expression(emotion, rng, difficulty, emotions)
     image = Image.fromarray(_background(rng))
@@ -92,11 +88,8 @@ def draw_face(
 def draw_frame(emotion: str, subject: int, number: int, *, movement: float = 1.0) -> bytes:
     """Draw one frame of the recording of a person, as a grayscale JPEG of 96×96 pixels.
 
-    Args:
-        emotion: what the person expresses.
-        subject: who it is.
-        number: of the frame; expression, pose, light and noise vary from frame to frame.
-        movement: of the head, in degrees and pixels of the canvas (standard deviation, times 3).
+    Expression, pose, light and noise vary with `number`. `movement` is that of the head, in degrees and pixels of the
+    canvas (standard deviation, times 3).
     """
     identity, rng = np.random.default_rng(subject), np.random.default_rng((subject, number, *emotion.encode()))
     face = _Expression(*(_mean_expression(emotion) + rng.normal(0, _as_array(_SPREAD)) / 2).tolist())

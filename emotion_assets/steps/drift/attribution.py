@@ -169,9 +169,7 @@ class CorruptionProfile:
     def detect_subpopulation(self, current: pd.DataFrame, weights: Weights | None = None) -> Subpopulation | None:
         """Return the most significant corrupted subpopulation of a window that looks unchanged as a whole.
 
-        Args:
-            current: features and predictions, one row per image.
-            weights: of the rows of the reference, float (image,), under other class priors.
+        Under other class priors, `weights`, float (image,), are those of the rows of the reference.
         """
         weights = np.ones(len(self._is_held_out)) if weights is None else weights
         return self._detector.detect(self._standardize(current), weights[self._is_held_out])

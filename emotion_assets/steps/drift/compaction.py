@@ -41,12 +41,7 @@ class CompactionReport:
 
 
 def compact_log(predictions_dir: Path, now: datetime | None = None) -> CompactionReport:
-    """Write `history/<date>/<hour>.parquet` from the segments of past hours, then remove these segments.
-
-    Args:
-        predictions_dir: the service's log.
-        now: UTC; the present time by default.
-    """
+    """Write `history/<date>/<hour>.parquet` from the segments of hours before `now` (UTC), then remove them."""
     limit = (now or datetime.now(UTC)) - _GRACE
     hours: dict[str, list[Path]] = defaultdict(list)
     for path in predictions_dir.glob(f"{DAY_PATTERN}/*.jsonl"):

@@ -49,10 +49,7 @@ def expected_losses(clean: pd.DataFrame, corrupted: pd.DataFrame, weight: float)
     for it. So the probabilities are those of both predictions, pooled (Genest and Zidek 1986, "Combining probability
     distributions").
 
-    Args:
-        clean: predictions for the images without a corruption, one row each.
-        corrupted: the same with it.
-        weight: of the latter, by `fit_pooling`.
+    Both tables have one row for each image; `weight`, by `fit_pooling`, is that of the corrupted one.
     """
     pooled = softmax((1 - weight) * _log_probabilities(clean) + weight * _log_probabilities(corrupted), axis=1)
     before, after = (class_indices(table, EMOTION_COLUMN)[:, None] for table in (clean, corrupted))

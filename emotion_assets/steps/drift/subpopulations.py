@@ -62,9 +62,7 @@ class SubpopulationDetector:
     def detect(self, window: Floats, weights: Floats) -> Subpopulation | None:
         """Return the most significant subpopulation of a window; None if no corruption is harmful.
 
-        Args:
-            window: float (image, feature).
-            weights: of the held-out clean images, float (image,).
+        The window is float (image, feature); `weights`, float (image,), are of the held-out clean images.
         """
         if not self._detectors:
             return None

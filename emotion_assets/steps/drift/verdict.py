@@ -153,12 +153,7 @@ class DriftVerdict:
 
 
 def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
-    """Compare a window with the reference of its model.
-
-    Args:
-        current: features and predictions, one row per image, with the columns of `feature_columns`.
-        reference: of the model that made the predictions.
-    """
+    """Compare a window, one row per image with the columns of `feature_columns`, with the reference of its model."""
     table = reference.table
     if min(len(current), len(table)) < MIN_IMAGES:
         cause = f"{len(current)} current and {len(table)} validation images; {MIN_IMAGES} of each are needed"

@@ -20,11 +20,7 @@ _MAX_IMAGES: Final = 3000
 def read_external(paths: DataPaths, emotions: tuple[str, ...]) -> Split:
     """Read up to 3,000 labelled images, those below folders that are named after classes; there may be none.
 
-    Unreadable files and folders are skipped.
-
-    Args:
-        paths: the data root.
-        emotions: the classes of the model; images of others are left out.
+    Unreadable files and folders are skipped, and classes that are none of `emotions`.
     """
     folder = paths.external
     scan = FolderScan(folder, read_classes(paths.classes))

@@ -55,14 +55,9 @@ def decide(
     latency_ms: float | None = None,
     self_test_error: str | None = None,
 ) -> Decision:
-    """Accept or reject a candidate.
+    """Accept or reject a candidate by its predictions and the champion's, if there is one, for the same images.
 
-    Args:
-        candidate: the candidate's predictions.
-        champion: the champion's predictions for the same images in the same order; None for a first model.
-        config: the thresholds.
-        latency_ms: of the candidate, if it was measured.
-        self_test_error: the message of the candidate's failed self-test.
+    `latency_ms` is the candidate's, if it was measured, `self_test_error` the message of its failed self-test.
     """
     config = config or GateConfig()
     scores = compute_scores(candidate)

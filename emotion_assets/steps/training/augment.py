@@ -84,14 +84,7 @@ def disorient(views: Tensor, generator: torch.Generator, strength: float = 1.0) 
     """Turn a few views on their side or upside down, and invert a few.
 
     So few cost at most half a point of accuracy on upright faces, and such images lose far less (docs/log.md).
-
-    Args:
-        views: float (image, 1, side, side), standardized.
-        generator: source of all random numbers.
-        strength: factor, 0..1, on how many.
-
-    Returns:
-        float (image, 1, side, side).
+    Takes and returns standardized views, float (image, 1, side, side); `strength`, 0..1, is a factor on how many.
     """
     draw = _uniform((len(views),), generator)
     quarters = torch.where(_uniform((len(views),), generator) < 0.5, 1, 3)

@@ -60,14 +60,7 @@ class EmotionModule(pl.LightningModule):
         teachers: Sequence[Teacher] = (),
         class_weights: Tensor | None = None,
     ) -> None:
-        """Set up the training of a network.
-
-        Args:
-            network: what to train.
-            config: the choices of the run.
-            teachers: networks to distill.
-            class_weights: float (class,), of the labels' loss.
-        """
+        """Train on the labels, whose loss has `class_weights`, float (class,), and on what teachers predict."""
         super().__init__()
         self._class_weights = class_weights
         self.network = network

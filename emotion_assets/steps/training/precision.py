@@ -63,12 +63,7 @@ def resolve_accelerator(config: TrainingConfig) -> str:
 
 
 def resolve_precision(config: TrainingConfig, work_dir: Path) -> str:
-    """Return Lightning's name of the precision; `auto` becomes 16 bits where the device is faster with them.
-
-    Args:
-        config: the choices of the run.
-        work_dir: keeps what was measured, by processor and network.
-    """
+    """Return Lightning's name of the precision; `auto` becomes 16 bits where the device is faster with them."""
     if config.precision != "auto":
         return config.precision
     if uses_gpu(config):
@@ -84,9 +79,7 @@ def uses_gpu(config: TrainingConfig) -> bool:
 def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
     """Return the cost of a step on this processor, measured once for each processor and size of network.
 
-    Args:
-        config: the choices of the run; width and number of blocks count.
-        work_dir: keeps the result in `precision.json`; a damaged file is measured again.
+    `precision.json` in `work_dir` keeps the result; a damaged file is measured again.
     """
     path = work_dir / PRECISION_NAME
     key = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "

@@ -35,11 +35,8 @@ def quantize(graph: bytes, pixels: Pixels) -> bytes:
 
     The stem, the activation maps and the orientation network stay in float32: they cost little, and quantizing them
     would double the change of single predictions. Weights use seven of the eight bits: processors without 8-bit
-    instructions add pairs of products in 16 bits, which would overflow and give other results.
-
-    Args:
-        graph: the ONNX model, float32.
-        pixels: uint8 (image, 64, 64); 512 of these faces are used for calibration.
+    instructions add pairs of products in 16 bits, which would overflow and give other results. 512 of the faces, uint8
+    (image, 64, 64), are used for calibration.
     """
     model = onnx.load_model_from_string(graph)
     chosen = np.random.default_rng(0).permutation(len(pixels))[:_NUM_FACES]

@@ -32,14 +32,8 @@ def train_bundle(
     """Train, write the bundle below `paths.models`, and return its folder.
 
     If the newest bundle has the same data, configuration, code and libraries, it is returned instead: training would
-    only repeat it, and everything downstream would run again.
-
-    Args:
-        paths: the data root.
-        config: the choices of the run.
-        code_version: a checkpoint and a bundle of other code are not used.
-        tracker: one of Tracker.
-        engine: `local`, or `ray` to train on the nodes of a Ray cluster.
+    only repeat it, and everything downstream would run again. No checkpoint of another `code_version` is used.
+    `tracker` is one of Tracker, `engine` is `local`, or `ray` to train on the nodes of a Ray cluster.
 
     Raises:
         UnusableDataError: there are no splits, or no such tracker.
