@@ -10,7 +10,7 @@ import io
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,13 @@ _MAX_COMBINED_FACES: Final = 300
 _SCALE: Final = 3
 _SIDE_PX: Final = _SCALE * IMAGE_SIZE_PX
 
-_Border = Literal["black", "white", "stretched", "mirrored"]
-"""What moves into an image that is tilted, shifted or zoomed out; "stretched" repeats the outermost pixels."""
-
+_PADDING: Final[dict[str, dict[str, Any]]] = {
+    "black": {"constant_values": 0},
+    "white": {"constant_values": 255},
+    "stretched": {"mode": "edge"},
+    "mirrored": {"mode": "reflect"},
+}
+"""By border, for `np.pad`: what moves into an image that is tilted, shifted or zoomed out."""
 Corruption = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -111,20 +115,12 @@ def _compress(quality: float) -> Corruption:
     return corrupt
 
 
-def _pad(face: Image.Image, border: _Border) -> Image.Image:
-    """Return an image of three times the side with the face in the middle."""
-    pixels = np.asarray(face)
-    if border in ("black", "white"):
-        return Image.fromarray(np.pad(pixels, _SIDE_PX, constant_values=0 if border == "black" else 255))
-    return Image.fromarray(np.pad(pixels, _SIDE_PX, mode="edge" if border == "stretched" else "reflect"))
-
-
-def _warp(border: _Border, *, degrees: float = 0, shift: float = 0, scale: float = 1) -> Corruption:
+def _warp(border: str, *, degrees: float = 0, shift: float = 0, scale: float = 1) -> Corruption:
     """Rotate to either side, shift to either side by a fraction of the width, or zoom out by `scale`."""
 
     def corrupt(face: Image.Image, rng: np.random.Generator) -> Image.Image:
         angle, left = (np.deg2rad(degrees), shift * _SIDE_PX) * rng.choice((-1, 1), 2)
-        wide = _pad(face, border)
+        wide = Image.fromarray(np.pad(np.asarray(face), _SIDE_PX, **_PADDING[border]))
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         middle, half = 1.5 * _SIDE_PX, _SIDE_PX / 2
         across = middle + left - half * (cosine - sine)
@@ -135,7 +131,7 @@ def _warp(border: _Border, *, degrees: float = 0, shift: float = 0, scale: float
     return corrupt
 
 
-def _warp_by(argument: str, border: _Border) -> Callable[[float], Corruption]:
+def _warp_by(argument: str, border: str) -> Callable[[float], Corruption]:
     return lambda strength: _warp(border, **{argument: strength})
 
 
@@ -179,7 +175,7 @@ def _replace_by_clouds(face: Image.Image, rng: np.random.Generator) -> Image.Ima
 _EYES: Final = ((0.12, 0.27, 0.45, 0.46), (0.55, 0.27, 0.88, 0.46))
 _BAR: Final = (0.1, 0.27, 0.9, 0.46)
 _MOUTH: Final = (0.1, 0.57, 0.9, 1.0)
-_BORDERS: Final[tuple[_Border, ...]] = ("black", "white", "stretched")
+_BORDERS: Final = ("black", "white", "stretched")
 
 GRADED: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]]] = {
     "darker": (lambda factor: _relight(factor, 0), (0.85, 0.7, 0.5, 0.35, 0.2)),
