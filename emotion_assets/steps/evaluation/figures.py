@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
 
+from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.evaluation.scores import (
     NUM_CALIBRATION_BINS,
@@ -25,7 +25,7 @@ from emotion_assets.steps.splits.splits import Split
 from emotion_assets.steps.training.figures import encode_png
 
 _NUM_SHOWN: Final = 24
-_TILE_PX: Final = 96
+_TILE_PX: Final = 92
 _NUM_COLUMNS: Final = 8
 _MAX_READABLE: Final = 12
 """Of more classes, charts show no numbers and no legend; the table beside them has both."""
@@ -127,25 +127,20 @@ def _sheet(predictions: LabelledPredictions, split: Split, chosen: npt.NDArray[n
         for i in chosen
     ]
     maps = predictions.activation_maps
-    rows = max(1, -(-len(chosen) // _NUM_COLUMNS))
-    sheet = Image.new("RGB", (_NUM_COLUMNS * _TILE_PX, rows * _TILE_PX), "white")
-    for number, i in enumerate(chosen):
-        row, column = divmod(number, _NUM_COLUMNS)
-        tile = _tile(split.pixels[i], None if maps is None else maps[i, predicted[i]])
-        sheet.paste(tile, (column * _TILE_PX, row * _TILE_PX))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "WEBP", quality=75)
-    return buffer.getvalue(), captions
+    tiles = np.empty((len(chosen), _TILE_PX, _TILE_PX, 3), dtype=np.uint8)
+    for tile, i in zip(tiles, chosen, strict=True):
+        tile[:] = _tile(split.pixels[i], None if maps is None else maps[i, predicted[i]])
+    return contact_sheet(tiles, _NUM_COLUMNS), captions
 
 
-def _tile(pixels: Pixels, activation_map: npt.NDArray[np.float32] | None) -> Image.Image:
+def _tile(pixels: Pixels, activation_map: npt.NDArray[np.float32] | None) -> Pixels:
     """Return a face, overlaid with the evidence for its predicted emotion."""
-    side = _TILE_PX - 4
-    face = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+    size = (_TILE_PX, _TILE_PX)
+    face = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     if activation_map is not None:
         positive = np.maximum(activation_map.astype(np.float64), 0)
         strength = Image.fromarray(np.uint8(255 * positive / max(float(positive.max()), 1e-9)))
-        smooth: npt.NDArray[Any] = np.asarray(strength.resize((side, side), Image.Resampling.BICUBIC)) / 255
+        smooth: npt.NDArray[Any] = np.asarray(strength.resize(size, Image.Resampling.BICUBIC)) / 255
         colors = Image.fromarray(np.uint8(255 * colormaps["inferno"](smooth)[:, :, :3]))
         face = Image.composite(colors, face, Image.fromarray(np.uint8(110 * smooth)))
-    return face
+    return np.asarray(face)
