@@ -76,8 +76,8 @@ def reliability_figure(predictions: LabelledPredictions, temperature: float) -> 
         right.hist(confidence, bins=NUM_CALIBRATION_BINS, range=(0, 1), alpha=0.6, label=name)
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     right.set(xlabel="confidence", ylabel="predictions", xlim=(0, 1))
-    left.legend()
-    right.legend()
+    left.legend(loc="upper left")  # "best" takes long and warns on a busy machine
+    right.legend(loc="upper left")
     return encode_png(figure)
 
 
@@ -93,7 +93,7 @@ def precision_recall_figure(predictions: LabelledPredictions) -> bytes:
             axes.plot(recall, precision, label=f"{emotion} ({area:.2f})")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     if len(predictions.emotions) <= _MAX_READABLE:
-        axes.legend(title="average precision")
+        axes.legend(title="average precision", loc="lower left")
     axes.grid(alpha=0.3)
     return encode_png(figure)
 

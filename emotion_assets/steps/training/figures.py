@@ -17,13 +17,12 @@ def learning_curve_figure(history: Sequence[dict[str, float]]) -> bytes:
     """Draw loss and scores over the epochs; return a PNG."""
     epochs = [record["epoch"] for record in history]
     figure = Figure(figsize=(8, 3))
-    for axes, names in zip(
-        figure.subplots(1, 2), (("train/loss", "val/loss"), ("val/accuracy", "val/macro_f1")), strict=True
-    ):
+    plots = (("upper right", ("train/loss", "val/loss")), ("lower right", ("val/accuracy", "val/macro_f1")))
+    for axes, (corner, names) in zip(figure.subplots(1, 2), plots, strict=True):
         for name in names:
             axes.plot(epochs, [record[name] for record in history], label=name)
         axes.set_xlabel("epoch")
-        axes.legend()
+        axes.legend(loc=corner)
         axes.grid(alpha=0.3)
     return encode_png(figure)
 
