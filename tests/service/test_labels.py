@@ -89,9 +89,9 @@ def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, s
     """Keys between two faces, held and repeated keys and shortcuts label nothing; a label can be taken back."""
     from playwright.sync_api import Route, expect, sync_playwright
 
-    ids = request_labels(app, faces, 3)
+    ids = request_labels(app, faces, 4)
     given: list[dict[str, str]] = []
-    statuses = [429, 200, 200]
+    statuses = [429, 200, 200, 200]
 
     def late(route: Route) -> None:
         time.sleep(0.5)
@@ -121,18 +121,18 @@ def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, s
         page.get_by_label("Service token").fill(" secret ")
         page.get_by_role("button", name="Start").dblclick()
         page.keyboard.press("3")
-        look("3 to go")
+        look("4 to go")
         page.keyboard.press("Control+3")
         page.get_by_label("Number keys").uncheck()
         page.keyboard.press("3")
         page.get_by_label("Number keys").check()
-        look("3 to go")
+        look("4 to go")
         page.keyboard.press("4")
-        look("2 to go")
-        page.keyboard.press("Backspace")
         look("3 to go")
+        page.keyboard.press("Backspace")
+        look("4 to go")
         page.keyboard.press("3")
-        look("2 to go")
+        look("3 to go")
         assert given == []
         page.keyboard.press("4")
         look("Not saved: Too many.")
@@ -154,12 +154,13 @@ def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, s
         look("No more faces; 1 skipped.")
         expect(page.get_by_role("img")).to_be_hidden()
         page.get_by_role("button", name="Look again").click()
-        look("3 to go")
+        look("4 to go")
         browser.close()
     app.close()
 
     assert given == [
         {"prediction_id": ids[0], "emotion": "happy"},
+        {"prediction_id": ids[1], "emotion": "sad"},
         {"prediction_id": ids[0], "emotion": "happy"},
-        {"prediction_id": ids[2], "emotion": "fear"},
+        {"prediction_id": ids[3], "emotion": "fear"},
     ]
