@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from emotion_assets.core.layout import FEEDBACK_IMAGES, DataPaths
 from emotion_assets.demo.faces import draw_face
 from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.registry.registry import Registry
+from tests.browser import launch, needs_chromium
 from tests.service.conftest import RunningServer, make_app
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ASSETS = [
     collected_feedback,
     raw_images,
@@ -142,7 +141,7 @@ def test_any_classes_go_round_the_loop(tmp_path: Path, kind: str) -> None:
     assert copied.stem == predictions[0]["prediction_id"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+@needs_chromium
 def test_the_page_shows_the_classes_of_the_model(tmp_path: Path) -> None:
     """The titles are the user's, whatever characters they have; a label goes back under the class's name."""
     from playwright.sync_api import expect, sync_playwright
@@ -156,7 +155,7 @@ def test_the_page_shows_the_classes_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "face.jpg").write_bytes(faces[0][1])
 
     with RunningServer(app) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = launch(playwright)
         page = browser.new_page()
         page.goto(server.address)
         expect(page.locator("#bars")).to_contain_text("</script>ernst")

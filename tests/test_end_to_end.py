@@ -25,12 +25,12 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.registry.registry import Decision, Registry
+from tests.browser import launch, needs_chromium
 from tests.bundles import change_manifest
 from tests.served import is_ready, serving
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 RUN_CONFIG = """
 ops:
@@ -218,7 +218,7 @@ def test_traces_reach_the_collector(service: str) -> None:
     wait_for(lambda: any(b"emotion_service" in body and b"/predict" in body for body in Collector.received), 30)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+@needs_chromium
 def test_the_page_predicts_in_a_browser(site: Site, service: str, tmp_path: Path) -> None:
     """A person chooses a face, sees bars and version, and corrects it; damage and a missing face are explained."""
     from playwright.sync_api import expect, sync_playwright
@@ -227,10 +227,7 @@ def test_the_page_predicts_in_a_browser(site: Site, service: str, tmp_path: Path
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     with sync_playwright() as playwright:
         fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", *fake_camera],
-        )
+        browser = launch(playwright, "--disable-background-networking", *fake_camera)
         page = browser.new_context(permissions=["camera"]).new_page()
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -297,7 +294,7 @@ class StrippingProxy(BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+@needs_chromium
 def test_the_pages_work_behind_a_proxy_that_strips_a_prefix(service: str, tmp_path: Path) -> None:
     """With and without the slash at the end of the prefix; nothing is asked for outside of it."""
     from playwright.sync_api import expect, sync_playwright
@@ -307,7 +304,7 @@ def test_the_pages_work_behind_a_proxy_that_strips_a_prefix(service: str, tmp_pa
     server = ThreadingHTTPServer(("127.0.0.1", 0), StrippingProxy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = launch(playwright)
         page = browser.new_page()
         failed: list[str] = []
         page.on("response", lambda response: failed.append(response.url) if response.status == 404 else None)

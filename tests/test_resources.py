@@ -65,6 +65,18 @@ def test_code_version_depends_on_the_packages() -> None:
     assert code_version("drift") == code_version("drift") != code_version("packing")
 
 
+def test_the_version_of_a_bento_depends_on_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is packed, too, so a change of it makes the bento stale."""
+    versioned: list[str] = []
+    monkeypatch.setattr(
+        "emotion_assets.resources.source_version", lambda *folders: versioned.extend(folder.name for folder in folders)
+    )
+    code_version("drift")
+    code_version("packing")
+
+    assert versioned == ["core", "drift", "core", "packing", "emotion_service"]
+
+
 def test_git_commit_is_named_or_unknown() -> None:
     assert git_commit()
 

@@ -98,7 +98,7 @@ def _request(
 def _quiet_since(context: dg.SensorEvaluationContext, signature: str) -> float:
     """Return since when `raw/` has looked like this, by this machine's clock: copies keep old file times."""
     now, before = time.time(), {}
-    with contextlib.suppress(ValueError):  # people can edit a cursor in the UI
+    with contextlib.suppress(ValueError, TypeError):  # people can edit a cursor in the UI
         before = dict(json.loads(context.cursor or "{}"))
     since = before.get("since")
     if before.get("signature") == signature and isinstance(since, float) and since <= now:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -234,3 +235,12 @@ def test_requests_carry_the_chosen_run_config(
     (request,) = tick(new_images_sensor, chosen, instance).run_requests
 
     assert request.run_config == {"ops": {"trained_cnn": {"config": {"preset": "quick"}}}}
+
+
+@pytest.mark.parametrize("cursor", ["garbage", "[1]", "5", '{"signature": "x"}', '{"since": "now"}'])
+def test_a_cursor_that_a_person_edited_counts_as_empty(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes, cursor: str
+) -> None:
+    put(settings, face)
+
+    assert json.loads(tick(new_images_sensor, settings, instance, cursor).cursor).keys() == {"signature", "since"}

@@ -85,7 +85,6 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
     assert count_cpus(tmp_path / "none", tmp_path / "none") == 64
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has an affinity")
 def test_a_pinned_process_has_one_processor() -> None:
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
     code += "from emotion_service.settings import Settings; print(Settings.load().workers)"

@@ -5,12 +5,9 @@ import subprocess
 import sys
 
 import psutil
-import pytest
 
 CHILD = "import os, sys, time; from emotion_assets.core.processes import die_with_parent;"
 WAIT = CHILD + "die_with_parent(); print(os.getpid(), flush=True); time.sleep(600)"
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
 
 def test_die_with_parent_ends_the_child_of_a_killed_process() -> None:

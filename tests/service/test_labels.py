@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from starlette.testclient import TestClient
 
 from emotion_assets.core.layout import LABEL_REQUEST_NAME
 from emotion_service.app import EmotionApp
+from tests.browser import launch, needs_chromium
 from tests.service.conftest import RunningServer, logged, make_app
 
 HEADERS = {"Authorization": "Bearer secret"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_without_a_request_the_queue_is_empty(app: EmotionApp) -> None:
     app.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+@needs_chromium
 def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, step by step
     app: EmotionApp, faces: list[tuple[str, bytes]]
 ) -> None:
@@ -104,7 +103,7 @@ def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, s
         route.fulfill(status=status, json=body)
 
     with RunningServer(app) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = launch(playwright)
         page = browser.new_page()
         page.route("**/label_image*", late)
         page.route("**/feedback", feedback)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import pytest
 
 from emotion_service.app import EmotionApp
+from tests.browser import launch, needs_chromium
 from tests.service.conftest import RunningServer, make_app
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CAMERA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, which .ci/run installs")
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -31,8 +30,7 @@ def page(app: EmotionApp) -> Iterator[Any]:
 
     problems: list[str] = []
     with RunningServer(app) as server, sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", *CAMERA]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = launch(playwright, *CAMERA)
         opened = browser.new_page(viewport={"width": 375, "height": 667})
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.goto(server.address)

@@ -112,7 +112,6 @@ def test_workers_end_when_the_ingest_fails(raw: Path, batches: list[Batch], monk
     assert not worker_processes()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_killed_ingest_leaves_no_worker(raw: Path) -> None:
     """SIGKILL gives the parent no chance to clean up."""
     script = raw.parent / "ingest.py"
