@@ -13,7 +13,7 @@ DAGSTER_HOME := $(DEMO_DIR)/dagster_home
 endif
 EMOTION_DATA_DIR ?= $(CURDIR)/data
 DAGSTER_HOME ?= $(CURDIR)/dagster_home
-# Not make's own abspath, which takes a path with a space for two.
+# Not make's own abspath, which splits a path at spaces.
 override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*://*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
 export EMOTION_DATA_DIR DAGSTER_HOME
 export UI_PORT REPORTS_PORT SERVE_PORT
@@ -42,7 +42,7 @@ demo-loop: $(READY) ## the whole loop: drift, incident, labels, retraining, bett
 test: $(READY) ## run the tests; test-faults and test-docs have the long ones
 	$(BIN)/python -m pytest
 
-test-faults: $(READY) ## kills, full and read-only disks, little memory, for real: about ten minutes, as root
+test-faults: $(READY) ## test real kills, full and read-only disks, low memory: about ten minutes, as root
 	$(BIN)/python -m pytest -m faults tests/faults
 
 test-cluster: $(READY) ## object storage, PostgreSQL and two Ray nodes on 127.0.0.1: about five minutes
@@ -64,7 +64,7 @@ drift-ui: $(READY) ## the history of drift reports, on port 3003
 serve: $(READY) ## the accepted model on port 3001, or SERVE_PORT=…
 	$(BIN)/python scripts/serve.py
 
-container-test: $(READY) ## build the image of the demo's model and prove it (as root; buildah, podman, runc, debootstrap)
+container-test: $(READY) ## build and test the image of the demo's model (as root; buildah, podman, runc, debootstrap)
 	test -e data/demo/bentoml/bentos/emotion_service/latest || $(MAKE) demo
 	BENTOML_HOME="$(CURDIR)/data/demo/bentoml" $(BIN)/python -m container.try_it data/demo/question.jpg --base-from-debian $(if $(SBOM),--sbom "$(SBOM)")
 
@@ -91,11 +91,11 @@ backup: $(READY) ## the whole data root as one archive: make backup FILE=/mnt/ba
 	@test -n "$(FILE)" || { echo "Name the archive: make backup FILE=/mnt/backup.tar.gz"; exit 2; }
 	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" create "$(FILE)"
 
-restore: $(READY) ## a missing or empty data root from FILE=…
+restore: $(READY) ## restore FILE=… to an empty data root
 	@test -n "$(FILE)" || { echo "Name the archive: make restore FILE=/mnt/backup.tar.gz"; exit 2; }
 	@$(BIN)/python -m emotion_assets.steps.maintenance.backup "$(EMOTION_DATA_DIR)" restore "$(FILE)"
 
-retention: $(READY) ## what is older than DAYS=90, and old models; APPLY=1 removes them
+retention: $(READY) ## list data older than DAYS=90 and old models; APPLY=1 removes them
 	@$(BIN)/python -m emotion_assets.steps.maintenance.retention "$(EMOTION_DATA_DIR)" $(if $(DAYS),--days $(DAYS)) $(if $(filter 1,$(APPLY)),--apply)
 
 docs: $(READY) ## the documentation site, strict, into build/site
@@ -113,7 +113,7 @@ figures: ## draw the architecture again (needs Graphviz)
 screenshots: $(READY) ## take the screenshots of the documents again (needs Chromium)
 	$(BIN)/python scripts/screenshots.py
 
-tensorboard: $(READY) ## the curves of all trainings, on port 6006
+tensorboard: $(READY) ## the curves of all runs, on port 6006
 	$(BIN)/tensorboard --logdir "$(EMOTION_DATA_DIR)/reports/training"
 
 profile: $(READY) ## a flame graph of a short training: build/training.svg
@@ -122,7 +122,7 @@ profile: $(READY) ## a flame graph of a short training: build/training.svg
 profile-service: $(READY) ## a flame graph of the service under load: build/service.svg
 	$(BIN)/python scripts/profiling.py service
 
-load: $(READY) ## 20 visitors for 30 seconds at a service that runs: build/load.html
+load: $(READY) ## load-test a running service, 20 users for 30 s: build/load.html
 	$(BIN)/python -m pip install --quiet --editable '.[bench]' -c constraints.txt
 	@mkdir -p build
 	$(BIN)/locust -f benchmarks/locustfile.py --host http://127.0.0.1:$(or $(SERVE_PORT),3001) --headless --users 20 --spawn-rate 10 --run-time 30s --html build/load.html

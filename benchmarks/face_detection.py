@@ -120,7 +120,7 @@ def measure_accuracy(
 
 
 def is_inside(face: FaceRegion, left: int, top: int, side: int) -> bool:
-    """Tell whether the center of a detected face lies in the square where the face was pasted."""
+    """Return whether the center of a detected face lies in the square where the face was pasted."""
     center_x = (face.left + face.right) / 2 * SCENE_PX[0]
     center_y = (face.top + face.bottom) / 2 * SCENE_PX[1]
     return left < center_x < left + side and top < center_y < top + side

@@ -14,7 +14,7 @@ from emotion_assets.steps.splits.splits import read_split
 
 
 def find_labelled(folder: Path) -> tuple[list[Path], np.ndarray]:
-    """Return the JPEG and PNG files in folders named after emotions, sorted, and their class indices, int64 (image,)."""
+    """Return JPEG and PNG files in folders named after emotions, sorted, and their class indices, int64 (image,)."""
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in {".jpg", ".png"}]
     labelled = [(path, DEFAULT_CLASSES.find(path.parent.name)) for path in files]
     pairs = [(path, EMOTIONS.index(emotion)) for path, emotion in labelled if emotion]

@@ -273,7 +273,7 @@ def megaflops(network: nn.Module, image: Tensor) -> float:
 
 
 def has_fast_bfloat16() -> bool:
-    """Tell whether training uses bfloat16 here, because the processor is faster with it."""
+    """Return whether training uses bfloat16 here, because the processor is faster with it."""
     with tempfile.TemporaryDirectory() as folder:
         return measured_cost(training_config("quick"), Path(folder)).precision == BFLOAT16
 

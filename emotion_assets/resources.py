@@ -40,15 +40,13 @@ class PipelineSettings(EmotionSettings):
     )
     run_config: AbsolutePath | None = Field(None, description="YAML run configuration of the runs that sensors start.")
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = Field(
-        (), description="Apprise addresses that get incidents, separated by spaces."
+        (), description="Apprise URLs that incidents are sent to, separated by spaces."
     )
-    mlflow_model: str = Field(
-        "", description="Name under which MLflow's registry gets each accepted version; none if empty."
-    )
+    mlflow_model: str = Field("", description="Name under which MLflow registers each accepted version; none if empty.")
 
     @contextlib.contextmanager
     def opened(self, *reads: str, writes: tuple[str, ...] = ()) -> Iterator[DataPaths]:
-        """Yield the data root for one step: the copy of a root in object storage is updated before, the root after it.
+        """Yield the data root for one step; sync the copy of a remote root before the step, and the root after it.
 
         Raises:
             dg.RetryRequested: another host has changed the same files meanwhile; the step starts again on them.
@@ -89,7 +87,7 @@ class PipelineSettings(EmotionSettings):
         try:
             loaded = yaml.safe_load(self.run_config.read_text())
         except (OSError, yaml.YAMLError) as error:
-            raise dg.Failure(f"EMOTION_RUN_CONFIG names {self.run_config}, which cannot be read: {error}") from error
+            raise dg.Failure(f"EMOTION_RUN_CONFIG={self.run_config} cannot be read: {error}. Correct it.") from error
         if not isinstance(loaded, dict):
             raise dg.Failure(f"{self.run_config} is not a mapping. Begin it with `ops:`, as in the launchpad.")
         return loaded

@@ -139,7 +139,7 @@ class EmotionApp:
     def _describe_endpoints(self) -> tuple[Endpoint, ...]:
         html, text, json_type = "text/html", "text/plain", "application/json"
         return (
-            Endpoint("GET", "/", "The page for people", html, self._page("index.html")),
+            Endpoint("GET", "/", "The web page", html, self._page("index.html")),
             Endpoint(
                 "POST",
                 "/predict",
@@ -200,7 +200,7 @@ class EmotionApp:
         text = Path(__file__).with_name("web").joinpath(name).read_text(encoding="utf-8")
 
         async def page(_: Request) -> Response:
-            # Pairs, because a script orders the keys of an object that look like numbers by their value.
+            # Pairs, because JavaScript sorts the integer-like keys of an object before all others.
             titles = list(self.model.manifest.titles.items()) if self.model else []
             # No text may end the script that it stands in.
             return HTMLResponse(text.replace("TITLES_HERE", json.dumps(titles).replace("<", "\\u003c")))
@@ -334,7 +334,7 @@ class EmotionApp:
 
     def _require_queue(self) -> LabelQueue:
         if not self.settings.token.get_secret_value():
-            message = "Labelling shows images of people, so it needs a token. Start the service with EMOTION_TOKEN."
+            message = "Labelling shows images of people, so it needs a token. Set EMOTION_TOKEN and restart."
             raise RequestError(403, "token_not_configured", message)
         return self._queue
 

@@ -51,7 +51,7 @@ class FeedbackStore:
         prediction_id = feedback.prediction_id
         name, signature = prediction_id[:_NUM_RANDOM_DIGITS], prediction_id[_NUM_RANDOM_DIGITS:]
         if not prediction_id.isascii() or not hmac.compare_digest(signature, self._sign(name)):
-            raise RequestError(404, "unknown_prediction", "No prediction has this id. Use the id of a prediction.")
+            raise RequestError(404, "unknown_prediction", "No prediction has this id. Use one that was returned.")
         record = feedback.model_dump() | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         try:
             self._storage.create(label_key(prediction_id), json.dumps(record, indent=2, ensure_ascii=False).encode())

@@ -29,7 +29,7 @@ class LabelQueue:
         """Of the stored images by prediction: listing months of them takes object storage many seconds."""
 
     def pending(self) -> list[LabelRequest]:
-        """Return the predictions that still need a label, the most informative first."""
+        """Return the predictions that still need a label, in the requested order."""
         try:
             rows = json.loads(self._storage.read(f"feedback/{LABEL_REQUEST_NAME}"))["predictions"]
             self._list_images()
@@ -44,7 +44,7 @@ class LabelQueue:
             return None
         try:
             if prediction_id not in self._keys:
-                self._list_images()  # by another worker so far
+                self._list_images()  # stored by another worker
             key = self._keys.get(prediction_id)
             if key is None:
                 return None

@@ -70,7 +70,7 @@ class ModelWatcher:
             self._load(self._models_dir / version)
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the served model must stay
             if version != self._failed:
-                _logger.error("Model %s cannot be served, %s stays: %s", version, self._served(), error)  # noqa: TRY400
+                _logger.error("Model %s cannot be served, kept %s: %s", version, self._served(), error)  # noqa: TRY400
             # Its bundle may still be being copied.
             self._failed, self._next_try = version, time.monotonic() + RETRY_SECONDS
         else:
@@ -78,13 +78,13 @@ class ModelWatcher:
             _logger.info("Serving model %s, the champion of %s", version, self._models_dir)
 
     def _fetch(self, beginning: str) -> None:
-        """Bring the local copy of what begins like this up to date; if storage does not respond, it stays as it is."""
+        """Update the local copy of the paths that begin like this; keep it if storage does not respond."""
         if self._remote:
             try:
                 self._remote.checkout("models", only=(beginning,))
             except OSError as error:
                 if not self._is_away:  # once, not every two seconds
-                    _logger.warning("%s cannot be read (%s); its local copy counts for now", self._remote.url, error)
+                    _logger.warning("%s cannot be read (%s); using its local copy", self._remote.url, error)
                 self._is_away = True
             else:
                 self._is_away = False

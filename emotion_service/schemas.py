@@ -58,7 +58,7 @@ class ModelInfo(BaseModel):
     model_version: str
     created_at: str
     emotions: list[str]
-    titles: dict[str, str] = Field(description="How pages call the emotions.")
+    titles: dict[str, str] = Field(description="Display names of the emotions.")
     image_size_px: int
     temperature: float
     data_fingerprint: str

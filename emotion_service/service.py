@@ -46,7 +46,7 @@ os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 os.environ.pop("BENTOML_CONTAINERIZED", None)
 
 _python = f"{sys.version_info.major}.{sys.version_info.minor}"
-# A base image without a distro that BentoML has a recipe for: its default would add a compiler and git.
+# distro="none", because BentoML's default recipe would add a compiler and git.
 _image = (
     Image(base_image=f"python:{_python}-slim", distro="none", lock_python_packages=False)
     .python_packages(*_arguments.packages)
@@ -96,7 +96,7 @@ class EmotionService:
         """Load the champion of the data root if it is followed and there is one, else the packed model."""
         _configure_logging()
         if bentoml.server_context.worker_index is not None:
-            # A server that is killed would leave its workers, and they the port.
+            # Otherwise the workers of a killed server would keep its port.
             die_with_parent(_parent_pid, by=signal.SIGTERM)
         root = os.environ.get("EMOTION_DATA_DIR", "")
         if not is_remote(root) and not Path(root).is_absolute():

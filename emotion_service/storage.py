@@ -53,7 +53,7 @@ class LocalStorage:
         return (self._root / key).read_bytes()
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether there is such a file."""
         return (self._root / key).exists()
 
     def keys(self, folder: str) -> list[str]:

@@ -86,13 +86,13 @@ def shell_settings(home: Path) -> str:
 
 
 def is_chosen() -> bool:
-    """Tell whether the user named a data folder; the Makefile's default is not a choice."""
+    """Return whether the user named a data folder; the Makefile's default is not a choice."""
     chosen = os.environ.get("EMOTION_DATA_DIR")
     return chosen is not None and Path(chosen).absolute() != CHECKOUT / "data"
 
 
 def _holds_images(home: Path) -> bool:
-    """Tell whether `raw/` has anything that an earlier demo did not draw."""
+    """Return whether `raw/` has anything that an earlier demo did not draw."""
     return any(path.is_file() and path.parent.name != "demo" for path in (home / "raw").rglob("*"))
 
 

@@ -236,7 +236,7 @@ class Client:
         self._http.close()
 
     def is_ready(self) -> bool:
-        """Tell whether the service is ready."""
+        """Return whether the service is ready."""
         try:
             return self._http.get("/readyz").status_code == 200
         except httpx2.HTTPError:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from emotion_assets.steps.drift.check import DriftCheck
 
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
-"""A drift check that nobody runs raises no alarm either: the UI says so a day after the schedule was due."""
+"""Without a drift check there is no alarm, so the UI warns if none has run for 26 hours."""
 _CHECKS = [
     dg.AssetCheckSpec("no_input_drift", asset="drift_report", description="Images resemble the validation images."),
     dg.AssetCheckSpec(

@@ -9,7 +9,7 @@ from emotion_assets.assets.packing import emotion_bento
 
 image_files = dg.AssetSpec("image_files", description="Labelled image files in `raw/`, added by people.")
 external_images = dg.AssetSpec(
-    "external_images", description="Images of another source in `external/`, added by people."
+    "external_images", description="Images from another source in `external/`, added by people."
 )
 labels = dg.AssetSpec("labels", description="Labels that people give to predictions, written by the service.")
 prediction_log = dg.AssetSpec(

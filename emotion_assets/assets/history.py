@@ -1,4 +1,4 @@
-"""Charts of an asset's numbers over its materializations, so that its page shows where it comes from."""
+"""Charts of an asset's numbers over its materializations, for its page in the UI."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _shorten(value: Value) -> Value:
 
 
 def check_result(problem: str, *, is_error: bool, **arguments: Any) -> dg.AssetCheckResult:
-    """Return the result of a check: failed if there is a problem, which only as an error stops a run."""
+    """Return the result of a check: failed if there is a problem; only an error stops the run."""
     severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(passed=not problem, severity=severity, description=_escape(problem) or None, **arguments)
 

@@ -17,7 +17,7 @@ _FIELDS: dict[str, Any] = {
         Field(Preset.standard, description="quick (about 4 minutes), standard (about 15) or long (about 2 hours)."),
     ),
     "engine": (Engine, Field(Engine.local, description="local, or ray for a cluster (RAY_ADDRESS).")),
-    "tracker": (Tracker, Field(Tracker.none, description="Where curves go besides CSV and TensorBoard.")),
+    "tracker": (Tracker, Field(Tracker.none, description="Tracker to use besides CSV and TensorBoard.")),
     **{
         name: (Annotated[field.annotation | None, *field.metadata, Field(description=field.description)], None)  # type: ignore[operator]
         for name, field in TrainingConfig.model_fields.items()

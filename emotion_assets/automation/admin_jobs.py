@@ -62,7 +62,7 @@ def _clean_models(context: dg.OpExecutionContext, settings: Settings, config: Cl
 class TuningConfig(dg.Config):
     """The size of the search, and what all trials have in common."""
 
-    num_trials: int = Field(20, ge=1, description="In all: an interrupted search continues.")
+    num_trials: int = Field(20, ge=1, description="Total; an interrupted search resumes.")
     preset: Preset = Field(Preset.quick, description="The preset that the trials vary.")
     epochs: int | None = Field(None, ge=1, description="Epochs of each trial; by default the preset's.")
     width: int | None = Field(None, ge=4, description="Channels of the first stage; by default the preset's.")
@@ -115,7 +115,7 @@ class AuditConfig(dg.Config):
 @dg.op(name="find_label_issues")
 @uses_data("catalogue", "splits", writes=("reports/label_audit",))
 def _audit_labels(context: dg.OpExecutionContext, settings: Settings, config: AuditConfig) -> None:
-    """List the training images whose label is likely wrong by out-of-fold predictions, the most suspect first."""
+    """List the training images whose label is likely wrong, judged by out-of-fold predictions, worst first."""
     from emotion_assets.steps.evaluation.label_audit import audit_labels
     from emotion_assets.steps.training.config import training_config
 

@@ -43,7 +43,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.FAILED, "Its code server has no such process any more.")
 
     def _has_ended(self, run: DagsterRun) -> bool:
-        """Tell whether a run noted the number of its process, and that process is gone."""
+        """Return whether a run noted the number of its process, and that process is gone."""
         records = self._instance.get_records_for_run(run.run_id, of_type=DagsterEventType.ENGINE_EVENT).records
         found = [record.event_log_entry.get_dagster_event().engine_event_data.metadata for record in records]
         pids = [int(str(metadata["pid"].value)) for metadata in found if "pid" in metadata]

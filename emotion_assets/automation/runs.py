@@ -33,12 +33,12 @@ def latest_training(instance: dg.DagsterInstance, tags: dict[str, str] | None = 
 
 
 def trains(run: dg.DagsterRun) -> bool:
-    """Tell whether a run trains a model, in the job `retrain` or by the UI's *Materialize*, which has its own job."""
+    """Return whether a run trains a model, in the job `retrain` or by the UI's *Materialize*, which has its own job."""
     return (run.job_name == retrain.name or run.job_name.startswith(_UI_JOB)) and _includes(run, trained_cnn)
 
 
 def _includes(run: dg.DagsterRun, asset: dg.AssetsDefinition) -> bool:
-    """Tell whether a run materializes an asset: its steps say so, or else its selection; without both it is all."""
+    """Return whether a run materializes an asset: by its steps, else its selection; with neither, it does."""
     if run.step_keys_to_execute is not None:
         return asset.key.path[-1] in run.step_keys_to_execute
     return run.asset_selection is None or asset.key in run.asset_selection

@@ -7,7 +7,7 @@ from emotion_assets.automation.runs import unfinished_runs
 
 
 def _schedule(name: str, job_name: str, cron: str, description: str) -> dg.ScheduleDefinition:
-    """Return a schedule that requests a run unless one already waits behind a long training."""
+    """Return a schedule that requests a run unless one is already queued or running."""
 
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if any(run.job_name == job_name for run in unfinished_runs(context.instance)):

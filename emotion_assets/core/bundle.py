@@ -60,7 +60,7 @@ class Manifest:
     emotions: list[str]
     """The classes, in order."""
     titles: dict[str, str]
-    """How pages call the classes, in order."""
+    """Display names of the classes, in order."""
     image_size_px: int = IMAGE_SIZE_PX
     schema_version: int = SCHEMA_VERSION
 
@@ -98,7 +98,7 @@ def read_manifest(bundle_dir: Path) -> Manifest:
             f"{path} has schema version {found!r}, this code reads {SCHEMA_VERSION}. Train again with this code."
         )
     if record.pop(_CHECKSUM, None) != manifest_checksum(record):
-        raise BundleMismatchError(f"{path} was altered: its checksum is another one. Restore it or train again.")
+        raise BundleMismatchError(f"{path} was altered: its checksum does not match. Restore it or train again.")
     try:
         manifest = Manifest(**record)
     except TypeError as error:
@@ -127,7 +127,7 @@ def check_files(bundle_dir: Path, manifest: Manifest) -> None:
         if Path(name).name != name or not path.is_file():
             raise BundleMismatchError(f"{path}, named by the manifest, is missing. Restore it or train again.")
         if file_sha256(path) != digest:
-            raise BundleMismatchError(f"{path} was altered: the manifest has another hash. Restore it or train again.")
+            raise BundleMismatchError(f"{path} was altered: its hash does not match. Restore it or train again.")
 
 
 def runtime_model(manifest: Manifest) -> str:
@@ -141,7 +141,7 @@ def runtime_precision(manifest: Manifest) -> str:
 
 
 def is_version(text: str) -> bool:
-    """Tell whether `text` is formatted as a model version."""
+    """Return whether `text` is formatted as a model version."""
     return _VERSION_PATTERN.fullmatch(text) is not None
 
 

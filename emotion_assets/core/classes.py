@@ -51,7 +51,7 @@ class ClassSet:
 
     names: tuple[str, ...]
     titles: tuple[str, ...]
-    """How the service's pages call them."""
+    """Display names, as on the pages."""
     folders: Mapping[str, str]
     """The class of each folder name, normalized."""
 
@@ -89,11 +89,11 @@ class ClassSet:
         return name
 
     def resolve(self, name: str) -> str | None:
-        """Return the class of a name that an earlier list may have had: in another case, or now a folder's; or None."""
+        """Return the class that a label from an earlier `classes.yaml` belongs to now, or None; folder names count."""
         return self.folders.get(_normalize(name))
 
     def names_other_class(self, folder: str) -> bool:
-        """Tell whether a folder is named after a known emotion that is none of these classes."""
+        """Return whether a folder is named after a known emotion that is none of these classes."""
         return self.find(folder) is None and _KNOWN_EMOTIONS.find(folder) is not None
 
     def closest(self, folder: str) -> str | None:
@@ -109,7 +109,7 @@ class ClassSet:
 def raw_folder(name: str) -> str:
     """Return the name of the folder below `raw/` that the pipeline itself uses for a class: `happy` in `Happy/`."""
     first = name[:1].upper()
-    return first + name[1:] if _normalize(first) == _normalize(name[:1]) else name  # the dotless ı has no capital
+    return first + name[1:] if _normalize(first) == _normalize(name[:1]) else name  # ı gives I, which folds to i
 
 
 def read_classes(path: Path) -> ClassSet:
@@ -158,7 +158,7 @@ def _parse_entry(entry: Any) -> tuple[str, str, tuple[str, ...]]:
     folders = extra if isinstance(extra, list) else [extra]
     for text in (name, title, *folders):
         if not isinstance(text, str):
-            problem = f"{text!r} is not text; put it in quotes, as also yes, no, on and off"
+            problem = f"{text!r} is not text; put it in quotes, and likewise yes, no, on and off"
             raise ValueError(problem)  # noqa: TRY004 -- as above
     for text in (name, *folders):
         if not text.strip() or len(text) > _MAX_NAME_LENGTH or _FORBIDDEN.search(text.strip()):

@@ -28,12 +28,12 @@ _unsynced_devices: set[int] = set()
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` once the block ends without an error, even if killed in between.
+    """Open a temporary file that replaces `path` if the block succeeds; an error or a kill leaves `path` as it is.
 
     Folders are created on demand.
 
     Raises:
-        OSError: the disk is full or read-only; the message names the path, and how many bytes did not fit.
+        OSError: the disk is full or read-only; the message names the path, the bytes written and those free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

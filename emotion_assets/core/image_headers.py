@@ -32,7 +32,7 @@ PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 # These two bytes begin a segment, unless they are stuffing, padding, a restart marker, or a marker of arithmetic coding
 # without a length.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-# Pillow takes more markers to be without a length, and reads on behind an end without a scan.
+# Pillow treats more markers as having no length, and reads on after an end without a scan.
 _JPEG_HEAD_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xc8\xd0-\xd9\xf0-\xfd\xff]")
 _JPEG_FRAMES: Final = frozenset(bytes((0xFF, kind)) for kind in range(0xC0, 0xD0) if kind not in {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE: Final = (b"\xff\xc2", b"\xff\xc6", b"\xff\xca", b"\xff\xce")
@@ -45,7 +45,7 @@ _TIFF_LISTS: Final = frozenset({258, 273, 279, 324, 325, 338, 339})
 
 
 def check_header(content: bytes, form: str) -> bool:
-    """Tell whether Pillow reads the header of an image of format `form` in about a millisecond.
+    """Return whether Pillow reads the header of an image of format `form` in about a millisecond.
 
     Raises:
         UnreadableImageError: it would take far too long.

@@ -338,7 +338,7 @@ def _load_jpeg(content: bytes, image: Image.Image) -> tuple[Image.Image, str | N
     """Decode a JPEG image to gray at the size that `image` was drafted to; return a warning if it is damaged.
 
     Both libraries are the same decoder, but simplejpeg is twice as fast and reports what it had to make up for.
-    Pillow decodes what is not gray or damaged.
+    Pillow decodes damaged and non-gray images.
     """
     if image.mode != "L":
         return image, None

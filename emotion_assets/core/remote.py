@@ -34,7 +34,7 @@ _TAG: Final = "\n"
 
 
 def is_remote(root: str | os.PathLike[str]) -> bool:
-    """Tell whether a data root is an address such as `s3://bucket/path`, rather than a folder."""
+    """Return whether a data root is an address such as `s3://bucket/path`, rather than a folder."""
     return "://" in os.fspath(root)
 
 
@@ -105,8 +105,8 @@ class RemoteRoot:
     def checkout(self, folder: str, only: tuple[str, ...] = ("",)) -> None:
         """Bring the local copy of a folder up to date.
 
-        What was changed here and not committed stays, unless another host has committed the same file since. With
-        `only`, the beginnings of paths in the folder, nothing else is fetched.
+        What was changed here and not committed stays, unless another host has committed the same file since. Only
+        paths that begin with one of `only` are fetched.
         """
         with _os_errors(), self._locked(folder) as state:
             self._retry(lambda: self._fetch(folder, self._read_head(folder), state, only))
@@ -166,7 +166,7 @@ class RemoteRoot:
                 del state[path]
 
     def fetch_names(self, folder: str, name: str) -> set[str]:
-        """Let the local copy have the files that the subfolders `*/name` of a folder have; new ones are empty.
+        """Mirror the names of the files in the subfolders `*/name` of a folder locally; new files are empty.
 
         People remove and move objects there, and a fresh host knows none. Returns their keys.
         """
@@ -199,7 +199,7 @@ class RemoteRoot:
             return bytes(self._store.get(key).bytes())
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is such an object."""
+        """Return whether there is such an object."""
         with contextlib.suppress(FileNotFoundError), _os_errors():
             self._store.head(key)
             return True
@@ -222,7 +222,7 @@ class RemoteRoot:
 
     @staticmethod
     def _retry(fetch: Callable[[], None]) -> None:
-        """Fetch again if an object was removed meanwhile, as two commits later."""
+        """Fetch again if an object was deleted meanwhile, by two newer commits."""
         for _ in range(_MAX_ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):
                 return fetch()
@@ -303,12 +303,12 @@ class RemoteRoot:
     def _download(self, folder: str, path: str, key: str, state: dict[str, _Known]) -> None:
         target = self.local / folder / path
         for suffix in ("-wal", "-shm"):
-            # What a killed process left of an older database would be applied to the new one.
+            # Leftover SQLite journals of the old file would be applied to the new one.
             target.with_name(target.name + suffix).unlink(missing_ok=True)
         with atomic_file(target) as file:
             for chunk in self._store.get(key.partition(_TAG)[0]).stream(min_chunk_size=_CHUNK_BYTES):
                 file.write(chunk)
-        # At once: an unknown file would count as new here, if a later one fails.
+        # Now, so that this file does not look new here if a later one fails.
         state[path] = self._describe(folder, path, key)
 
     def _describe(self, folder: str, path: str, key: str) -> _Known:
@@ -354,7 +354,7 @@ def plain_tag(e_tag: str | None) -> str:
 
 @contextlib.contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raise obstore's errors as what they would be for files."""
+    """Raise obstore's errors as the matching OSErrors."""
     from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
     try:

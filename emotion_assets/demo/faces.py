@@ -88,8 +88,8 @@ def draw_face(
 def draw_frame(emotion: str, subject: int, number: int, *, movement: float = 1.0) -> bytes:
     """Draw one frame of the recording of a person, as a grayscale JPEG of 96×96 pixels.
 
-    Expression, pose, light and noise vary with `number`. `movement` is that of the head, in degrees and pixels of the
-    canvas (standard deviation, times 3).
+    Expression, pose, light and noise vary with `number`. `movement` scales that of the head: at 1, its standard
+    deviation is 3 degrees and 3 pixels.
     """
     identity, rng = np.random.default_rng(subject), np.random.default_rng((subject, number, *emotion.encode()))
     face = _Expression(*(_mean_expression(emotion) + rng.normal(0, _as_array(_SPREAD)) / 2).tolist())
@@ -157,7 +157,7 @@ def _as_array(expression: _Expression) -> npt.NDArray[np.float64]:
 
 
 def _background(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Return something out of focus to stand before, uint8 (row, column)."""
+    """Return a blurred background, uint8 (row, column)."""
     coarse = rng.uniform(10, 245, (rng.integers(2, 6), rng.integers(2, 6))).astype(np.float32)
     image = Image.fromarray(coarse).resize((_CANVAS_PX, _CANVAS_PX), Image.Resampling.BICUBIC)
     return np.asarray(np.clip(np.asarray(image), 0, 255), dtype=np.uint8)

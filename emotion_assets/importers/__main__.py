@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--hold-out", metavar="FOLDER", help="put this part, such as test, into external/ instead")
     arguments = parser.parse_args()
     if arguments.kaggle == bool(arguments.file):
-        parser.error("name a file, as in `make import FILE=faces.zip`")
+        parser.error("name either a file (FILE=faces.zip) or --kaggle")
     try:
         paths = EmotionSettings.load().paths
         source = arguments.file and arguments.file.expanduser()  # zsh leaves FILE=~/… to us

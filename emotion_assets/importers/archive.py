@@ -50,7 +50,7 @@ def import_archive(path: Path, importer: Importer) -> None:
             with tarfile.open(path) as archive:
                 _import(tqdm(_tar_entries(archive, importer), "Unpacking", unit=" files"), importer, limit)
         else:
-            raise UnusableDataError(f"{path} is no zip or tar archive. Save its images as files and import these.")
+            raise UnusableDataError(f"{path} is not a zip or tar archive. Unpack it, and import the folder.")
     except _DAMAGES as error:
         raise UnusableDataError(
             f"{path} is damaged ({error}); {importer.num_new:,} images were unpacked before. Download it again, and "
@@ -137,7 +137,7 @@ def _import(entries: Iterable[Entry], importer: Importer, limit: int | None) -> 
             num_bytes += len(content)
             if limit is not None and num_bytes > limit:
                 raise UnusableDataError(
-                    f"It unpacks to more than {limit:,} bytes, {_MAX_EXPANSION} times its size, which no archive of "
-                    "images does. Unpack it yourself if you trust it, and import the folder."
+                    f"The archive unpacks to over {limit:,} bytes, far more than images would. If you trust it, "
+                    "unpack it yourself, and import the folder."
                 )
             importer.write(path, content)

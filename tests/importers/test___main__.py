@@ -54,7 +54,7 @@ def test_object_storage_is_refused(tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["missing.zip"], 1, "There is no file missing.zip"),
-        ([], 2, "name a file, as in `make import FILE=faces.zip`"),
+        ([], 2, "name either a file (FILE=faces.zip) or --kaggle"),
         (["--kaggle"], 1, "could not be downloaded"),
     ],
 )

@@ -132,9 +132,9 @@ def test_a_large_file_is_left_out(tmp_path: Path, face: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.zip", b"PK\x03\x04 cut off", "no zip or tar archive"),
-        ("x.rar", b"Rar!\x1a\x07", "no zip or tar archive"),
-        ("x.tar.gz", b"\x1f\x8b\x08\x00 cut off", "no zip or tar archive"),
+        ("x.zip", b"PK\x03\x04 cut off", "not a zip or tar archive"),
+        ("x.rar", b"Rar!\x1a\x07", "not a zip or tar archive"),
+        ("x.tar.gz", b"\x1f\x8b\x08\x00 cut off", "not a zip or tar archive"),
     ],
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

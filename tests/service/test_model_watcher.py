@@ -144,7 +144,7 @@ def test_storage_that_is_away_is_told_once(tmp_path: Path, caplog: pytest.LogCap
         watcher.poll()
 
     assert [record.getMessage() for record in caplog.records] == [
-        "s3://bucket/root cannot be read (away); its local copy counts for now"
+        "s3://bucket/root cannot be read (away); using its local copy"
     ] * 2
 
 

@@ -52,9 +52,9 @@ HARMFUL_LOSS: Final = 0.05
 """Drift is acted on when it costs at least this much accuracy."""
 
 _MISMATCH: Final = 0.05
-"""Of real changes around simulated ones, in standard deviations of the reference, and …"""
+"""Mismatch of real and simulated changes, in standard deviations of the reference."""
 _RELATIVE_MISMATCH: Final = 0.2
-"""… as a fraction of the change."""
+"""The same as a fraction of the change."""
 _MAX_DISTANCE: Final = 1.75
 """Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
 PART_LIMIT: Final = 0.01
@@ -64,12 +64,12 @@ MIN_PART_IMAGES: Final = 100
 _MAX_PART: Final = 0.5
 """Largest fraction of images with a second corruption."""
 _LABEL_SHIFT_EVIDENCE: Final = 3.0
-"""By which other class priors have to improve the log-likelihood: a Bayes factor of 20."""
+"""Log-likelihood that other class priors must gain: a Bayes factor of 20."""
 _MIN_POSTERIOR: Final = 0.15
 _MIN_HELD_OUT: Final = 25
 """With fewer held-out images, the fitted ones stand in for them."""
 _SHRINKAGE_IMAGES: Final = 20
-"""A class with as many images counts half for itself, and half like the other classes."""
+"""A class with this many images is shrunk halfway to the mean of all images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class CorruptionProfile:
         part = _part(best, fits)
         if part and part.p_value >= PART_LIMIT:
             part = None
-        # Hypotheses with parts are many; they count if one is significant, and then only they.
+        # If a part is significant, only hypotheses with parts count, otherwise none of them.
         posterior *= np.array([bool(fit.hypothesis.parts) == bool(part) for fit in fits])
         expected, weights = self._expectation(best)
         return Attribution(
@@ -201,7 +201,7 @@ class CorruptionProfile:
         return _class_means(losses[:, None], table)[:, 0]
 
     def _expectation(self, fit: _Fit) -> tuple[pd.DataFrame, Weights]:
-        """Return the validation images of a fit's conditions with their weights, those without a corruption all."""
+        """Return the validation images of a fit's conditions with their weights; for the clean one, all."""
         tables, weights = [], []
         for condition, weight in zip(fit.hypothesis.conditions, fit.weights, strict=True):
             if weight.sum() > 0:

@@ -27,7 +27,7 @@ _ASSUMED_FRACTION: Final = 0.2
 """The fraction that the likelihood ratio tests for; other fractions are detected almost as well."""
 _MIN_RANK: Final = 0.01
 _MIN_RANK_IMAGES: Final = 5
-"""Ranks below `_MIN_RANK`, or below this many clean images, are clipped, so that no few images dominate a window."""
+"""Ranks below `_MIN_RANK`, or below this many clean images, are clipped, so that a few images cannot dominate."""
 _REGULARIZATION: Final = 0.1
 """Inverse penalty of the regression: there are few images for its many weights."""
 _MIN_CONTRAST: Final = 0.5

@@ -134,7 +134,7 @@ class DriftVerdict:
     """Standard error of `expected_loss`, 0..1, if nothing known explains the window; else None. The loss is then that
     of the nearest corruption if it is harmful, else that or the one by the model's confidence, whichever is larger."""
     unexplained_p_value: float | None = None
-    """Of the predictions against those that the best explanation expects, if that does not explain the window."""
+    """p-value of the predictions under the best explanation, if that does not explain the window."""
     subpopulation: Subpopulation | None = None
     """A significant one: corrupted images among others that are not, or not in this way."""
 
@@ -299,7 +299,7 @@ def _state(
 
 
 def _explains_all(current: pd.DataFrame, table: pd.DataFrame, weights: Weights) -> bool:
-    """Tell whether the reweighted reference explains inputs and predictions: happy faces look different, too."""
+    """Return whether the reweighted reference explains inputs and predictions: happy faces look different, too."""
     inputs = min(ks_pvalue(current[name], table[name], weights) for name in STATISTICS)
     predictions = min(_prediction_pvalues(current, table, weights))
     return inputs >= limit(STATISTICS[0], table) and predictions >= limit(EMOTION_COLUMN, table)

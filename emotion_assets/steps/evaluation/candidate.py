@@ -50,7 +50,7 @@ class CandidateEvaluation:
     card_path: Path
     images: dict[str, bytes]
     is_new: bool
-    """False if the same model was rejected before, because nothing new was trained."""
+    """False if this very model was rejected or rolled back before."""
 
     @property
     def scores(self) -> Scores:

@@ -28,7 +28,7 @@ class GateConfig:
     """The thresholds of the gate; rates are fractions in 0..1."""
 
     min_skill: float = 0.25
-    """Of the first model: the part of the way from chance, one in the number of classes, to perfection."""
+    """Of a first model: (accuracy - chance) / (1 - chance), where chance is 1 / number of classes."""
     min_recall_over_chance: float = 0.5
     """Recall of every class as a multiple of chance: a model that never predicts one of them is broken."""
     min_images_for_recall: int = 5

@@ -1,4 +1,4 @@
-"""Find training labels that are likely wrong by confident learning.
+"""Find likely mislabelled training images by confident learning.
 
 The train split is divided into folds that keep near-duplicates together. The network that predicts a fold was trained
 on the others, so it never saw the labels that it is compared with. A label is an issue when the predictions contradict

@@ -64,6 +64,6 @@ def resolve_labels(store: Store, subjects: Subjects) -> ResolvedLabels:
 
 
 def is_feedback(path: bytes) -> bool:
-    """Tell whether a file below `raw/` was put there for a label that was given through the service."""
+    """Return whether a file below `raw/` was put there for a label that was given through the service."""
     parts = path.split(b"/")
     return len(parts) == 3 and parts[1] == FEEDBACK_IMAGES.encode()

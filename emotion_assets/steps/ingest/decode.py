@@ -78,7 +78,7 @@ def _known_hashes(store_path: str, hashes: Iterable[str]) -> set[str]:
     with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
         wanted = list(hashes)
         marks = ",".join("?" * len(wanted))
-        # The plus keeps SQLite from the index of decoders, which holds nearly everything.
+        # The plus keeps SQLite off the index on decoder, which selects nearly every row.
         rows = connection.execute(
             f"SELECT content_hash FROM contents WHERE content_hash IN ({marks}) AND +decoder = ?",  # noqa: S608 -- only question marks
             [*wanted, DECODER_VERSION],

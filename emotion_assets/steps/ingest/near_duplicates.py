@@ -43,9 +43,9 @@ MAX_PAIRS: Final = 2_000_000
 MAX_EXACT_IMAGES: Final = 2_000_000
 """To compare so many with each other takes three core-hours."""
 _CELLS_PER_ROOT: Final = 4
-"""Cells for the square root of the number of images, and …"""
+"""Number of cells per square root of the number of images."""
 _NUM_PROBES: Final = 32
-"""… how many of them an image is compared with."""
+"""Number of cells that an image is compared with."""
 
 _ROWS, _COLUMNS = np.indices((_NUM_FREQUENCIES, _NUM_FREQUENCIES))
 _RADIUS: Final = np.hypot(_ROWS, _COLUMNS)

@@ -17,7 +17,7 @@ _NUM_FACES: Final = 36
 _NUM_GROUPS: Final = 12
 _NUM_PER_GROUP: Final = 3
 _MAX_HORIZONTAL: Final = 6
-"""With more classes, their names stand upright."""
+"""With more classes, labels are vertical."""
 
 
 def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame, emotions: Sequence[str]) -> dict[str, bytes]:

@@ -43,7 +43,7 @@ def require_processors(ray: Any, count: int) -> None:
     found = int(ray.cluster_resources().get("CPU", 0))
     if found < count:
         raise UnusableDataError(
-            f"The Ray cluster has {found} processors, and {count} are needed. Start nodes of it that take work."
+            f"The Ray cluster has {found} processors, and {count} are needed. Add nodes that have processors."
         )
 
 

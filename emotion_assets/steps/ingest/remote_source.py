@@ -33,11 +33,11 @@ class RemoteEntry(NamedTuple):
     """None for a folder."""
 
     def is_dir(self, *, follow_symlinks: bool) -> bool:  # noqa: ARG002 -- as os.DirEntry
-        """Tell whether it is a folder."""
+        """Return whether it is a folder."""
         return self.status is None
 
     def is_file(self, *, follow_symlinks: bool) -> bool:  # noqa: ARG002 -- as os.DirEntry
-        """Tell whether it is an object."""
+        """Return whether it is an object."""
         return self.status is not None
 
     def is_symlink(self) -> bool:

@@ -221,7 +221,7 @@ def folder_state(raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> Fo
 
 
 def is_litter_name(name: bytes) -> bool:
-    """Tell whether an operating system or a tool left a file or folder of this name behind."""
+    """Return whether an operating system or a tool left a file or folder of this name behind."""
     return name.startswith(b".") or name.lower() in _LITTER
 
 

@@ -70,7 +70,7 @@ class Store:
     """The tables in `catalogue/images.sqlite`. Use it as a context manager.
 
     Raises:
-        UnusableDataError: the file is damaged, or of a schema that this code does not know.
+        UnusableDataError: the file is damaged, cannot be written, or has an unknown schema.
     """
 
     def __init__(self, path: Path) -> None:
@@ -159,7 +159,7 @@ class Store:
             )
 
     def has_outdated_decoder(self) -> bool:
-        """Tell whether any file's content was read by another decoder than this code's."""
+        """Return whether any file's content was read by another decoder than this code's."""
         query = (
             "SELECT 1 FROM contents WHERE (decoder < ? OR decoder > ?)"
             " AND content_id IN (SELECT content_id FROM files) LIMIT 1"
@@ -179,7 +179,7 @@ class Store:
         return [file for file in files if file not in known]
 
     def has_missing_files(self) -> bool:
-        """Tell whether the walk met fewer files than were known before it."""
+        """Return whether the walk met fewer files than were known before it."""
         return self._num_met < self._num_known
 
     def drop_missing(self, batches: Iterable[Iterable[bytes]], unreadable_folders: Collection[bytes]) -> int:
@@ -269,7 +269,7 @@ class Store:
             self._connection.execute("UPDATE state SET fingerprint = NULL")
 
     def has_uncompared(self) -> bool:
-        """Tell whether any file's content was not compared with the others yet."""
+        """Return whether any file's content was not compared with the others yet."""
         query = (
             "SELECT 1 FROM contents WHERE is_compared = 0 AND descriptor IS NOT NULL"
             " AND content_id IN (SELECT content_id FROM files) LIMIT 1"

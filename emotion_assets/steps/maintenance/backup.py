@@ -36,7 +36,7 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
 
     A folder of the data root may be a link, as to a larger disk: what it links to is archived.
 
-    Running steps are waited for, so that no artefact is half written. A service may go on: what it logs meanwhile may
+    Waits for running steps, so that no artefact is half written. A service may keep running; its newest records may
     be missing.
 
     Returns:
@@ -75,7 +75,7 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
 def restore_backup(archive: Path, paths: DataPaths) -> int:
     """Restore a data root that is missing or empty from an archive of `create_backup`.
 
-    It may be a link or a mounted disk. Nothing is in its place before the archive was read to the end.
+    It may be a link or a mounted disk. Files move into place once the whole archive has been read.
 
     Returns:
         How many files were restored.

@@ -103,7 +103,7 @@ def main() -> None:
             remove_expired(paths, expired)
             lines.append(f"Removed: {total}.")
         else:
-            lines.append(f"{total} would be removed; nothing was. Remove them by APPLY=1.")
+            lines.append(f"{total} would be removed; nothing was. Add APPLY=1 to remove them.")
     except (EmotionError, OSError) as error:
         sys.exit(str(error))
     sys.stdout.write("\n".join(lines) + "\n")

@@ -59,10 +59,10 @@ class PackedBento:
         return [line for line in self.requirements if line.startswith(_TRAINING_PACKAGES)]
 
     def passes_self_test(self) -> bool:
-        """Tell whether the stored model is this version and reproduces its golden prediction.
+        """Run the stored model's self-test; return whether that model is this version.
 
         Raises:
-            BundleMismatchError: it does not.
+            BundleMismatchError: the test failed.
         """
         classifier = Classifier(Path(bentoml.models.get(f"{MODEL_NAME}:latest").path))
         classifier.self_test()
@@ -209,7 +209,7 @@ def _stage(staging: Path, version: str) -> None:
 
 
 def _is_current(bento_dir: Path, staging: Path) -> bool:
-    """Tell whether the bento exists and has the sources, model and packages that would be packed now."""
+    """Return whether the bento exists and has the sources, model and packages that would be packed now."""
     files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
     return (bento_dir / "bento.yaml").exists() and all(
         (bento_dir / "src" / name).is_file() and file_sha256(bento_dir / "src" / name) == file_sha256(staging / name)

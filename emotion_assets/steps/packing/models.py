@@ -46,9 +46,9 @@ def roll_back(paths: DataPaths, version: str | None = None, reason: str = "") ->
 def removable_models(
     paths: DataPaths, *, keep_accepted: int = KEEP_ACCEPTED, keep_rejected: int = KEEP_REJECTED
 ) -> list[str]:
-    """Return old evaluated models, but for those that a running service was started from.
+    """Return old evaluated models, except those that a running service was started from.
 
-    It starts a killed worker from the same bento.
+    The service restarts killed workers from that bento.
     """
     from emotion_assets.steps.packing.bento import served_versions
 

@@ -107,7 +107,7 @@ def subject_key(subject: str) -> str:
 
 
 def is_subject_key(name: str) -> bool:
-    """Tell whether an entry of the ledger is that of a subject."""
+    """Return whether an entry of the ledger is that of a subject."""
     return name.startswith(_SUBJECT)
 
 
@@ -180,7 +180,7 @@ def assign_new(
 
 
 def _turn(group: list[str]) -> tuple[int, bytes]:
-    """Return when a group's turn is: subjects before single images, which fill what is left, and large ones first."""
+    """Return a group's sort key: subjects, the largest first, before single images, which fill what is left."""
     size = len(group) if any(map(is_subject_key, group)) else 0
     return -size, hashlib.sha256(_SALT + group[0].encode()).digest()
 

@@ -396,7 +396,7 @@ def read_split(splits_dir: Path, name: str) -> Split:
                 "Materialize greyscale_splits again."
             )
         try:
-            # Mapped, not read; `c` because torch refuses arrays that cannot be written.
+            # Mapped, not read; `c` because torch warns about read-only arrays.
             loaded = np.load(path, mmap_mode="c" if array_name == "pixels" else None, allow_pickle=False)
             arrays[array_name] = np.asarray(loaded)
         except ValueError as error:

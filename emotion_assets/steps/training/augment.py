@@ -83,7 +83,7 @@ def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
 def disorient(views: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Turn a few views on their side or upside down, and invert a few.
 
-    So few cost at most half a point of accuracy on upright faces, and such images lose far less (docs/log.md).
+    This costs upright faces at most half a point of accuracy, and the others lose far less (docs/log.md).
     Takes and returns standardized views, float (image, 1, side, side); `strength`, 0..1, is a factor on how many.
     """
     draw = _uniform((len(views),), generator)

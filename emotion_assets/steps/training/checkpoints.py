@@ -43,7 +43,7 @@ def count_completed_epochs(checkpoint_path: Path) -> int:
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the one of a run's processes that writes its files."""
+    """Return whether this is the one of a run's processes that writes its files."""
     return os.environ.get("RANK", "0") == "0"
 
 

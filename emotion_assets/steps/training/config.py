@@ -42,7 +42,7 @@ class TrainingConfig(BaseModel):
         default=1.0,
         ge=0,
         le=1,
-        description="Strength of augmentation. Short trainings need less; long ones, and faces of other sources, all.",
+        description="Augmentation strength. Short runs need less; long runs, and faces from other sources, need 1.",
     )
     dropout: float = Field(default=0.15, ge=0, lt=1, description="Dropout on the embedding.")
     label_smoothing: float = Field(default=0.05, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
@@ -59,7 +59,7 @@ class TrainingConfig(BaseModel):
     )
     is_progressive: bool = Field(
         default=True,
-        description="Progressive resizing: 32 px until half of the run, 40 px until 80 %, then 48 px. Saves time.",
+        description="Progressive resizing: 32 px for half of the run, 40 px until 80 %, then 48 px. Saves time.",
     )
     num_teachers: int = Field(
         default=0, ge=0, le=4, description="Networks that are trained first and then distilled into the final one."
@@ -97,7 +97,7 @@ class Preset(StrEnum):
 
 
 class Tracker(StrEnum):
-    """Where curves go besides CSV and TensorBoard."""
+    """Trackers to use besides CSV and TensorBoard."""
 
     none = "none"
     wandb = "wandb"

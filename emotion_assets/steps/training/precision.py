@@ -72,7 +72,7 @@ def resolve_precision(config: TrainingConfig, work_dir: Path) -> str:
 
 
 def uses_gpu(config: TrainingConfig) -> bool:
-    """Tell whether a run trains on CUDA GPUs."""
+    """Return whether a run trains on CUDA GPUs."""
     return torch.cuda.is_available() and resolve_accelerator(config) != "cpu"
 
 
@@ -108,8 +108,8 @@ def measured_cost(config: TrainingConfig, work_dir: Path) -> StepCost:
 def _measure(config: TrainingConfig, precision: str, give_up_ms: float = float("inf")) -> float:
     """Return the milliseconds of a forward and a backward pass for one image.
 
-    One thread does it and its processor time counts, divided by the number of threads that training has: a busy program
-    beside, which delays some threads and not others, must not change the choice.
+    Measures the CPU time of one thread, divided by the number of training threads: other busy programs, which delay
+    some threads and not others, must not change the choice.
 
     Args:
         config: the choices of the run.

@@ -68,7 +68,7 @@ class TrainedNetwork:
     train: Split
     val: Split
     titles: tuple[str, ...]
-    """How pages call the classes."""
+    """Display names of the classes."""
     seconds: float = 0.0
     """Of all networks, teachers included, and of earlier interrupted attempts up to their last finished epoch."""
     cpu_seconds: float = 0.0

@@ -67,7 +67,7 @@ class RayTrials:
         self.num_at_once = num_gpus or len(cpus)
 
     def run(self, config: TrainingConfig, report: Report) -> float:
-        """Train, as `Trials` says."""
+        """See `LocalTrials.run`."""
         from ray.util.queue import Queue
 
         losses = Queue(actor_options={"num_cpus": 0})

@@ -66,8 +66,8 @@ def tune(
     """Search around `preset` with `overrides` until `num_trials` trials are finished, and return all of them.
 
     Trials are stored below `paths.reports`. Those of an interrupted search with the same data, preset, overrides and
-    code count; the interrupted trial counts as failed. Unpromising trials are pruned. With the engine `ray`, trials run
-    on the nodes of a Ray cluster at once.
+    code count; the interrupted trial counts as failed. Unpromising trials are pruned. The engine `ray` runs trials in
+    parallel on the nodes of a cluster.
 
     Raises:
         UnusableDataError: there are no splits, no such preset, or no cluster.
