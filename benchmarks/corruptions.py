@@ -30,7 +30,7 @@ def _to_image(values: npt.NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def _relight(factor: float, offset: float = 0) -> Corruption:
+def _change_gamma_and_blur(factor: float, offset: float = 0) -> Corruption:
     return lambda face, _: face.point(lambda value: round(min(max(value * factor + offset, 0), 255)))
 
 
@@ -152,9 +152,9 @@ def _shuffle(face: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 _GRADED: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, float, float]]]] = {
-    "darker, × {:g}": (_relight, (0.8, 0.6, 0.4)),
-    "brighter, + {:g}": (lambda offset: _relight(1, offset), (25, 50, 80)),
-    "lower contrast, × {:g}": (lambda factor: _relight(factor, 127 * (1 - factor)), (0.75, 0.5, 0.25)),
+    "darker, × {:g}": (_change_gamma_and_blur, (0.8, 0.6, 0.4)),
+    "brighter, + {:g}": (lambda offset: _change_gamma_and_blur(1, offset), (25, 50, 80)),
+    "lower contrast, × {:g}": (lambda factor: _change_gamma_and_blur(factor, 127 * (1 - factor)), (0.75, 0.5, 0.25)),
     "blur, {:g} px": (_blur, (2, 4, 7)),
     "noise, deviation {:g}": (_add_noise, (15, 30, 60)),
     "JPEG quality {:g}": (lambda quality: _compress(int(quality)), (20, 8, 3)),
@@ -183,8 +183,8 @@ FURTHER: Final[dict[str, Corruption]] = {
     **{f"tilt 30°, {border} border": _tilt(30, border) for border in ("black", "white", "edge")},
     "blur, 14 px": _blur(14),
     "noise, deviation 120": _add_noise(120),
-    "darker, × 0.2": _relight(0.2),
-    "lower contrast, × 0.1": _relight(0.1, 114),
+    "darker, × 0.2": _change_gamma_and_blur(0.2),
+    "lower contrast, × 0.1": _change_gamma_and_blur(0.1, 114),
 }
 """Other borders, and strengths beyond those above."""
 WITHOUT_FACE: Final = ("texture", "stripes")

@@ -52,14 +52,14 @@ class ImageLog:
         self._thread = threading.Thread(target=self._run, name="image-log", daemon=True)
         self._thread.start()
 
-    def append(self, prediction_id: str, form: str, content: bytes) -> None:
+    def append(self, prediction_id: str, image_format: str, content: bytes) -> None:
         """Queue an image and return at once; drop and count it if 100 MiB are queued."""
         with self._lock:
             is_queued = self._queued_bytes + len(content) <= _MAX_QUEUED_BYTES
             if is_queued:
                 self._queued_bytes += len(content)
         if is_queued:
-            self._queue.put((f"{datetime.now(UTC):%Y-%m-%d}/{prediction_id}.{form.lower()}", content))
+            self._queue.put((f"{datetime.now(UTC):%Y-%m-%d}/{prediction_id}.{image_format.lower()}", content))
         else:
             self._count("image_lost", 1)
 

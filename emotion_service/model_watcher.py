@@ -44,7 +44,7 @@ class ModelWatcher:
         """
         self._models_dir, self._served, self._load, self._remote = models_dir, served, load, remote
         self._failed, self._next_try = "", 0.0
-        self._is_away = False
+        self._is_unreachable = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-watcher", daemon=True)
 
@@ -77,17 +77,17 @@ class ModelWatcher:
             self._failed = ""
             _logger.info("Serving model %s, the champion of %s", version, self._models_dir)
 
-    def _fetch(self, beginning: str) -> None:
+    def _fetch(self, prefix: str) -> None:
         """Update the local copy of the paths that begin like this; keep it if storage does not respond."""
         if self._remote:
             try:
-                self._remote.checkout("models", only=(beginning,))
+                self._remote.checkout("models", only=(prefix,))
             except OSError as error:
-                if not self._is_away:  # once, not every two seconds
+                if not self._is_unreachable:  # once, not every two seconds
                     _logger.warning("%s cannot be read (%s); using its local copy", self._remote.url, error)
-                self._is_away = True
+                self._is_unreachable = True
             else:
-                self._is_away = False
+                self._is_unreachable = False
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):

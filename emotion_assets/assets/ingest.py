@@ -12,7 +12,7 @@ from emotion_assets.resources import Engine, Settings, code_version, uses_data
 
 SIGNATURE = "folder_signature"
 """Metadata key: the state of `raw/` that was read. Without it the sensor asks for another run, an hour later."""
-OWN_SIGNATURE = "folder_signature_without_feedback"
+SIGNATURE_WITHOUT_FEEDBACK = "folder_signature_without_feedback"
 _MAX_REJECTED_FRACTION = 0.1
 
 _CATALOGUE_CHECKS = [
@@ -58,7 +58,10 @@ def raw_images(context: dg.AssetExecutionContext, settings: Settings, config: In
     summary = report.summary()
     metadata = as_metadata(summary, settings)
     if report.state:
-        metadata |= {SIGNATURE: report.state.signature, OWN_SIGNATURE: report.state.own_signature}
+        metadata |= {
+            SIGNATURE: report.state.signature,
+            SIGNATURE_WITHOUT_FEEDBACK: report.state.signature_without_feedback,
+        }
     missing = [emotion for emotion in report.emotions if not summary.values[count_key(emotion)]]
     fraction = float(summary.values["rejected_fraction"])
     problems = (

@@ -11,7 +11,7 @@ import time
 import dagster as dg
 
 from emotion_assets.assets.drift import drift_report
-from emotion_assets.assets.ingest import OWN_SIGNATURE, SIGNATURE
+from emotion_assets.assets.ingest import SIGNATURE, SIGNATURE_WITHOUT_FEEDBACK
 from emotion_assets.assets.metadata import latest_metadata
 from emotion_assets.automation.jobs import retrain
 from emotion_assets.automation.runs import latest_training, trained_on, trains, unfinished_runs
@@ -41,7 +41,7 @@ def new_images_sensor(context: dg.SensorEvaluationContext, settings: Settings) -
         return dg.SkipReason(f"There are no images in {settings.paths.raw_source} yet.")
     if state.signature == learned.get(SIGNATURE):
         return dg.SkipReason(f"Nothing new: the newest model was trained on these {state.num_files:,} files.")
-    if state.own_signature == learned.get(OWN_SIGNATURE):
+    if state.signature_without_feedback == learned.get(SIGNATURE_WITHOUT_FEEDBACK):
         return _request(context, settings, state.signature, "labels", cooldown_from=latest_training(context.instance))
     return _request(context, settings, state.signature, "new_images")
 
@@ -142,7 +142,7 @@ def _learned(instance: dg.DagsterInstance) -> dict[str, str]:
     """Return the signatures of `raw/` that the newest model was trained on; empty if unknown."""
     materialization = trained_on(instance)
     metadata = materialization.metadata if materialization else {}
-    return {name: str(metadata[name].value) for name in (SIGNATURE, OWN_SIGNATURE) if name in metadata}
+    return {name: str(metadata[name].value) for name in (SIGNATURE, SIGNATURE_WITHOUT_FEEDBACK) if name in metadata}
 
 
 SENSORS = [new_images_sensor, drift_sensor]

@@ -44,17 +44,17 @@ _JPEG_END: Final = b"\xff\xd9"
 _TIFF_LISTS: Final = frozenset({258, 273, 279, 324, 325, 338, 339})
 
 
-def check_header(content: bytes, form: str) -> bool:
-    """Return whether Pillow reads the header of an image of format `form` in about a millisecond.
+def check_header(content: bytes, image_format: str) -> bool:
+    """Return whether Pillow reads the header of an image of format `image_format` in about a millisecond.
 
     Raises:
         UnreadableImageError: it would take far too long.
     """
-    if form == "JPEG":
+    if image_format == "JPEG":
         _check_jpeg_header(content)
-    if form == "TIFF":
+    if image_format == "TIFF":
         return _longest_tiff_list(content) <= _FAST_TIFF_ENTRIES
-    if form == "PNG":
+    if image_format == "PNG":
         return _count_compressed_chunks(content) <= _FAST_PNG_COMPRESSED
     return True
 

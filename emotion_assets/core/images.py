@@ -159,13 +159,13 @@ def needs_worker_thread(content: bytes) -> bool:
     if len(content) > _FAST_BYTES:
         return True
     try:
-        form = _detect_format(content)
-        if form == "JPEG":
+        image_format = _detect_format(content)
+        if image_format == "JPEG":
             num_pixels, is_progressive = find_jpeg_frame(content)
             return is_progressive or num_pixels > _FAST_PIXELS
-        if not check_header(content, form):
+        if not check_header(content, image_format):
             return True
-        if form == "PNG":
+        if image_format == "PNG":
             return max_png_pixels(content) > _FAST_PIXELS
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return image.width * image.height > _FAST_PIXELS
@@ -203,23 +203,25 @@ def decode_gray(content: bytes, working_side_px: int) -> GrayImage:
             f"The image has {len(content):,} bytes; at most {MAX_IMAGE_BYTES:,} are read. "
             "Send a smaller or more compressed copy."
         )
-    form = _detect_format(content)
+    image_format = _detect_format(content)
     try:
-        return _decode(content, form, working_side_px)
+        return _decode(content, image_format, working_side_px)
     except (ImageError, MemoryError):  # the latter says nothing about the image
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(
-            f"The {form} image declares far more than {MAX_IMAGE_PIXELS:,} pixels. Send a smaller copy."
+            f"The {image_format} image declares far more than {MAX_IMAGE_PIXELS:,} pixels. Send a smaller copy."
         ) from error
     except UnidentifiedImageError as error:
         # Pillow's own message names an object in memory.
-        raise UnreadableImageError(f"The {form} image is damaged or incomplete. Send an intact copy.") from error
+        raise UnreadableImageError(
+            f"The {image_format} image is damaged or incomplete. Send an intact copy."
+        ) from error
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, ValueError,
         # IndexError, KeyError, struct.error, …); all of it means the same to the sender.
         raise UnreadableImageError(
-            f"The {form} image is damaged or incomplete ({error}). Send an intact copy."
+            f"The {image_format} image is damaged or incomplete ({error}). Send an intact copy."
         ) from error
 
 
@@ -248,35 +250,35 @@ def _detect_format(content: bytes) -> str:
     )
 
 
-def _decode(content: bytes, form: str, working_side_px: int) -> GrayImage:
-    check_header(content, form)
+def _decode(content: bytes, image_format: str, working_side_px: int) -> GrayImage:
+    check_header(content, image_format)
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         width_px, height_px, mode = image.width, image.height, image.mode
-        _check_size(image, form)
-        if form == "TIFF":
+        _check_size(image, image_format)
+        if image_format == "TIFF":
             _check_tiff(image)
-        if form == "PNG":
+        if image_format == "PNG":
             _check_png(content)
-        if form == "JPEG":
+        if image_format == "JPEG":
             _check_jpeg_scans(content, image)
             # Decodes at a half, a quarter or an eighth of the size straight from the cosine coefficients.
             image.draft("L", (working_side_px, working_side_px))
-        loaded, warning = _load_jpeg(content, image) if form == "JPEG" else (image, None)
+        loaded, warning = _load_jpeg(content, image) if image_format == "JPEG" else (image, None)
         loaded.load()
         # Loading a TIFF applies its orientation, and removes the tag.
         orientation = _exif_orientation(image)
         gray = _reduce_to_gray(loaded, working_side_px)
     if orientation in _TRANSPOSITIONS:
         gray = gray.transpose(_TRANSPOSITIONS[orientation])
-    return GrayImage(gray, width_px, height_px, mode, form, warning)
+    return GrayImage(gray, width_px, height_px, mode, image_format, warning)
 
 
-def _check_size(image: Image.Image, form: str) -> None:
+def _check_size(image: Image.Image, image_format: str) -> None:
     width_px, height_px = image.size
-    limit = MAX_WEBP_PIXELS if form == "WEBP" else MAX_IMAGE_PIXELS
+    limit = MAX_WEBP_PIXELS if image_format == "WEBP" else MAX_IMAGE_PIXELS
     if width_px * height_px > limit or max(width_px, height_px) > MAX_SIDE_PX:
         raise ImageTooLargeError(
-            f"The {form} image has {width_px:,} × {height_px:,} pixels; the limits are {limit:,} in total "
+            f"The {image_format} image has {width_px:,} × {height_px:,} pixels; the limits are {limit:,} in total "
             f"and {MAX_SIDE_PX:,} per side. Send a smaller copy."
         )
     if min(width_px, height_px) < MIN_SIDE_PX:

@@ -74,7 +74,7 @@ def open_store(url: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _SyncedFile:
     """A file of the local copy as it was when it and its object were the same."""
 
     key: str
@@ -251,12 +251,12 @@ class RemoteRoot:
         return _Head(record["keys"], tuple(record["dropped"]), version)
 
     def _write_head(
-        self, folder: str, head: _Head, changed: set[str], removed: set[str], state: dict[str, _Known]
+        self, folder: str, head: _Head, changed: set[str], removed: set[str], state: dict[str, _SyncedFile]
     ) -> bool:
         """Upload what was changed and write the head; return False if there is a newer one."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        uploaded: dict[str, _Known] = {}
+        uploaded: dict[str, _SyncedFile] = {}
         try:
             for path in sorted(changed):
                 key = f"{folder}/{path}.{secrets.token_hex(8)}"
@@ -288,7 +288,7 @@ class RemoteRoot:
             with contextlib.suppress(FileNotFoundError):
                 self._store.delete(key)
 
-    def _fetch(self, folder: str, head: _Head, state: dict[str, _Known], only: tuple[str, ...]) -> None:
+    def _fetch(self, folder: str, head: _Head, state: dict[str, _SyncedFile], only: tuple[str, ...]) -> None:
         wanted = {
             path: key
             for path, key in head.keys.items()
@@ -300,7 +300,7 @@ class RemoteRoot:
             (self.local / folder / path).unlink(missing_ok=True)
             del state[path]
 
-    def _download(self, folder: str, path: str, key: str, state: dict[str, _Known]) -> None:
+    def _download(self, folder: str, path: str, key: str, state: dict[str, _SyncedFile]) -> None:
         target = self.local / folder / path
         for suffix in ("-wal", "-shm"):
             # Leftover SQLite journals of the old file would be applied to the new one.
@@ -311,14 +311,14 @@ class RemoteRoot:
         # Now, so that this file does not look new here if a later one fails.
         state[path] = self._describe(folder, path, key)
 
-    def _describe(self, folder: str, path: str, key: str) -> _Known:
+    def _describe(self, folder: str, path: str, key: str) -> _SyncedFile:
         status = (self.local / folder / path).stat()
-        return _Known(key, status.st_size, status.st_mtime_ns)
+        return _SyncedFile(key, status.st_size, status.st_mtime_ns)
 
     def _exists(self, folder: str, path: str) -> bool:
         return (self.local / folder / path).exists()
 
-    def _is_unchanged(self, folder: str, path: str, state: Mapping[str, _Known]) -> bool:
+    def _is_unchanged(self, folder: str, path: str, state: Mapping[str, _SyncedFile]) -> bool:
         return path in state and self._describe(folder, path, state[path].key) == state[path]
 
     def _paths(self, folder: str) -> list[str]:
@@ -328,13 +328,13 @@ class RemoteRoot:
         return [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
 
     @contextlib.contextmanager
-    def _locked(self, folder: str) -> Iterator[dict[str, _Known]]:
+    def _locked(self, folder: str) -> Iterator[dict[str, _SyncedFile]]:
         """Lock the local copy against other processes of this host; yield what is known of it, and keep that."""
         name = folder.replace("/", "-")
         path = self.local / _STATE_DIR / f"{name}.json"
         with locked(path.with_suffix(".lock")):
             record = json.loads(path.read_text()) if path.exists() else {}
-            state = {key: _Known(**value) for key, value in record.items()}
+            state = {key: _SyncedFile(**value) for key, value in record.items()}
             before = dict(state)
             try:
                 yield state

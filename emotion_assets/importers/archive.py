@@ -22,7 +22,7 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_assets.importers.importer import Importer
 from emotion_assets.importers.table import TABLE_SUFFIX, import_table
-from emotion_assets.steps.ingest.scan import is_litter_name
+from emotion_assets.steps.ingest.scan import is_junk_name
 
 _MAX_EXPANSION: Final = 100
 _UTF8_FLAG: Final = 0x800
@@ -126,7 +126,7 @@ def _import(entries: Iterable[Entry], importer: Importer, limit: int | None) -> 
         if parts[-1].casefold() == "subjects.csv":
             importer.left_out["a table of subjects: put it into the data root, with paths as they are below raw/"] += 1
             continue
-        if any(is_litter_name(os.fsencode(part)) for part in parts if part not in {".", ".."}):
+        if any(is_junk_name(os.fsencode(part)) for part in parts if part not in {".", ".."}):
             continue
         if parts[-1].casefold().endswith(TABLE_SUFFIX):
             with open_entry() as stream:

@@ -15,7 +15,7 @@ from emotion_assets.core.classes import read_classes
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.images import MAX_IMAGE_BYTES
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.steps.ingest.scan import is_litter_name
+from emotion_assets.steps.ingest.scan import is_junk_name
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _MAX_NAME_BYTES: Final = 200
@@ -45,7 +45,7 @@ class Importer:
         """Return where to write the image with this path in the delivery; None if it is left out."""
         if not parts or any(_UNSAFE.search(part) for part in parts):
             self.left_out["a path that leads out of the folder, or has control characters"] += 1
-        elif any(is_litter_name(os.fsencode(part)) for part in parts):
+        elif any(is_junk_name(os.fsencode(part)) for part in parts):
             return None
         elif max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES:
             self.left_out[f"a name of more than {_MAX_NAME_BYTES} bytes"] += 1

@@ -40,7 +40,9 @@ def report_drift(instance: dg.DagsterInstance, **metadata: Any) -> None:
 def learn(settings: PipelineSettings, instance: dg.DagsterInstance) -> None:
     """Report a model that was trained on what is in `raw/` now."""
     state = folder_state(settings.paths.raw)
-    trained(instance, folder_signature=state.signature, folder_signature_without_feedback=state.own_signature)
+    trained(
+        instance, folder_signature=state.signature, folder_signature_without_feedback=state.signature_without_feedback
+    )
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_a_full_disk_is_named(tmp_path: Path, face: bytes, monkeypatch: pytest.M
         import_faces(DataPaths(tmp_path / "data"), source, None)
 
 
-def test_a_bad_table_and_litter_end_nothing(tmp_path: Path, face: bytes) -> None:
+def test_a_bad_table_and_junk_end_nothing(tmp_path: Path, face: bytes) -> None:
     """A zip made on macOS has an unreadable shadow of each file."""
     entries = {
         "__MACOSX/._fer2013.csv": b"\x00\x05\x16\x07\xff",

@@ -57,7 +57,7 @@ _RELATIVE_MISMATCH: Final = 0.2
 """The same as a fraction of the change."""
 _MAX_DISTANCE: Final = 1.75
 """Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
-PART_LIMIT: Final = 0.01
+PART_SIGNIFICANCE_LEVEL: Final = 0.01
 """Significance level of a part."""
 MIN_PART_IMAGES: Final = 100
 """With fewer images, a strength between two known ones passes for a part too often."""
@@ -140,7 +140,7 @@ class CorruptionProfile:
         first = str(by_name.index[0])
         best = max((fit for fit in fits if fit.hypothesis.name == first), key=lambda fit: fit.log_likelihood)
         part = _part(best, fits)
-        if part and part.p_value >= PART_LIMIT:
+        if part and part.p_value >= PART_SIGNIFICANCE_LEVEL:
             part = None
         # If a part is significant, only hypotheses with parts count, otherwise none of them.
         posterior *= np.array([bool(fit.hypothesis.parts) == bool(part) for fit in fits])

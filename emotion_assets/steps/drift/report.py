@@ -16,7 +16,7 @@ from jinja2 import Environment
 from emotion_assets.core.errors import ImageError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_gray
-from emotion_assets.steps.drift.verdict import MIN_DISTANCE, DriftState, limit
+from emotion_assets.steps.drift.verdict import MIN_DISTANCE, DriftState, significance_level
 from emotion_assets.steps.drift.windows import VERDICT_NAME, ReportHistory, Source
 
 REPORT_NAME: Final = "report.html"
@@ -106,7 +106,10 @@ def _run_evidently(record: dict[str, Any], current: pd.DataFrame, reference: pd.
     columns = sorted(record["shifts"], key=record["p_values"].__getitem__)[:_NUM_COLUMNS]
     definition = DataDefinition(numerical_columns=columns)
     # At a threshold of zero nothing is drift.
-    limits = {name: limit(name, reference) if record["distances"][name] >= MIN_DISTANCE else 0.0 for name in columns}
+    limits = {
+        name: significance_level(name, reference) if record["distances"][name] >= MIN_DISTANCE else 0.0
+        for name in columns
+    }
     metrics = [ValueDrift(column=name, method="ks", threshold=limits[name]) for name in columns]
     current, reference = current[columns].astype(float), reference[columns].astype(float)
     return Report(metrics).run(Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition))

@@ -30,7 +30,7 @@ _MIN_RANK_IMAGES: Final = 5
 """Ranks below `_MIN_RANK`, or below this many clean images, are clipped, so that a few images cannot dominate."""
 _REGULARIZATION: Final = 0.1
 """Inverse penalty of the regression: there are few images for its many weights."""
-_MIN_CONTRAST: Final = 0.5
+_MIN_SEPARATION: Final = 0.5
 """In standard deviations. Corruptions that separate less from clean images say nothing about fractions."""
 _ALMOST_1: Final = 1 - 1e-9
 
@@ -55,7 +55,7 @@ class SubpopulationDetector:
 
     def __init__(self, detectors: Iterable[CorruptionDetector]) -> None:
         """Use the detectors, with the same clean images, of corruptions that differ enough from those."""
-        self._detectors = [each for each in detectors if each.contrast > _MIN_CONTRAST * each.clean_ratios.std()]
+        self._detectors = [each for each in detectors if each.separation > _MIN_SEPARATION * each.clean_ratios.std()]
         ratios = [each.clean_ratios for each in self._detectors]
         self._num_tests = num_independent_tests(np.stack(ratios)) if ratios else 0
 
@@ -74,7 +74,7 @@ class SubpopulationDetector:
         best = int(np.argmin(p_values))
         detector = self._detectors[best]
         excess = ratios[best].mean() - float(np.average(detector.clean_ratios, weights=weights))
-        fraction = float(np.clip(excess / detector.contrast, 0, 1))
+        fraction = float(np.clip(excess / detector.separation, 0, 1))
         # Šidák's correction (1967) for the smallest of so many independent p-values.
         p_value = -np.expm1(self._num_tests * np.log1p(-min(p_values[best], _ALMOST_1)))
         return Subpopulation(detector.name, fraction, fraction * detector.loss, float(p_value))
@@ -109,7 +109,7 @@ class CorruptionDetector:
         # Ranks of clean images are uniform in 0..1; those of corrupted ones follow about a power, fitted by likelihood.
         self._exponent = 1 / max(float(-np.log(self._ranks(corrupted)).mean()), 1.0)
         self.clean_ratios = self.log_likelihood_ratios(clean_held_out)
-        self.contrast = float(self.log_likelihood_ratios(held_out).mean() - self.clean_ratios.mean())
+        self.separation = float(self.log_likelihood_ratios(held_out).mean() - self.clean_ratios.mean())
 
     def log_likelihood_ratios(self, features: Floats) -> Floats:
         """Return the log-likelihood ratio of each image, float (image,)."""

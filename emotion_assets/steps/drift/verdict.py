@@ -164,7 +164,8 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     p_values[EMOTION_COLUMN] = chi2_pvalue(current[EMOTION_COLUMN], table[EMOTION_COLUMN])
     shifts = {name: _shift(current[name], table[name]) for name in names}
     distances = {name: distance(current[name], table[name]) for name in p_values}
-    drifted = {name for name in p_values if p_values[name] < limit(name, table) and distances[name] >= MIN_DISTANCE}
+    levels = {name: significance_level(name, table) for name in p_values}
+    drifted = {name for name in p_values if p_values[name] < levels[name] and distances[name] >= MIN_DISTANCE}
     has_input_drift = bool(drifted & set(STATISTICS))
     has_prediction_drift = bool(drifted - set(STATISTICS))
     num_outliers = int(reference.outliers.is_outlier(current).sum())
@@ -210,7 +211,7 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     )
 
 
-def limit(column: str, reference: pd.DataFrame) -> float:
+def significance_level(column: str, reference: pd.DataFrame) -> float:
     """Return the significance level of a column after Bonferroni's correction for the columns of its tier."""
     return FALSE_ALARM_RATE / (len(STATISTICS) if column in STATISTICS else len(emotions_of(reference)) + 1)
 
@@ -302,7 +303,8 @@ def _explains_all(current: pd.DataFrame, table: pd.DataFrame, weights: Weights) 
     """Return whether the reweighted reference explains inputs and predictions: happy faces look different, too."""
     inputs = min(ks_pvalue(current[name], table[name], weights) for name in STATISTICS)
     predictions = min(_prediction_pvalues(current, table, weights))
-    return inputs >= limit(STATISTICS[0], table) and predictions >= limit(EMOTION_COLUMN, table)
+    explains_inputs = inputs >= significance_level(STATISTICS[0], table)
+    return explains_inputs and predictions >= significance_level(EMOTION_COLUMN, table)
 
 
 def _prediction_pvalues(current: pd.DataFrame, expected: pd.DataFrame, weights: Weights | None = None) -> list[float]:

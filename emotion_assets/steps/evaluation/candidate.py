@@ -251,5 +251,5 @@ def _evaluate(
         baseline=read_baseline(paths, split),
         external=compute_scores(predict_split(classifier, external)) if len(external.pixels) else None,
         subjects=score_subjects(candidate, split, paths.splits),
-        is_divided=bool(read_assignments(paths.splits)["is_ungrouped"].any()),
+        is_divided=bool(read_assignments(paths.splits)["is_divided"].any()),
     )

@@ -23,13 +23,13 @@ from emotion_assets.steps.evaluation.scores import NUM_CALIBRATION_BINS, Labelle
 Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 
-NUM_DRAWS: Final = 1000
-LEVEL: Final = 0.95
-_TAIL_PERCENT: Final = 100 * (1 - LEVEL) / 2
+NUM_RESAMPLES: Final = 1000
+CONFIDENCE_LEVEL: Final = 0.95
+_TAIL_PERCENT: Final = 100 * (1 - CONFIDENCE_LEVEL) / 2
 
 
 def compute_intervals(
-    predictions: LabelledPredictions, num_draws: int = NUM_DRAWS, seed: int = 0
+    predictions: LabelledPredictions, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
     """Return the 95 % interval of every score.
 
@@ -40,7 +40,7 @@ def compute_intervals(
     terms = image_terms(predictions)
     num_images = len(terms)
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_draws).astype(np.float64)
+    weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples).astype(np.float64)
     intervals = {}
     for name, values in scores_from_sums(weights @ terms, predictions.emotions).items():
         low, high = np.percentile(values, [_TAIL_PERCENT, 100 - _TAIL_PERCENT])
@@ -57,7 +57,7 @@ def _calibration_interval(gaps: Floats, rng: np.random.Generator) -> Interval:
     if not error.sum() > 0:
         return measured, measured
     direction = error / error.sum()
-    noise = rng.normal(size=(NUM_DRAWS, len(mean))) * error
+    noise = rng.normal(size=(NUM_RESAMPLES, len(mean))) * error
 
     def surplus(true: float, percentile: float) -> float:
         """Return a percentile of the error measured under a true one, minus the error that was measured."""

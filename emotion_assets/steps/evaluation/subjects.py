@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from emotion_assets.steps.evaluation.intervals import LEVEL, NUM_DRAWS, Interval
+from emotion_assets.steps.evaluation.intervals import CONFIDENCE_LEVEL, NUM_RESAMPLES, Interval
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.splits.splits import Split, read_assignments
 
@@ -54,9 +54,9 @@ def score_subjects(predictions: LabelledPredictions, split: Split, splits_dir: P
     rows["is_correct"] = predictions.is_correct
     by_subject = rows.dropna(subset="subject").groupby("subject")["is_correct"].agg(["size", "mean"])
     groups = rows.groupby("group")["is_correct"].agg(["size", "sum"]).to_numpy(dtype=np.float64)
-    weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), NUM_DRAWS)
+    weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), NUM_RESAMPLES)
     sizes, hits = (weights @ groups).T
-    tail = 100 * (1 - LEVEL) / 2
+    tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.percentile(hits / sizes, [tail, 100 - tail])
     return SubjectScores(
         by_subject=[

@@ -15,7 +15,7 @@ from emotion_assets.core.errors import ImageError, ImageTooLargeError
 from emotion_assets.core.images import DECODER_VERSION, MAX_IMAGE_BYTES, decode_image
 from emotion_assets.core.remote import is_remote
 from emotion_assets.steps.ingest.remote_source import Status, open_source
-from emotion_assets.steps.ingest.scan import SkipCode, SkippedFile, SourceFile, fold_number, skip_for_error
+from emotion_assets.steps.ingest.scan import SkipCode, SkippedFile, SourceFile, skip_for_error, to_int64
 
 _VANISHED: Final = "The file was removed while the folder was read."
 _CHANGED: Final = "The file changed while it was read. The next run reads it again."
@@ -112,7 +112,7 @@ def _check_object(file: SourceFile, found: tuple[bytes, Status] | OSError) -> by
     if isinstance(found, OSError):
         return skip_for_error(file.path, "object", found)
     content, status = found
-    is_listed = (status.st_size, fold_number(status.st_ino)) == (file.size_bytes, file.inode)
+    is_listed = (status.st_size, to_int64(status.st_ino)) == (file.size_bytes, file.inode)
     return content if is_listed else SkippedFile(file.path, SkipCode.STILL_CHANGING, _CHANGED)
 
 
@@ -129,7 +129,7 @@ def _read_file(root: bytes, file: SourceFile) -> bytes | ReadResult:
         return SkippedFile(file.path, SkipCode.VANISHED, _VANISHED)
     except OSError as error:
         return skip_for_error(file.path, "file", error)
-    is_unchanged = (status.st_size, fold_number(status.st_mtime_ns)) == (file.size_bytes, file.mtime_ns)
+    is_unchanged = (status.st_size, to_int64(status.st_mtime_ns)) == (file.size_bytes, file.mtime_ns)
     if not stat.S_ISREG(status.st_mode) or not is_unchanged or len(content) != file.size_bytes:
         return SkippedFile(file.path, SkipCode.STILL_CHANGING, _CHANGED)
     return content

@@ -26,7 +26,7 @@ class Status(NamedTuple):
 
 
 class RemoteEntry(NamedTuple):
-    """An object, or a common beginning of several, with the methods of `os.DirEntry` that a scan uses."""
+    """An object, or a common prefix of several, with the methods of `os.DirEntry` that a scan uses."""
 
     name: bytes
     status: Status | None = None

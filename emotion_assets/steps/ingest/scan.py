@@ -23,7 +23,7 @@ from emotion_assets.steps.ingest.remote_source import RemoteEntry, open_source
 _ARCHIVE_SUFFIXES: Final = (b".zip", b".tar", b".tgz", b".gz", b".bz2", b".xz", b".7z", b".rar")
 _UNFINISHED_SUFFIXES: Final = (b".part", b".partial", b".tmp", b".crdownload", b".download")
 _TABLE_SUFFIXES: Final = (b".csv", b".parquet")
-_LITTER: Final = frozenset(
+_JUNK_NAMES: Final = frozenset(
     (
         b"thumbs.db",
         b"ehthumbs.db",
@@ -77,7 +77,7 @@ class FolderState(NamedTuple):
     """
 
     signature: str
-    own_signature: str
+    signature_without_feedback: str
     """Without the images that people labelled through the service."""
     num_files: int
 
@@ -113,13 +113,15 @@ class FolderScan:
 
     def __init__(self, raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> None:
         self._root, self._classes = os.fspath(raw_dir), classes
-        self._sum = self._own_sum = self._num_files = 0
+        self._sum = self._sum_without_feedback = self._num_files = 0
 
     @property
     def state(self) -> FolderState:
         """What the walk saw; complete once the iteration has ended."""
-        signature, own_signature = (f"{total % 2**128:032x}" for total in (self._sum, self._own_sum))
-        return FolderState(signature, own_signature, self._num_files)
+        signature, signature_without_feedback = (
+            f"{total % 2**128:032x}" for total in (self._sum, self._sum_without_feedback)
+        )
+        return FolderState(signature, signature_without_feedback, self._num_files)
 
     def __iter__(self) -> Iterator[SourceFile | SkippedFile]:
         yield from self._scan_folder(b"", _Place())
@@ -136,7 +138,7 @@ class FolderScan:
         prefix = folder + b"/" if folder else b""
         with contextlib.closing(entries):
             for entry in filterfalse(
-                lambda entry: is_litter_name(entry.name) or prefix + entry.name == _SUBJECTS, entries
+                lambda entry: is_junk_name(entry.name) or prefix + entry.name == _SUBJECTS, entries
             ):
                 path = prefix + entry.name
                 try:
@@ -207,9 +209,9 @@ class FolderScan:
         # A sum does not depend on the order in which the file system lists a folder.
         number = int.from_bytes(hashlib.blake2b(state, digest_size=16).digest())
         self._sum += number
-        self._own_sum += 0 if path.split(b"/")[1] == _FEEDBACK else number
+        self._sum_without_feedback += 0 if path.split(b"/")[1] == _FEEDBACK else number
         self._num_files += 1
-        return SourceFile(path, label, status.st_size, fold_number(status.st_mtime_ns), fold_number(status.st_ino))
+        return SourceFile(path, label, status.st_size, to_int64(status.st_mtime_ns), to_int64(status.st_ino))
 
 
 def folder_state(raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> FolderState:
@@ -220,12 +222,12 @@ def folder_state(raw_dir: Path | str, classes: ClassSet = DEFAULT_CLASSES) -> Fo
     return scan.state
 
 
-def is_litter_name(name: bytes) -> bool:
+def is_junk_name(name: bytes) -> bool:
     """Return whether an operating system or a tool left a file or folder of this name behind."""
-    return name.startswith(b".") or name.lower() in _LITTER
+    return name.startswith(b".") or name.lower() in _JUNK_NAMES
 
 
-def fold_number(number: int) -> int:
+def to_int64(number: int) -> int:
     """Fold a date or inode number of any file system into 64 bits with a sign, as SQLite stores them."""
     return (number + 2**63) % 2**64 - 2**63
 

@@ -48,11 +48,11 @@ class SplitAssignment:
     splits: dict[str, str]
     labels: dict[str, str]
     """Of every accepted image that has only one."""
-    unassigned: dict[str, str]
+    new_entries: dict[str, str]
     """The entries, of images and of subjects, that the ledger does not have yet."""
     excluded: dict[str, ExclusionReason]
     """Accepted images that are in no split."""
-    ungrouped: set[str]
+    divided: set[str]
     """Images whose group was divided, because their class has too few groups."""
     subjects: dict[str, str]
     """Of the images that have one; two joined by `and` where an image is listed with both."""
@@ -81,24 +81,24 @@ def assign_splits(store: Store, ledger: dict[str, str], subjects: Subjects | Non
         for key in map(subject_key, subjects_of[content_hash]):
             neighbors[content_hash].add(key)
             neighbors[key].add(content_hash)
-    ungrouped = _find_undividable(usable, neighbors)
+    divided = _find_divided(usable, neighbors)
     neighbors = {
-        member: {other for other in others if other not in ungrouped}
+        member: {other for other in others if other not in divided}
         for member, others in neighbors.items()
-        if member not in ungrouped
+        if member not in divided
     }
-    known = _valid_entries(ledger, ungrouped, subjects_of)
+    known = _valid_entries(ledger, divided, subjects_of)
     assigned, spanning = assign_new(usable, neighbors, known)
     known |= assigned
-    entries = {divided_key(name) if name in ungrouped else name: split for name, split in assigned.items()}
-    unassigned = {name: split for name, split in entries.items() if ledger.get(name) != split}
+    entries = {divided_key(name) if name in divided else name: split for name, split in assigned.items()}
+    new_entries = {name: split for name, split in entries.items() if ledger.get(name) != split}
     splits = {content_hash: known[content_hash] for content_hash in usable if content_hash in known}
     spanning |= _separated(splits, neighbors, known)
     splits = {content_hash: split for content_hash, split in splits.items() if content_hash not in spanning}
     excluded = dict.fromkeys(conflicting, ExclusionReason.LABEL_CONFLICT)
     excluded |= dict.fromkeys(spanning, ExclusionReason.SPANS_SPLITS)
     names_of = {content_hash: " and ".join(sorted(names)) for content_hash, names in subjects_of.items()}
-    return SplitAssignment(splits, labels, unassigned, excluded, ungrouped & usable.keys(), names_of)
+    return SplitAssignment(splits, labels, new_entries, excluded, divided & usable.keys(), names_of)
 
 
 def subject_key(subject: str) -> str:
@@ -116,7 +116,7 @@ def divided_key(content_hash: str) -> str:
     return f"{_DIVIDED}{content_hash}"
 
 
-def _valid_entries(ledger: dict[str, str], ungrouped: set[str], subjects_of: dict[str, set[str]]) -> dict[str, str]:
+def _valid_entries(ledger: dict[str, str], divided: set[str], subjects_of: dict[str, set[str]]) -> dict[str, str]:
     """Return the assignments that still hold, by content hash or key of a subject.
 
     An image whose subject is new, or in another split, is assigned anew with its subject: where it was before, it was
@@ -129,12 +129,12 @@ def _valid_entries(ledger: dict[str, str], ungrouped: set[str], subjects_of: dic
     known = {
         name: split
         for name, split in ledger.items()
-        if name not in ungrouped and not name.startswith(_DIVIDED) and holds(name, split)
+        if name not in divided and not name.startswith(_DIVIDED) and holds(name, split)
     }
-    return known | {name: ledger[key] for name in ungrouped if (key := divided_key(name)) in ledger}
+    return known | {name: ledger[key] for name in divided if (key := divided_key(name)) in ledger}
 
 
-def _find_undividable(labels: dict[str, str], neighbors: dict[str, set[str]]) -> set[str]:
+def _find_divided(labels: dict[str, str], neighbors: dict[str, set[str]]) -> set[str]:
     """Return the members of all groups that contain a class with fewer than three groups."""
     groups = _group_neighbors(sorted({*labels, *(name for name in neighbors if is_subject_key(name))}), neighbors)
     classes = [{labels[member] for member in group if member in labels} for group in groups]
@@ -169,7 +169,7 @@ def assign_new(
     )
     groups = _group_neighbors([h for h in new if h not in assigned and h not in spanning], neighbors)
     remaining = Counter(label for group in groups for label in {labels[m] for m in group if m in labels})
-    for group in sorted(groups, key=_turn):
+    for group in sorted(groups, key=_assignment_order):
         added = Counter(labels[member] for member in group if member in labels)
         split = _most_underfilled(added, counts, remaining)
         remaining.subtract(added.keys())
@@ -179,7 +179,7 @@ def assign_new(
     return {content_hash: assigned[content_hash] for content_hash in new if content_hash in assigned}, spanning
 
 
-def _turn(group: list[str]) -> tuple[int, bytes]:
+def _assignment_order(group: list[str]) -> tuple[int, bytes]:
     """Return a group's sort key: subjects, the largest first, before single images, which fill what is left."""
     size = len(group) if any(map(is_subject_key, group)) else 0
     return -size, hashlib.sha256(_SALT + group[0].encode()).digest()

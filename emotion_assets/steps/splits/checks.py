@@ -52,8 +52,8 @@ def find_leaking_images(paths: DataPaths) -> Finding:
         UnusableDataError: the splits are missing or damaged.
     """
     pairs = leaking_pairs([read_split(paths.splits, name) for name in SPLITS])
-    ungrouped = _ungrouped(paths)
-    unexpected = [pair for pair in pairs if not ungrouped.issuperset(pair)]
+    divided_images = _divided_images(paths)
+    unexpected = [pair for pair in pairs if not divided_images.issuperset(pair)]
     rows: list[Row] = [{"first": first, "second": second} for first, second in (unexpected or pairs)[:_NUM_SHOWN]]
     leaks = _describe(rows, len(unexpected), "near-duplicates", is_divided=bool(pairs))
     with Store(paths.catalogue / STORE_NAME) as store:
@@ -71,14 +71,14 @@ def find_leaking_subjects(paths: DataPaths) -> Finding:
         UnusableDataError: the splits are missing or damaged, or a table of subjects is wrong.
     """
     split_of = {name: split for split in SPLITS for name in read_split(paths.splits, split).content_hashes}
-    ungrouped = _ungrouped(paths)
+    divided_images = _divided_images(paths)
     with Store(paths.catalogue / STORE_NAME) as store:
         hash_of, subjects = store.hashes_by_id(), find_subjects(store, paths)
     found: dict[str, set[str]] = defaultdict(set)
     divided: set[str] = set()
     for content_id, names in subjects.by_content.items():
         content_hash = hash_of.get(content_id, "")
-        if content_hash in ungrouped:
+        if content_hash in divided_images:
             divided |= names
         elif content_hash in split_of:
             for name in names:
@@ -97,9 +97,9 @@ def _describe(rows: list[Row], num_unexpected: int, things: str, *, is_divided: 
     return Finding(rows, _DIVIDED, is_error=False) if is_divided else Finding(rows)
 
 
-def _ungrouped(paths: DataPaths) -> set[str]:
+def _divided_images(paths: DataPaths) -> set[str]:
     table = read_assignments(paths.splits)
-    return set(table.loc[table["is_ungrouped"], "content_hash"])
+    return set(table.loc[table["is_divided"], "content_hash"])
 
 
 def leaking_pairs(splits: Sequence[Split]) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ _ARRAYS: Final = ("pixels", "class_indices", "content_hashes")
 _ASSIGNMENTS_SCHEMA: Final = pa.schema(
     [
         *((name, pa.string()) for name in ("content_hash", "label", "split", "excluded_because", "subject")),
-        ("is_ungrouped", pa.bool_()),
+        ("is_divided", pa.bool_()),
     ]
 )
 _SCHEMA_VERSION: Final = 2
@@ -91,7 +91,7 @@ class SplitReport:
     num_new: int
     num_label_conflicts: int
     num_spanning_splits: int
-    num_ungrouped: int
+    num_divided: int
     """Images whose group was divided, because a class has fewer than three groups."""
     num_subjects: int
 
@@ -111,7 +111,7 @@ class SplitReport:
                 "num_new": self.num_new,
                 "num_label_conflicts": self.num_label_conflicts,
                 "num_spanning_splits": self.num_spanning_splits,
-                "num_ungrouped": self.num_ungrouped,
+                "num_divided": self.num_divided,
                 "num_subjects": self.num_subjects,
                 "fingerprint": self.fingerprint,
             },
@@ -149,7 +149,7 @@ def make_splits(paths: DataPaths) -> SplitReport:
         assignment = assign_splits(store, read_ledger(ledger_path), find_subjects(store, paths).by_content)
         counts = _count(assignment, classes)
         _require_min_images(counts, assignment, store, paths, classes)
-        _append_to_ledger(ledger_path, assignment.unassigned)
+        _append_to_ledger(ledger_path, assignment.new_entries)
         _write_assignments(paths.splits, assignment)
         fingerprint = _write_arrays(store, paths.splits, assignment, classes)
     reasons = Counter(assignment.excluded.values())
@@ -157,10 +157,10 @@ def make_splits(paths: DataPaths) -> SplitReport:
         splits_dir=paths.splits,
         fingerprint=fingerprint,
         counts=counts,
-        num_new=sum(not is_subject_key(name) for name in assignment.unassigned),
+        num_new=sum(not is_subject_key(name) for name in assignment.new_entries),
         num_label_conflicts=reasons[ExclusionReason.LABEL_CONFLICT],
         num_spanning_splits=reasons[ExclusionReason.SPANS_SPLITS],
-        num_ungrouped=len(assignment.ungrouped),
+        num_divided=len(assignment.divided),
         num_subjects=len({assignment.subjects[name] for name in assignment.splits if name in assignment.subjects}),
     )
 
@@ -194,12 +194,12 @@ def read_ledger(path: Path) -> dict[str, str]:
     return {fields[0]: fields[1] for fields in lines if len(fields) == 2 and fields[1] in SPLITS}
 
 
-def _append_to_ledger(path: Path, unassigned: dict[str, str]) -> None:
-    if not unassigned:
+def _append_to_ledger(path: Path, new_entries: dict[str, str]) -> None:
+    if not new_entries:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     is_torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    lines = "".join(f"{content_hash},{split}\n" for content_hash, split in sorted(unassigned.items()))
+    lines = "".join(f"{content_hash},{split}\n" for content_hash, split in sorted(new_entries.items()))
     with path.open("a") as file:
         file.write(("\n" if is_torn else "") + lines)
         file.flush()
@@ -249,13 +249,13 @@ def _write_assignments(splits_dir: Path, assignment: SplitAssignment) -> None:
     by_hash = (assignment.labels, assignment.splits, assignment.excluded, assignment.subjects)
     hashes = sorted(assignment.splits.keys() | assignment.excluded.keys())
     columns = [hashes, *([values.get(content_hash) for content_hash in hashes] for values in by_hash)]
-    columns.append([content_hash in assignment.ungrouped for content_hash in hashes])
+    columns.append([content_hash in assignment.divided for content_hash in hashes])
     with atomic_file(splits_dir / ASSIGNMENTS_NAME) as file:
         pq.write_table(pa.table(columns, schema=_ASSIGNMENTS_SCHEMA), file)
 
 
 def read_assignments(splits_dir: Path) -> pd.DataFrame:
-    """Return one row for each accepted image: content_hash, label, split, excluded_because, subject and is_ungrouped.
+    """Return one row for each accepted image: content_hash, label, split, excluded_because, subject and is_divided.
 
     An image is in a split or excluded for a reason, so one of the two is null. The label is null if it has several, the
     subject if it is not known.

@@ -61,8 +61,8 @@ def augment(pixels: Tensor, side_px: int, generator: torch.Generator, strength: 
     with torch.autocast(pixels.device.type, enabled=False):
         grid = build_sampling_grid(_draw_affine(len(pixels), generator, strength), side_px)
         gray = pixels[:, None].float().div_(255)
-        view = _relight(_sample(gray, grid, generator).clamp(0, 1), generator, strength)
-        return _erase(_disturb(standardize(view), generator, strength), generator, strength)
+        view = _change_gamma_and_blur(_sample(gray, grid, generator).clamp(0, 1), generator, strength)
+        return _erase(_change_light_and_noise(standardize(view), generator, strength), generator, strength)
 
 
 def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
@@ -143,7 +143,7 @@ def _sample(gray: Tensor, grid: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(is_outside & (border < _PLAIN_BORDER_FRACTION), level, view)
 
 
-def _relight(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+def _change_gamma_and_blur(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """Change gamma, and apply a 3×3 binomial blur twice, in some images."""
     count = len(view)
     gamma = torch.exp(_MAX_LOG_GAMMA * _symmetric((count, 1, 1, 1), generator))
@@ -157,7 +157,7 @@ def _relight(view: Tensor, generator: torch.Generator, strength: float) -> Tenso
     return view.index_copy(0, chosen, blurred)
 
 
-def _disturb(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+def _change_light_and_noise(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     """Add a light gradient and noise to some standardized images, and change gain and offset of all."""
     count, _, height, width = view.shape
     across = torch.linspace(-1, 1, width, device=view.device)[None, None, None, :]

@@ -147,7 +147,7 @@ def train(
         callbacks=callbacks,
     )
     if is_new and not uses_gpu(config) and is_first_process():
-        _tell_duration(run, config)
+        _log_estimated_duration(run, config)
     teachers = [_train_teacher(number, run, config) for number in range(config.num_teachers)]
     trained = _train_network(run, config, teachers)
     orientation = _train_orientation(run, config) if config.corrects_orientation else None
@@ -155,7 +155,7 @@ def train(
     return dataclasses.replace(trained, orientation=orientation, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
-def _tell_duration(run: _Run, config: TrainingConfig) -> None:
+def _log_estimated_duration(run: _Run, config: TrainingConfig) -> None:
     milliseconds = measured_cost(config, run.work_dir).milliseconds.get(run.precision)
     if milliseconds:
         seconds = estimate_seconds(config, len(run.train.pixels), milliseconds / 1000 / config.devices)

@@ -64,7 +64,7 @@ def test_intervals_have_about_their_nominal_coverage() -> None:
     for number in range(120):
         chosen = rng.integers(0, 200_000, 600)
         sample = LabelledPredictions("x", population.probabilities[chosen], population.class_indices[chosen])
-        found = compute_intervals(sample, num_draws=400, seed=number)
+        found = compute_intervals(sample, num_resamples=400, seed=number)
         for name in hits:
             low, high = found[name]
             hits[name] += low <= getattr(truth, name) <= high
@@ -115,4 +115,4 @@ def test_a_class_without_images_has_intervals() -> None:
     kept = predictions.class_indices != 3
     few = LabelledPredictions("x", predictions.probabilities[kept], predictions.class_indices[kept])
 
-    assert compute_intervals(few, num_draws=50)["recall_sad"] == (0, 0)
+    assert compute_intervals(few, num_resamples=50)["recall_sad"] == (0, 0)

@@ -21,7 +21,7 @@ from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.decode import DecodedContent
 from emotion_assets.steps.ingest.export import read_catalogue
-from emotion_assets.steps.ingest.scan import SourceFile, fold_number
+from emotion_assets.steps.ingest.scan import SourceFile, to_int64
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
 Put = Callable[[str], None]
@@ -78,7 +78,7 @@ TREES: dict[str, tuple[list[str], dict[str, int], dict[str, str]]] = {
     "numbers only": (["0/1.jpg", "1/2.jpg"], {}, {"0/1.jpg": "unlabelled_file", "1/2.jpg": "unlabelled_file"}),
     "no folder": (["1.jpg", "2.jpg"], {}, {"1.jpg": "unlabelled_file"}),
     "a split without classes": (["test/1.jpg", "train/sad/2.jpg"], {"sad": 1}, {"test/1.jpg": "unlabelled_file"}),
-    "litter": (
+    "junk": (
         [
             "happy/1.jpg",
             "happy/._1.jpg",
@@ -214,11 +214,11 @@ def test_dates_do_not_matter(tmp_path: Path, seconds: int) -> None:
 def test_numbers_beyond_63_bits_are_folded(tmp_path: Path, number: int) -> None:
     """Some network file systems use all 64 bits for inodes, and SQLite takes 63 and a sign."""
     with Store(tmp_path / STORE_NAME) as store:
-        file = SourceFile(b"Happy/1.jpg", "happy", 1, fold_number(number), fold_number(number))
+        file = SourceFile(b"Happy/1.jpg", "happy", 1, to_int64(number), to_int64(number))
         store.add([(file, DecodedContent("0", rejection_code="empty_image", rejection="empty"))], {})
 
         assert store.match_known([file]) == []
-    assert (fold_number(number) - number) % 2**64 == 0
+    assert (to_int64(number) - number) % 2**64 == 0
 
 
 def test_other_classes_are_no_rejections(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emotion_assets.core.classes import ClassSet
-from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile, fold_number, folder_state
+from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile, folder_state, to_int64
 
 
 def test_scan_yields_labelled_files(raw: Path) -> None:
@@ -20,7 +20,7 @@ def test_scan_yields_labelled_files(raw: Path) -> None:
 
 
 def test_scan_skips_with_a_reason(raw: Path, face: bytes, tmp_path: Path) -> None:
-    """Links, pipes, sockets, archives and other folders are listed, litter is not, and nothing outside is read."""
+    """Links, pipes, sockets, archives and other folders are listed, junk is not, and nothing outside is read."""
     happy = raw / "Happy"
     (happy / "loop").symlink_to(raw)
     (tmp_path / "secret.jpg").write_bytes(face)
@@ -103,11 +103,11 @@ def test_signature_changes_with_the_files(raw: Path, face: bytes) -> None:
 
 def test_one_signature_leaves_out_labelled_images(raw: Path, face: bytes) -> None:
     """Files in `<Class>/feedback/` do not count when they are excluded."""
-    before = folder_state(raw).own_signature
+    before = folder_state(raw).signature_without_feedback
     (raw / "Happy" / "feedback").mkdir()
     (raw / "Happy" / "feedback" / "x.jpg").write_bytes(face)
 
-    assert folder_state(raw).own_signature == before
+    assert folder_state(raw).signature_without_feedback == before
     assert folder_state(raw).signature != before
 
 
@@ -135,7 +135,7 @@ def test_one_signature_leaves_out_labelled_images(raw: Path, face: bytes) -> Non
     ],
 )
 def test_the_nearest_folder_names_the_class(tmp_path: Path, path: str, found: str | None) -> None:
-    """Where the folders contradict each other, nothing is guessed; litter is passed over."""
+    """Where the folders contradict each other, nothing is guessed; junk is passed over."""
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_bytes(b"x")
 
@@ -164,7 +164,7 @@ def test_other_folders_called_feedback_count(tmp_path: Path, name: str) -> None:
     state = folder_state(tmp_path)
 
     assert state.num_files == 1
-    assert state.own_signature == state.signature
+    assert state.signature_without_feedback == state.signature
 
 
 def test_folders_that_vanish_are_passed_over(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,4 +184,4 @@ def test_folders_that_vanish_are_passed_over(raw: Path, monkeypatch: pytest.Monk
 
 def test_numbers_fit_into_the_database() -> None:
     """Some file systems have inodes of 64 bits without a sign."""
-    assert [fold_number(number) for number in (0, -5, 2**63 - 1, 2**63, 2**64 - 1)] == [0, -5, 2**63 - 1, -(2**63), -1]
+    assert [to_int64(number) for number in (0, -5, 2**63 - 1, 2**63, 2**64 - 1)] == [0, -5, 2**63 - 1, -(2**63), -1]

@@ -20,8 +20,8 @@ def test_assign_splits_keeps_what_the_ledger_has(drawn_root: Path) -> None:
     with Store(drawn_root / "catalogue" / STORE_NAME) as store:
         known, rebuilt = assign_splits(store, ledger), assign_splits(store, {})
 
-    assert known.splits == rebuilt.splits == rebuilt.unassigned
-    assert not known.unassigned
+    assert known.splits == rebuilt.splits == rebuilt.new_entries
+    assert not known.new_entries
     assert known.excluded == rebuilt.excluded
     assert known.excluded.keys().isdisjoint(known.splits)
 

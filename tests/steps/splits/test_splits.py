@@ -71,7 +71,7 @@ def test_assignments_list_every_accepted_image(drawn_root: Path) -> None:
     """The table agrees with the arrays, and names no path."""
     table = read_assignments(drawn_root / "splits")
 
-    assert list(table) == ["content_hash", "label", "split", "excluded_because", "subject", "is_ungrouped"]
+    assert list(table) == ["content_hash", "label", "split", "excluded_because", "subject", "is_divided"]
     assigned = table[table["split"].notna()]
     assert dict(zip(assigned["content_hash"], assigned["split"], strict=True)) == members(drawn_root)
     assert (table["split"].isna() == table["excluded_because"].notna()).all()

@@ -64,7 +64,7 @@ def test_one_person_is_divided_with_a_warning(tmp_path: Path, folder: str, movem
         "val": {4},
         "test": {4},
     }
-    assert report.num_ungrouped > 150
+    assert report.num_divided > 150
     assert "fewer than three groups" in leaks.problem
     assert not leaks.is_error
 
@@ -80,7 +80,7 @@ def test_people_stay_together(tmp_path: Path, num_people: int) -> None:
     assert len(found) == num_people == report.num_subjects
     assert all(len(splits) == 1 for splits in found.values())
     assert report.holds_every_class
-    assert (report.num_ungrouped, report.num_label_conflicts) == (0, 0)
+    assert (report.num_divided, report.num_label_conflicts) == (0, 0)
     assert not find_leaking_subjects(paths).problem
     assert not find_leaking_images(paths).problem
 
@@ -132,7 +132,7 @@ def test_people_may_be_added_to_a_recording(tmp_path: Path, steps: tuple[int, ..
         paths = record(tmp_path, *range(num_people), num_frames=15, folder=folder)
         report = remake(paths)
 
-    assert report.num_spanning_splits == report.num_ungrouped == 0
+    assert report.num_spanning_splits == report.num_divided == 0
     assert report.holds_every_class
     assert sum(sum(counts.values()) for counts in report.counts.values()) == 15 * 5 * steps[-1]
     assert not find_leaking_images(paths).problem
@@ -149,7 +149,7 @@ def test_people_may_be_removed(tmp_path: Path) -> None:
     report = remake(paths)
 
     assert report.holds_every_class
-    assert report.num_ungrouped == 75
+    assert report.num_divided == 75
     assert remake(paths).num_new == 0
 
 
@@ -198,7 +198,7 @@ def test_a_large_set_is_not_divided_for_one_recording(tmp_path: Path) -> None:
     report = remake(paths)
 
     table = read_assignments(paths.splits)
-    assert set(table.loc[table["is_ungrouped"], "label"]) == {"surprise"}
+    assert set(table.loc[table["is_divided"], "label"]) == {"surprise"}
     assert report.holds_every_class
     assert len(read_split(paths.splits, "train").pixels) == report.summary().values["num_train"]
 
