@@ -210,7 +210,7 @@ class EmotionApp:
     async def _docs(self, _: Request) -> Response:
         if self.version not in self._documents:  # it takes 26 ms to write
             emotions = self.model.emotions if self.model else ()
-            document = openapi_document(self.endpoints, ErrorResponse, self.version, emotions)
+            document = openapi_document(self.endpoints, self.version, emotions)
             self._documents = {self.version: JSONResponse(document)}
         return self._documents[self.version]
 

@@ -23,7 +23,7 @@ from emotion_service.schemas import FaceRegion, Prediction
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """What a client requests beside the emotion."""
+    """What a client requests besides the emotion."""
 
     with_heatmap: bool = False
     detect_face: bool = False
@@ -45,7 +45,7 @@ class _FaceImage:
 
 @dataclass(frozen=True, slots=True)
 class PredictionResult:
-    """The prediction for an image, and what the logs need beside it."""
+    """The prediction for an image, and what the logs need besides."""
 
     prediction: Prediction
     content: bytes

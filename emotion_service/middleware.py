@@ -39,11 +39,6 @@ class RateLimit:
         self._now = now
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    @property
-    def num_clients(self) -> int:
-        """The number of clients that are remembered, at most 10,000."""
-        return len(self._buckets)
-
     def seconds_to_wait(self, client: str) -> float:
         """Take one request from the client's bucket; return 0, or the seconds until one is available."""
         now = self._now()

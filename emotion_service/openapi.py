@@ -9,6 +9,8 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from starlette.requests import Request
 
+from emotion_service.schemas import ErrorResponse
+
 ERRORS: Final = {
     400: "The request is malformed, or its body is missing.",
     401: "The token is missing or wrong.",
@@ -58,11 +60,9 @@ def form(field_name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": [field_name], "properties": {field_name: schema}}
 
 
-def openapi_document(
-    endpoints: tuple[Endpoint, ...], error: type, version: str, emotions: Sequence[str]
-) -> dict[str, Any]:
-    """Return the document for a service that runs a model; `error` is the type of every error's body."""
-    types = [error] + [kind for each in endpoints for kind in (each.response, *each.body.values())]
+def openapi_document(endpoints: tuple[Endpoint, ...], version: str, emotions: Sequence[str]) -> dict[str, Any]:
+    """Return the document for a service that runs a model."""
+    types = [ErrorResponse] + [kind for each in endpoints for kind in (each.response, *each.body.values())]
     named = {str(kind): TypeAdapter(kind) for kind in types if not isinstance(kind, str | dict)}
     schemas, definitions = TypeAdapter.json_schemas(
         [(name, "validation", adapter) for name, adapter in named.items()],
@@ -82,7 +82,7 @@ def openapi_document(
         for status in endpoint.errors:
             responses[str(status)] = {
                 "description": ERRORS[status],
-                "content": content(error) if endpoint.handler else {},
+                "content": content(ErrorResponse) if endpoint.handler else {},
             }
         described: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
         if endpoint.is_protected:

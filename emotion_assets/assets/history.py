@@ -57,7 +57,7 @@ def _draw(points: Sequence[_Point], names: Sequence[str], unit: str, highlight: 
     # Matplotlib is slow to import.
     from matplotlib.figure import Figure
 
-    from emotion_assets.steps.training.figures import encode_png
+    from emotion_assets.steps.report_images import encode_png
 
     figure = Figure(figsize=(7, 2.8))
     axes = figure.subplots()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +10,7 @@ import dagster as dg
 
 from emotion_assets.core.summary import Summary, Value
 from emotion_assets.resources import PipelineSettings
+from emotion_assets.steps.report_images import data_uri
 
 DATA_VERSION_TAG: Final = "dagster/data_version"
 """Dagster's own tag of a materialization."""
@@ -32,8 +32,7 @@ def as_metadata(summary: Summary, settings: PipelineSettings) -> dict[str, dg.Ra
 
 def image(content: bytes, text: str) -> dg.MarkdownMetadataValue:
     """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log."""
-    kind = "webp" if content[:4] == b"RIFF" else "png"
-    return dg.MetadataValue.md(f"![{text}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
+    return dg.MetadataValue.md(f"![{text}]({data_uri(content)})")
 
 
 def bullets(sentences: Sequence[str]) -> dg.MarkdownMetadataValue:

@@ -14,8 +14,9 @@ from dagster._serdes import deserialize_value
 class WatchedRunLauncher(DefaultRunLauncher):
     """Dagster's own launcher, with the health check that run monitoring asks for.
 
-    Without it, a run that dies together with its code server, as in a power cut, stays STARTED for a day and blocks the
-    queue. Dagster has no public interface for this; `tests/faults/test_daemon.py` notices when the private one changes.
+    Without it, a run that dies together with its code server, for example in a power cut, stays STARTED for a day and
+    blocks the queue. Dagster has no public interface for this; `tests/faults/test_daemon.py` notices when the private
+    one changes.
     """
 
     @property

@@ -36,7 +36,7 @@ SCHEDULES = [
         "feedback_collection",
         collect_feedback.name,
         "*/15 * * * *",
-        "Collects labels every 15 minutes. Stopped by default: trusting the labels of strangers is a decision.",
+        "Collects labels every 15 minutes. Stopped by default: trusting anyone's labels is a decision.",
     ),
     _schedule(
         "log_compaction",

@@ -53,6 +53,7 @@ _TINY: Final = 1e-6
 _FLAT: Final = np.float32(1 / 255)
 _WHITE: Final = 255
 _CENTER_FRACTION: Final = 0.25
+_CHUNK: Final = 512
 _IMMERKAER: Final = np.float32(np.sqrt(np.pi / 2) / 6)
 
 Floats = npt.NDArray[np.float32]
@@ -114,6 +115,12 @@ def image_statistics(pixels: Pixels) -> dict[str, Floats]:
         "eyes_minus_cheeks": (eyes - cheeks) / np.maximum(contrast, _FLAT),
     }
     return {name: statistics[name].astype(np.float32, copy=False) for name in STATISTICS}
+
+
+def all_image_statistics(pixels: Pixels) -> dict[str, Floats]:
+    """Return `image_statistics` of any number of images, computed in chunks to bound the memory."""
+    chunks = [image_statistics(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in STATISTICS}
 
 
 @functools.cache

@@ -75,7 +75,8 @@ _SIGNATURES: Final = (
 # Large images are first reduced by a whole factor: by the JPEG decoder itself, or strip by strip, to bound the memory.
 _STRIP_PIXELS: Final = 1_000_000
 _FAST_BYTES: Final = 128 * 1024
-_FAST_PIXELS: Final = 250_000
+_FAST_JPEG_PIXELS: Final = 250_000
+_FAST_PIXELS: Final = 64_000  # other decoders take up to 80 ns a pixel
 
 _TIFF_BITS: Final = 258
 _TIFF_PHOTOMETRIC: Final = 262
@@ -152,7 +153,7 @@ def decode_image(content: bytes) -> DecodedImage:
 
 
 def needs_worker_thread(content: bytes) -> bool:
-    """Tell from the header whether decoding may take more than about a millisecond, which would block an event loop.
+    """Tell from the header whether decoding may take more than a few milliseconds, which would block an event loop.
 
     Never raises: what `decode_image` rejects right away needs no thread.
     """
@@ -162,7 +163,7 @@ def needs_worker_thread(content: bytes) -> bool:
         image_format = _detect_format(content)
         if image_format == "JPEG":
             num_pixels, is_progressive = find_jpeg_frame(content)
-            return is_progressive or num_pixels > _FAST_PIXELS
+            return is_progressive or num_pixels > _FAST_JPEG_PIXELS
         if not check_header(content, image_format):
             return True
         if image_format == "PNG":

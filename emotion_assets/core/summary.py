@@ -20,7 +20,7 @@ class Summary:
     texts: dict[str, str] = field(default_factory=dict)
     """Markdown."""
     lists: dict[str, Sequence[str]] = field(default_factory=dict)
-    """Sentences, which may name files of strangers."""
+    """Sentences, which may contain untrusted file names."""
     images: dict[str, bytes] = field(default_factory=dict)
     """PNG or WebP, each under 100 kB."""
     pages: dict[str, Path] = field(default_factory=dict)

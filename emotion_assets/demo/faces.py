@@ -80,9 +80,7 @@ def draw_face(
     x, y = np.meshgrid(np.linspace(-1, 1, _SIZE_PX), np.linspace(-1, 1, _SIZE_PX))
     light = 1 + rng.normal(0, 0.2) * x + rng.normal(0, 0.15) * y
     values = values * light * (0.45 if is_dim else 1) + rng.normal(0, rng.uniform(2, 10), values.shape)
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
+    return _encode_jpeg(values)
 
 
 def draw_frame(emotion: str, subject: int, number: int, *, movement: float = 1.0) -> bytes:
@@ -99,6 +97,10 @@ def draw_frame(emotion: str, subject: int, number: int, *, movement: float = 1.0
     image = image.rotate(angle, Image.Resampling.BILINEAR, translate=(int(right), int(down)))
     values = np.asarray(image.resize((_SIZE_PX, _SIZE_PX), Image.Resampling.BOX), dtype=np.float64)
     values = values * (1 + rng.normal(0, 0.1)) + rng.normal(0, 4, values.shape)
+    return _encode_jpeg(values)
+
+
+def _encode_jpeg(values: npt.NDArray[np.float64]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()

@@ -31,7 +31,7 @@ _FREE_BYTES: Final = 100_000_000
 _DAMAGES: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 Entry = tuple[str, Callable[[], IO[bytes]]]
-"""The path in the delivery, and how to open it."""
+"""The path in the source, and how to open it."""
 
 
 def import_archive(path: Path, importer: Importer) -> None:
@@ -67,7 +67,7 @@ def _import_table(stream: IO[bytes], importer: Importer, folders: list[str]) -> 
     try:
         import_table(stream, importer, folders)
     except UnusableDataError:
-        importer.left_out["a table that is no text in UTF-8, or damaged"] += 1
+        importer.left_out["a table that is damaged or not UTF-8 text"] += 1
 
 
 def import_folder(folder: Path, importer: Importer) -> None:

@@ -1,4 +1,4 @@
-"""Write the images of a delivery below `raw/`, with the folders that they came in."""
+"""Write imported images below `raw/`, with the folders that they came in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Importer:
     """
 
     def __init__(self, paths: DataPaths, name: str, held_out: str | None = None) -> None:
-        """Start a delivery, with a folder or part `held_out`, such as `test`, that must never be trained on."""
+        """Start an import, with a folder or part `held_out`, such as `test`, that must never be trained on."""
         self.classes = read_classes(paths.classes)
         self._roots = (paths.raw / name, paths.external / name)
         # As people type it: `test/`, `./archive/test`, `"Test "`.
@@ -42,7 +42,7 @@ class Importer:
         """Numbers of entries that were not written, by reason."""
 
     def wants(self, parts: Sequence[str]) -> Path | None:
-        """Return where to write the image with this path in the delivery; None if it is left out."""
+        """Return where to write the image with this path in the source; None if it is left out."""
         if not parts or any(_UNSAFE.search(part) for part in parts):
             self.left_out["a path that leads out of the folder, or has control characters"] += 1
         elif any(is_junk_name(os.fsencode(part)) for part in parts):
@@ -66,7 +66,7 @@ class Importer:
         """Return where a path goes: `mask.zip` with the folders `mask` and `no mask` must not be a folder `mask`."""
         raw, external = self._roots
         if any(map(self._names_class, parts[:-1])) and self._names_class(raw.name):
-            name = f"delivery of {raw.name}"
+            name = f"import of {raw.name}"
             return raw.with_name(name), external.with_name(name)
         return raw, external
 

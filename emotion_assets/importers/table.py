@@ -30,7 +30,7 @@ def import_table(stream: IO[bytes], importer: Importer, folders: Sequence[str]) 
     """Write the image of each row to `<folders>/<Usage>/<emotion>/<row>.png`; a table without pixels is left out.
 
     Raises:
-        UnusableDataError: the table is no text.
+        UnusableDataError: the table is not UTF-8 text.
     """
     csv.field_size_limit(_MAX_CELL_BYTES)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")

@@ -98,5 +98,5 @@ def test_an_archive_may_be_called_like_a_class(tmp_path: Path) -> None:
     paths.classes.write_text("- mask\n- no mask\n")
     importer = Importer(paths, "mask")
 
-    assert importer.wants(["no mask", "1.jpg"]) == tmp_path / "raw" / "delivery of mask" / "no mask" / "1.jpg"
+    assert importer.wants(["no mask", "1.jpg"]) == tmp_path / "raw" / "import of mask" / "no mask" / "1.jpg"
     assert importer.wants(["1.jpg"]) == tmp_path / "raw" / "mask" / "1.jpg"

@@ -74,8 +74,8 @@ def test_guessing_tokens_is_rate_limited(bundle_dir: Path, tmp_path: Path) -> No
     assert other.post("/predict", headers={"Authorization": "Basic s3cret"}).status_code == 401
 
 
-def test_a_bucket_refills_and_idle_clients_are_dropped() -> None:
-    """Sixty per minute are one per second; the number of clients is bounded."""
+def test_a_bucket_refills() -> None:
+    """Sixty per minute are one per second."""
     now = 0.0
     limit = RateLimit(60, lambda: now)
 
@@ -83,9 +83,6 @@ def test_a_bucket_refills_and_idle_clients_are_dropped() -> None:
     assert limit.seconds_to_wait("b") == 0
     now = 1.0
     assert limit.seconds_to_wait("a") == 0
-    for number in range(10_050):
-        limit.seconds_to_wait(f"client {number}")
-    assert limit.num_clients <= 10_000
 
 
 def test_every_response_has_a_request_id(bundle_dir: Path, tmp_path: Path, face: bytes) -> None:

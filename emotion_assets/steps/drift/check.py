@@ -29,6 +29,7 @@ from emotion_assets.steps.drift.windows import (
     next_window,
 )
 from emotion_assets.steps.feedback.accuracy import labelled_accuracy
+from emotion_assets.steps.feedback.labels import stored_images
 from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV, most_informative_images, sample_for_labelling
 from emotion_assets.steps.registry.registry import Registry
 
@@ -139,9 +140,10 @@ def check_drift(paths: DataPaths) -> DriftCheck:
         accuracy = labelled_accuracy(history.label_requests(), paths.feedback)
         window = dataclasses.replace(next_window(verdict, current, before, is_new=is_new), labelled=accuracy)
         is_outlier = reference.outliers.is_outlier(current)
-        informative = most_informative_images(current, is_outlier, paths.image_log)
+        stored = stored_images(paths.image_log)
+        informative = most_informative_images(current, is_outlier, stored)
         if window.is_incident:
-            _request_labels(sample_for_labelling(current, is_outlier, paths.image_log), report_dir, paths, version)
+            _request_labels(sample_for_labelling(current, is_outlier, stored), report_dir, paths, version)
     record = {
         "schema_version": 2,
         "source": source,

@@ -60,7 +60,7 @@ def describe_attribution(attribution: Attribution, part: Subpopulation | None) -
 def describe_unexplained(attribution: Attribution, loss: float, error: float) -> str:
     """Say that no known corruption explains the images, and what they may cost."""
     nearest = f" (the nearest: {names})" if (names := _join(attribution)) else ""
-    cost = f"{100 * loss:.0f} points of accuracy, give or take {100 * error:.0f}"
+    cost = f"{100 * loss:.0f} ± {100 * error:.0f} points of accuracy"
     if loss < 0.01:
         cost = f"up to {100 * error:.0f} points of accuracy"
     return f"no known corruption explains the images{nearest}; they may cost {cost}"

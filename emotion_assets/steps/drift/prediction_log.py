@@ -70,7 +70,7 @@ class PredictionLog:
             try:
                 tables.append(self._newest_rows(self._unread.pop()[1]))
             except FileNotFoundError:
-                continue  # compacted in this moment; a later check reads the hour's history
+                continue  # just compacted; a later check reads the hour's history
         tables = [table for table in tables if len(table)] or tables[:1]
         rows = pd.concat(tables, ignore_index=True).drop_duplicates("prediction_id").sort_values("time", kind="stable")
         # A new model's few predictions are looked for in the whole history, of which nothing else must pile up.

@@ -1,4 +1,4 @@
-"""Labelled images of another source, or a delivery's own test part: `external/`."""
+"""Labelled images of another source, or a data set's own test part: `external/`."""
 
 from __future__ import annotations
 

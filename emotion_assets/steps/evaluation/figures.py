@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
 
-from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.evaluation.scores import (
     NUM_CALIBRATION_BINS,
@@ -21,8 +20,8 @@ from emotion_assets.steps.evaluation.scores import (
     remove_temperature,
     risk_coverage,
 )
+from emotion_assets.steps.report_images import contact_sheet, encode_png
 from emotion_assets.steps.splits.splits import Split
-from emotion_assets.steps.training.figures import encode_png
 
 _NUM_SHOWN: Final = 24
 _TILE_PX: Final = 92

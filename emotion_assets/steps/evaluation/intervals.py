@@ -24,8 +24,7 @@ Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 
 NUM_RESAMPLES: Final = 1000
-CONFIDENCE_LEVEL: Final = 0.95
-_TAIL_PERCENT: Final = 100 * (1 - CONFIDENCE_LEVEL) / 2
+_TAIL_PERCENT: Final = 2.5
 
 
 def compute_intervals(
@@ -43,13 +42,18 @@ def compute_intervals(
     weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples).astype(np.float64)
     intervals = {}
     for name, values in scores_from_sums(weights @ terms, predictions.emotions).items():
-        low, high = np.percentile(values, [_TAIL_PERCENT, 100 - _TAIL_PERCENT])
-        intervals[name] = (float(low), float(high))
-    intervals["calibration_error"] = _calibration_interval(terms[:, -NUM_CALIBRATION_BINS:], rng)
+        intervals[name] = percentile_interval(values)
+    intervals["calibration_error"] = _calibration_interval(terms[:, -NUM_CALIBRATION_BINS:], num_resamples, rng)
     return intervals
 
 
-def _calibration_interval(gaps: Floats, rng: np.random.Generator) -> Interval:
+def percentile_interval(values: Floats) -> Interval:
+    """Return the 95 % interval of a score from its resamples, float (resample,)."""
+    low, high = np.percentile(values, [_TAIL_PERCENT, 100 - _TAIL_PERCENT])
+    return float(low), float(high)
+
+
+def _calibration_interval(gaps: Floats, num_resamples: int, rng: np.random.Generator) -> Interval:
     """Invert a test of the calibration error; `gaps` (image, bin) is confidence minus correctness, 0 elsewhere."""
     mean = gaps.mean(axis=0)
     error = np.sqrt(np.maximum((gaps**2).mean(axis=0) - mean**2, 0) / len(gaps))
@@ -57,7 +61,7 @@ def _calibration_interval(gaps: Floats, rng: np.random.Generator) -> Interval:
     if not error.sum() > 0:
         return measured, measured
     direction = error / error.sum()
-    noise = rng.normal(size=(NUM_RESAMPLES, len(mean))) * error
+    noise = rng.normal(size=(num_resamples, len(mean))) * error
 
     def surplus(true: float, percentile: float) -> float:
         """Return a percentile of the error measured under a true one, minus the error that was measured."""
@@ -89,7 +93,7 @@ def image_terms(predictions: LabelledPredictions) -> Floats:
 
 
 def scores_from_sums(sums: Floats, emotions: Sequence[str]) -> dict[str, Floats]:
-    """Return each score (draw,) from sums (draw, term) of `image_terms`."""
+    """Return each score (resample,) from sums (resample, term) of `image_terms`."""
     num_classes = len(emotions)
     cells, losses, gaps = np.split(sums, [num_classes**2, num_classes**2 + 1], axis=1)
     confusion = cells.reshape(-1, num_classes, num_classes)

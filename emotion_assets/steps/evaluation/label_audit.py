@@ -23,11 +23,11 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 
-from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.ingest.export import TABLE_NAME
+from emotion_assets.steps.report_images import contact_sheet
 from emotion_assets.steps.splits.splits import Split, read_manifest, read_split, write_splits
 from emotion_assets.steps.training.calibration import predict_logits
 from emotion_assets.steps.training.config import TrainingConfig

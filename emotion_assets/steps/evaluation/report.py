@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from emotion_assets.steps.evaluation.scores import SCORE_NAMES, LabelledPredicti
 from emotion_assets.steps.evaluation.slices import Slice
 from emotion_assets.steps.evaluation.subjects import SubjectScores
 from emotion_assets.steps.registry.registry import SCORES_NAME, Decision
+from emotion_assets.steps.report_images import data_uri
 from emotion_assets.steps.splits.splits import Split
 from emotion_assets.steps.training.figures import learning_curve_figure
 
@@ -157,14 +157,10 @@ def _render_page(
     captions: dict[str, list[str]],
     curve: list[dict[str, float]],
 ) -> str:
-    sources = {}
-    for name, content in images.items():
-        kind = "webp" if content[:4] == b"RIFF" else "png"
-        sources[name] = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return render(
         "report.html.jinja",
         evaluation,
-        images=sources,
+        images={name: data_uri(content) for name, content in images.items()},
         captions=captions,
         curve=curve,
         half=next(point for point in curve if point["coverage"] >= 0.5 or point is curve[-1]),

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 
 from emotion_assets.core.classes import ClassSet, read_classes
-from emotion_assets.core.image_stats import image_statistics
+from emotion_assets.core.image_stats import all_image_statistics
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.ingest.export import TABLE_NAME
@@ -27,7 +27,6 @@ _THIRDS: Final = {
 }
 _SIZES_PX: Final = (("under 64 px", 0, 64), ("64 to 255 px", 64, 256), ("256 px and more", 256, np.inf))
 _MAX_SOURCES: Final = 8
-_BATCH: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +64,11 @@ _Selection = tuple[str, str, npt.NDArray[np.bool_]]
 
 
 def _by_statistic(split: Split) -> Iterator[_Selection]:
-    batches = [image_statistics(split.pixels[start : start + _BATCH]) for start in range(0, len(split.pixels), _BATCH)]
+    statistics = all_image_statistics(split.pixels)
     for family, names in _THIRDS.items():
-        values = np.concatenate([batch[family] for batch in batches])
         # By rank, so that equal values do not all fall into one third.
-        thirds = np.argsort(np.argsort(values, kind="stable"), kind="stable") * len(names) // len(values)
+        ranks = rankdata(statistics[family], method="ordinal").astype(np.int64) - 1
+        thirds = ranks * len(names) // len(ranks)
         yield from ((family, name, thirds == number) for number, name in enumerate(names))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from emotion_assets.steps.evaluation.intervals import CONFIDENCE_LEVEL, NUM_RESAMPLES, Interval
+from emotion_assets.steps.evaluation.intervals import NUM_RESAMPLES, Interval, percentile_interval
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.splits.splits import Split, read_assignments
 
@@ -56,13 +56,11 @@ def score_subjects(predictions: LabelledPredictions, split: Split, splits_dir: P
     groups = rows.groupby("group")["is_correct"].agg(["size", "sum"]).to_numpy(dtype=np.float64)
     weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), NUM_RESAMPLES)
     sizes, hits = (weights @ groups).T
-    tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.percentile(hits / sizes, [tail, 100 - tail])
     return SubjectScores(
         by_subject=[
             SubjectAccuracy(str(subject), int(num_images), float(accuracy))
             for subject, num_images, accuracy in by_subject.sort_values("mean", kind="stable").itertuples(name=None)
         ],
         mean_accuracy=float(by_subject["mean"].mean()),
-        interval=(float(low), float(high)),
+        interval=percentile_interval(hits / sizes),
     )

@@ -103,7 +103,7 @@ def collect_labels(paths: DataPaths) -> CollectedLabels:
 
 
 def _copy(source: Path | None, folder: Path) -> bool:
-    """Copy an image; return False if there is none, or if it expired in this moment."""
+    """Copy an image; return False if there is none, or if it has just expired."""
     try:
         if source is None:
             return False

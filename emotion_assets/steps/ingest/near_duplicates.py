@@ -205,7 +205,7 @@ def compare_new_contents(store: Store) -> None:
     """Find the near-duplicates of contents that were never compared.
 
     Raises:
-        UnusableDataError: there are too many, as in the frames of a film; the message names one image.
+        UnusableDataError: there are too many, for example in the frames of a film; the message names one image.
     """
     if not store.has_uncompared():
         return

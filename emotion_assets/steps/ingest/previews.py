@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,8 +9,8 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
+from emotion_assets.steps.report_images import contact_sheet, encode_png
 
 _NUM_FACES: Final = 36
 _NUM_GROUPS: Final = 12
@@ -58,6 +57,4 @@ def _draw_class_balance(accepted: pd.DataFrame, emotions: Sequence[str]) -> byte
         axes.tick_params("x", rotation=90)
     axes.set_ylabel("different images")
     axes.margins(y=0.15)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
-    return buffer.getvalue()
+    return encode_png(figure)

@@ -124,7 +124,7 @@ class Store:
 
     def _close(self, error: BaseException | None) -> None:
         self._connection.close()
-        # Its subclasses tell of locks and full disks.
+        # Its subclasses report locks and full disks.
         if type(error) is sqlite3.DatabaseError:
             raise UnusableDataError(f"{self._path} is damaged ({error}). {self._remedy}") from error
         is_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -33,7 +33,7 @@ def digest_tables(paths: DataPaths) -> str:
     """Return a hash of the rows of the tables of subjects; an empty string if there is none.
 
     Raises:
-        UnusableDataError: a table lacks a column, or is no text.
+        UnusableDataError: a table lacks a column, or is not UTF-8 text.
     """
     rows = [row for path in _tables(paths) for row in _read_table(path)]
     return hashlib.sha256(repr(rows).encode()).hexdigest() if rows else ""
@@ -63,7 +63,7 @@ def find_subjects(store: Store, paths: DataPaths) -> FoundSubjects:
     """Look up the subject of every file of the catalogue, in the tables and in the names of its folders.
 
     Raises:
-        UnusableDataError: a table lacks a column, or is no text.
+        UnusableDataError: a table lacks a column, or is not UTF-8 text.
     """
     table: dict[str, set[str]] = defaultdict(set)
     for name, subject in (row for path in _tables(paths) for row in _read_table(path)):

@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 def create_backup(paths: DataPaths, archive: Path) -> int:
     """Write everything below the data root to a tar archive, compressed unless its name ends in `.tar`.
 
-    A folder of the data root may be a link, as to a larger disk: what it links to is archived.
+    A folder of the data root may be a link, for example to a larger disk: what it links to is archived.
 
     Waits for running steps, so that no artefact is half written. A service may keep running; its newest records may
     be missing.

@@ -58,7 +58,7 @@ def remove_expired(paths: DataPaths, expired: list[Expired]) -> None:
     """Remove what `find_expired` returned.
 
     Raises:
-        OSError: something belongs to another user, as to a container's; it names the file.
+        OSError: something belongs to another user, for example a container's; it names the file.
     """
     for each in expired:
         if each.kind == "model":

@@ -19,8 +19,8 @@ _logger = logging.getLogger(__name__)
 def register_champion(bundle_dir: Path, name: str) -> str:
     """Register a bundle under `name`, give it the alias `champion`, and return MLflow's number of the version.
 
-    A bundle that is registered already, as after a rollback, only gets the alias. MLFLOW_TRACKING_URI names the server.
-    An experiment of the same name has a run for each version.
+    A bundle that is already registered, for example after a rollback, only gets the alias. MLFLOW_TRACKING_URI names
+    the server. An experiment of the same name has a run for each version.
 
     Raises:
         UnusableDataError: MLflow is not installed.

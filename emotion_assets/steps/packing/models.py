@@ -53,7 +53,8 @@ def removable_models(
     from emotion_assets.steps.packing.bento import served_versions
 
     removable = Registry(paths.models).select_removable(keep_accepted=keep_accepted, keep_rejected=keep_rejected)
-    return [version for version in removable if version not in served_versions()] if removable else []
+    served = served_versions() if removable else set()
+    return [version for version in removable if version not in served]
 
 
 def clean_models(

@@ -18,13 +18,11 @@ from emotion_assets.core.features import (
     feature_columns,
     probability_columns,
 )
-from emotion_assets.core.image_stats import STATISTICS, image_statistics
+from emotion_assets.core.image_stats import STATISTICS, all_image_statistics
 from emotion_assets.core.images import Pixels
 from emotion_assets.steps.splits.splits import Split
 
 TRUE_EMOTION_COLUMN = "true_emotion"
-
-_CHUNK = 512
 
 
 def build_reference(val: Split, probabilities: npt.NDArray[np.float32]) -> pd.DataFrame:
@@ -45,10 +43,8 @@ def feature_table(pixels: Pixels, probabilities: npt.NDArray[np.float32], emotio
     Returns:
         A table with the columns of `feature_columns`: floats, and the name of the predicted emotion.
     """
-    chunks = [image_statistics(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK)]
-    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    columns |= {name: probabilities[:, index] for index, name in enumerate(probability_columns(emotions))}
-    table = pd.DataFrame(columns)
+    by_class = {name: probabilities[:, index] for index, name in enumerate(probability_columns(emotions))}
+    table = pd.DataFrame(all_image_statistics(pixels) | by_class)
     table[EMOTION_COLUMN] = [emotions[index] for index in probabilities.argmax(axis=1)]
     return round_features(table[feature_columns(emotions)])
 

@@ -4,9 +4,9 @@ An assigned image keeps its split; near-duplicates share one, and so do all imag
 images are assigned in the order of a content hash, each to the split furthest below its target for that class. The
 result does not depend on file names or order, and the split fractions are exact up to the size of one group.
 
-Three splits need three groups of every class. Where a class has fewer, as in the recording of one person, its groups
-are divided, and the scores say nothing about other people; a check says so. Once there are enough groups, those that
-were divided are assigned as a whole.
+Three splits need three groups of every class. Where a class has fewer, for example in the recording of one person, its
+groups are divided, and the scores say nothing about other people; a check says so. Once there are enough groups, those
+that were divided are assigned as a whole.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def assign_new(
         The new assignments, and the images left out because their near-duplicates are in different splits.
     """
     assigned = dict(ledger)
-    named = {other for label in labels for other in neighbors.get(label, ()) if is_subject_key(other)}
+    named = {other for content_hash in labels for other in neighbors.get(content_hash, ()) if is_subject_key(other)}
     new = sorted(name for name in {*labels, *named} if name not in ledger)
     spanning = _follow_neighbors(new, neighbors, assigned)
     counts = Counter(

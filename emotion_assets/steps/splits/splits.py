@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emotion_assets.core.classes import EMOTIONS, ClassSet, read_classes
-from emotion_assets.core.contact_sheet import contact_sheet
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import (
     atomic_file,
@@ -39,6 +38,7 @@ from emotion_assets.steps.ingest.export import path_text
 from emotion_assets.steps.ingest.report import unused_files
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 from emotion_assets.steps.ingest.subjects import find_subjects
+from emotion_assets.steps.report_images import contact_sheet
 from emotion_assets.steps.splits.assignment import (
     SPLIT_FRACTIONS,
     SPLITS,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-_DPI: Final = 80
+from emotion_assets.steps.report_images import encode_png
 
 
 def learning_curve_figure(history: Sequence[dict[str, float]]) -> bytes:
@@ -39,10 +37,3 @@ def tuning_figure(trials: pd.DataFrame) -> bytes:
     figure.axes[0].set_ylabel("validation loss")
     figure.tight_layout()
     return encode_png(figure)
-
-
-def encode_png(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
-    return buffer.getvalue()

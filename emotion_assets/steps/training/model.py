@@ -54,7 +54,7 @@ class EmotionNet(nn.Module):
     """A stem of stride 2, three stages of convolutional blocks at 24, 12 and 6 pixels, mean pooling and a head."""
 
     def __init__(
-        self, width: int = 64, dropout: float = 0.3, num_blocks: int = 2, num_classes: int = len(EMOTIONS)
+        self, width: int = 64, dropout: float = 0.15, num_blocks: int = 2, num_classes: int = len(EMOTIONS)
     ) -> None:
         """Initialize random weights.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LambdaCallback
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import RemoteRoot
@@ -94,21 +95,15 @@ def train_on_node(job: dict[str, Any]) -> dict[str, str]:
     if remote:
         for folder in ("splits", "models", _RUNS):
             remote.checkout(folder)
-    outcome = run_job(job, [CheckpointUpload(remote)] if remote and is_first_process() else ())
+
+    def upload_checkpoint(trainer: pl.Trainer, _: Any) -> None:
+        # That of an epoch, once the next one begins, and so never half of it.
+        if remote and trainer.current_epoch:
+            remote.commit(_RUNS)
+
+    callback = LambdaCallback(on_train_epoch_start=upload_checkpoint)
+    outcome = run_job(job, [callback] if remote and is_first_process() else ())
     if remote and "version" in outcome:
         for folder in ("models", _RUNS):
             remote.commit(folder)
     return outcome
-
-
-class CheckpointUpload(pl.Callback):
-    """Uploads the checkpoint of an epoch once the next one begins, and so never half of it."""
-
-    def __init__(self, remote: RemoteRoot) -> None:
-        """Upload to this data root."""
-        self._remote = remote
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Upload what the epoch before has left."""
-        if trainer.current_epoch:
-            self._remote.commit(_RUNS)

@@ -1,4 +1,4 @@
-"""Experiment trackers beside the run's own files: Weights & Biases or MLflow."""
+"""Experiment trackers besides the run's own files: Weights & Biases or MLflow."""
 
 from __future__ import annotations
 

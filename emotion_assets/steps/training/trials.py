@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LambdaCallback
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import RemoteRoot
@@ -15,7 +16,6 @@ from emotion_assets.steps.splits.splits import read_manifest
 from emotion_assets.steps.training.checkpoints import remove_run_files, run_key
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.launch import describe_job
-from emotion_assets.steps.training.module import EmotionModule
 from emotion_assets.steps.training.train import train
 
 LOSS: Final = "val/loss"
@@ -41,8 +41,14 @@ class LocalTrials:
             FloatingPointError: the loss became infinite or NaN.
         """
         splits, runs_dir, version = self._paths.splits, self._paths.reports / "tuning" / "runs", self._code_version
+
+        def report_loss(trainer: pl.Trainer, module: Any) -> None:
+            if module.history:
+                report(trainer.current_epoch, module.history[-1][LOSS])
+
+        callback = LambdaCallback(on_train_epoch_end=report_loss)
         try:
-            trained = train(splits, runs_dir, config, code_version=version, callbacks=[_EpochReport(report)])
+            trained = train(splits, runs_dir, config, code_version=version, callbacks=[callback])
         finally:
             # No later trial has the same configuration.
             fingerprint = str(read_manifest(splits)["fingerprint"])
@@ -94,16 +100,3 @@ def train_on_node(job: dict[str, Any], losses: Any) -> float:
         RemoteRoot(paths.remote_root, paths.root).checkout("splits")
     trials = LocalTrials(paths, job["code_version"])
     return trials.run(TrainingConfig(**job["config"]), lambda epoch, loss: losses.put((epoch, loss)))
-
-
-class _EpochReport(pl.Callback):
-    """Reports the validation loss after each epoch."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the loss that the module has just added to its history."""
-        assert isinstance(pl_module, EmotionModule)
-        if pl_module.history:
-            self._report(trainer.current_epoch, pl_module.history[-1][LOSS])

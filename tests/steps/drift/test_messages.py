@@ -90,9 +90,7 @@ def test_unexplained_images_have_an_uncertain_cost(names: tuple[str, ...], neare
     """Nothing is claimed that is not known: not a cause, and not a cost without its error."""
     text = describe_unexplained(attribution(names, 0.0), 0.034, 0.05)
 
-    assert text == (
-        f"no known corruption explains the images{nearest}; they may cost 3 points of accuracy, give or take 5"
-    )
+    assert text == (f"no known corruption explains the images{nearest}; they may cost 3 ± 5 points of accuracy")
     assert describe_unexplained(attribution(names, 0.0), 0.004, 0.05).endswith("may cost up to 5 points of accuracy")
 
 

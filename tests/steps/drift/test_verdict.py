@@ -16,7 +16,14 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.features import feature_columns
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.drift.verdict import FALSE_ALARM_RATE, DriftReference, DriftState, Severity, assess, limit
+from emotion_assets.steps.drift.verdict import (
+    FALSE_ALARM_RATE,
+    DriftReference,
+    DriftState,
+    Severity,
+    assess,
+    significance_level,
+)
 from emotion_assets.steps.reference.corruptions import corruption_profile
 from emotion_assets.steps.reference.reference import build_reference, feature_table
 from emotion_assets.steps.splits.splits import Split
@@ -34,7 +41,7 @@ from tests.steps.drift.helpers import (
 def test_each_tier_keeps_the_false_alarm_rate(emotions: tuple[str, ...]) -> None:
     """The limits of a tier's columns add up to the rate of false alarms; no logged column is left out."""
     columns = feature_columns(emotions)
-    limits = {column: limit(column, pd.DataFrame(columns=columns)) for column in columns}
+    limits = {column: significance_level(column, pd.DataFrame(columns=columns)) for column in columns}
 
     assert sum(limits.pop(name) for name in STATISTICS) == pytest.approx(FALSE_ALARM_RATE)
     assert sum(limits.values()) == pytest.approx(FALSE_ALARM_RATE)

@@ -1,17 +1,22 @@
-"""Contact sheets: many small images on one."""
+"""Images of reports: charts, contact sheets, and how a page embeds them."""
 
 from __future__ import annotations
 
+import base64
 import io
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
 from emotion_assets.core.images import Pixels
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _GAP_PX: Final = 2
 _WEBP_QUALITY: Final = 70
+_DPI: Final = 80
 
 
 def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
@@ -29,3 +34,16 @@ def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "WEBP", quality=_WEBP_QUALITY)
     return buffer.getvalue()
+
+
+def encode_png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    """Return the address by which a page contains a PNG or WebP image."""
+    kind = "webp" if content[:4] == b"RIFF" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

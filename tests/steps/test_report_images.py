@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
-from emotion_assets.core.contact_sheet import contact_sheet
+from emotion_assets.steps.report_images import contact_sheet, data_uri, encode_png
 
 
 def test_contact_sheet_lays_images_out_in_rows() -> None:
@@ -24,3 +26,14 @@ def test_contact_sheet_without_images_is_blank() -> None:
     sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(np.empty((0, 64, 64), dtype=np.uint8)))))
 
     assert sheet.min() > 250
+
+
+def test_pages_contain_charts_and_sheets() -> None:
+    """A chart is PNG, a sheet WebP; each says so."""
+    chart, sheet = encode_png(Figure()), contact_sheet(np.zeros((1, 8, 8), dtype=np.uint8))
+
+    for content, kind in ((chart, "PNG"), (sheet, "WEBP")):
+        head, _, encoded = data_uri(content).partition(",")
+        assert head == f"data:image/{kind.lower()};base64"
+        assert base64.b64decode(encoded) == content
+        assert Image.open(io.BytesIO(content)).format == kind
