@@ -133,7 +133,7 @@ def assess_scenario(
 def stated_cost(verdict: DriftVerdict) -> float:
     """Return the cost that the verdict states, in points of accuracy."""
     part = verdict.subpopulation.loss if verdict.subpopulation else 0.0
-    return 100 * (verdict.expected_loss if verdict.expected_loss is not None else part)
+    return 100 * (verdict.expected_accuracy_loss if verdict.expected_accuracy_loss is not None else part)
 
 
 def show(scenario: Scenario, outcomes: dict[int, list[tuple[DriftVerdict, float]]]) -> None:

@@ -118,7 +118,7 @@ def count(outcomes: Iterable[Outcome], cause: str | None = None) -> Rates:
         first = part.corruption if part else next(iter(verdict.nearest_corruptions), "")
         named_first += first == cause
         named += cause in (first, *verdict.nearest_corruptions)
-        losses.append(max(verdict.expected_loss or 0.0, part.loss if part else 0.0))
+        losses.append(max(verdict.expected_accuracy_loss or 0.0, part.loss if part else 0.0))
     verdicts = [verdict for verdict, *_ in outcomes]
     return Rates(
         inputs=_mean(verdict.has_input_drift for verdict in verdicts),

@@ -63,7 +63,7 @@ def drift_report(context: dg.AssetExecutionContext, settings: Settings) -> dg.Ma
     ]
     incident = Highlight("is_incident", value=True, title="incident")
     metadata = with_history(
-        context, metadata, ("prediction_distance", "expected_loss"), unit="fraction", highlight=incident
+        context, metadata, ("prediction_distance", "expected_accuracy_loss"), unit="fraction", highlight=incident
     )
     return dg.MaterializeResult(metadata=metadata, check_results=results)
 

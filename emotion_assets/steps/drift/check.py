@@ -75,7 +75,7 @@ class DriftCheck:
             "num_reference": verdict.num_reference,
             "num_outliers": verdict.num_outliers,
             "nearest_corruptions": " or ".join(verdict.nearest_corruptions) or "none",
-            "expected_loss": verdict.expected_loss,
+            "expected_accuracy_loss": verdict.expected_accuracy_loss,
             "subpopulation": verdict.subpopulation.corruption if verdict.subpopulation else None,
             "subpopulation_fraction": verdict.subpopulation.fraction if verdict.subpopulation else None,
             "has_input_drift": verdict.has_input_drift,

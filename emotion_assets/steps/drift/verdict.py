@@ -126,13 +126,13 @@ class DriftVerdict:
     """Estimated where the predictions changed."""
     nearest_corruptions: tuple[str, ...] = ()
     """Known corruptions that the images resemble, the most probable first."""
-    expected_loss: float | None = None
+    expected_accuracy_loss: float | None = None
     """Accuracy that such images cost, as a fraction; None without drift, or if only the class priors changed."""
     is_lower_bound: bool = False
-    """Whether `expected_loss` is that of the strongest known corruption of its kind, and the images may be worse."""
+    """Whether `expected_accuracy_loss` is that of the strongest known corruption of its kind, and may be larger."""
     loss_error: float | None = None
-    """Standard error of `expected_loss`, 0..1, if nothing known explains the window; else None. The loss is then that
-    of the nearest corruption if it is harmful, else that or the one by the model's confidence, whichever is larger."""
+    """Standard error of `expected_accuracy_loss`, 0..1, if nothing known explains the window; else None. The loss is
+    then the nearest corruption's if that is harmful, else the larger of it and the one by the model's confidence."""
     unexplained_p_value: float | None = None
     """p-value of the predictions under the best explanation, if that does not explain the window."""
     subpopulation: Subpopulation | None = None
@@ -203,7 +203,7 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
         is_label_shift=found.is_label_shift,
         class_priors=found.class_priors,
         nearest_corruptions=attribution.corruptions if attribution else (),
-        expected_loss=found.loss,
+        expected_accuracy_loss=found.loss,
         is_lower_bound=bool(attribution and attribution.is_lower_bound and found.unexplained_p_value is None),
         loss_error=found.loss_error,
         unexplained_p_value=found.unexplained_p_value,

@@ -163,8 +163,8 @@ def test_the_cost_of_a_corruption_decides_the_state(
     assert verdict.has_prediction_drift
     assert verdict.state == state
     assert "images look inverted" in verdict.cause
-    assert verdict.expected_loss is not None
-    assert (verdict.expected_loss > 0.2) is is_harmful
+    assert verdict.expected_accuracy_loss is not None
+    assert (verdict.expected_accuracy_loss > 0.2) is is_harmful
 
 
 def test_a_harmless_corruption_does_not_hide_another_change(
@@ -184,7 +184,7 @@ def test_a_harmless_corruption_does_not_hide_another_change(
     assert "darker" in verdict.nearest_corruptions
     assert verdict.state == DriftState.PREDICTION_DRIFT
     assert "no known corruption explains the images" in verdict.cause
-    assert verdict.expected_loss is not None
+    assert verdict.expected_accuracy_loss is not None
     assert verdict.loss_error is not None
 
 
