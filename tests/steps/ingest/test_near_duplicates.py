@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +10,23 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from emotion_assets.core.classes import EMOTIONS
-from emotion_assets.core.images import decode_image
+from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.images import Pixels, decode_image
 from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.ingest import near_duplicates
+from emotion_assets.steps.ingest import store as store_module
+from emotion_assets.steps.ingest.decode import DecodedContent
 from emotion_assets.steps.ingest.near_duplicates import (
     TooManyPairsError,
+    compare_new_contents,
     component_labels,
     compute_descriptors,
     describe_search,
     duplicate_groups,
     similar_pairs,
 )
+from emotion_assets.steps.ingest.scan import SourceFile
+from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
 
 def pixels_of(image: Image.Image, quality: int = 90) -> np.ndarray:
@@ -41,8 +48,9 @@ ORIGINAL = Image.open(io.BytesIO(draw_face("happy", np.random.default_rng(3)))).
         lambda image: ImageEnhance.Contrast(image).enhance(0.6),
         lambda image: image.filter(ImageFilter.GaussianBlur(1.5)),
         lambda image: image.crop((1, 1, 95, 95)),
+        lambda image: image.crop((2, 2, 94, 94)),
     ],
-    ids=["recoded", "resized", "mirrored", "darker", "flatter", "blurred", "cropped"],
+    ids=["recoded", "resized", "mirrored", "darker", "flatter", "blurred", "cropped", "cropped more"],
 )
 def test_a_changed_copy_is_a_near_duplicate(change: object) -> None:
     """An image is found again after common changes."""
@@ -58,6 +66,16 @@ def test_different_faces_are_not_near_duplicates() -> None:
     images = np.stack([decode_image(draw_face(EMOTIONS[i % 5], rng)).pixels for i in range(200)])
 
     assert len(similar_pairs(compute_descriptors(images), np.zeros(200, dtype=bool))) <= 2
+
+
+def test_faint_images_are_not_blank() -> None:
+    """Two faces of a dozen gray levels are still told apart."""
+    faces = [draw_face(emotion, np.random.default_rng(seed)) for emotion, seed in (("happy", 3), ("sad", 8))]
+    faint = [ImageEnhance.Contrast(Image.open(io.BytesIO(face)).convert("L")).enhance(0.05) for face in faces]
+    images = np.stack([pixels_of(image) for image in faint])
+
+    assert np.ptp(images[0]) < 20
+    assert similar_pairs(compute_descriptors(images), np.zeros(2, dtype=bool)).tolist() == []
 
 
 def test_blank_images_count_as_one_image() -> None:
@@ -82,6 +100,20 @@ def test_pairs_found_incrementally_are_those_found_at_once() -> None:
 
     assert at_once == stepwise
     assert len(at_once) >= 21
+
+
+def test_pairs_are_found_wherever_they_are() -> None:
+    """Among more images than are compared at once, all of them new or only some."""
+    images = np.random.default_rng(6).integers(0, 255, (1300, 64, 64)).astype(np.uint8)
+    pairs = [[0, 1299], [5, 9], [1030, 1100], [1280, 1295]]
+    for first, second in pairs:
+        images[second] = images[first, :, ::-1]
+    descriptors = compute_descriptors(images)
+
+    at_once, later = (similar_pairs(descriptors, np.arange(1300) < num_compared) for num_compared in (0, 1000))
+
+    assert at_once.tolist() == pairs
+    assert later.tolist() == [pair for pair in pairs if pair != [5, 9]]
 
 
 def test_similarity_is_exact_in_any_batch() -> None:
@@ -145,3 +177,45 @@ def test_many_images_are_searched_in_cells(monkeypatch: pytest.MonkeyPatch) -> N
     assert describe_search(101).startswith("in cells")
     with pytest.raises(TooManyPairsError):
         similar_pairs(descriptors, none, max_pairs=len(at_once) - 1)
+
+
+def add(store: Store, images: Pixels, first: int = 0) -> None:
+    """Add images to a store as the content of files that are numbered from `first`."""
+    hashes = [f"{number:064}" for number in range(first, first + len(images))]
+    entries = [
+        (
+            SourceFile(f"Happy/{name}.png".encode(), "happy", 10, 1, 1),
+            DecodedContent(name, 64, 64, "L", "PNG", image.tobytes()),
+        )
+        for name, image in zip(hashes, images, strict=True)
+    ]
+    descriptors = [each.tobytes() for each in compute_descriptors(images)]
+    store.add(entries, dict(zip(hashes, descriptors, strict=True)))
+
+
+def test_the_pairs_of_earlier_ingests_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film that comes in parts is as many pairs as a whole one."""
+    monkeypatch.setattr(near_duplicates, "MAX_PAIRS", 10)
+    with Store(tmp_path / STORE_NAME) as store:
+        add(store, np.zeros((4, 64, 64), dtype=np.uint8))
+        compare_new_contents(store)
+        assert len(store.pairs()) == 6
+        add(store, np.zeros((2, 64, 64), dtype=np.uint8), first=4)
+
+        with pytest.raises(UnusableDataError, match="More than 10 pairs"):
+            compare_new_contents(store)
+
+
+def test_images_that_another_decoder_tells_apart_are_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was near under the old one is compared again."""
+    images = np.random.default_rng(7).integers(0, 255, (3, 64, 64)).astype(np.uint8)
+    with Store(tmp_path / STORE_NAME) as store:
+        add(store, images[[0, 1, 0]])
+        compare_new_contents(store)
+        assert store.pairs().tolist() == [[1, 3]]
+        monkeypatch.setattr(store_module, "DECODER_VERSION", "newer")
+        add(store, images)
+        compare_new_contents(store)
+
+        assert store.pairs().tolist() == []
+        assert not store.has_uncompared()
