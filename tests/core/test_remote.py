@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
-from emotion_assets.core.remote import RemoteRoot, is_remote, local_root, open_store
+from emotion_assets.core.remote import RemoteRoot, is_remote, local_root, open_store, plain_tag
 from tests.object_storage import turn_versions_on
 
 
@@ -409,3 +409,177 @@ def test_a_head_names_no_files_elsewhere(s3_root: str, tmp_path: Path, path: str
 
     with pytest.raises(OSError, match="names files elsewhere"):
         RemoteRoot(s3_root, tmp_path / "copy").checkout("models")
+
+
+def commit(root: RemoteRoot, path: str, text: str) -> None:
+    write(root, path, text)
+    root.commit(path.partition("/")[0])
+
+
+def objects(root: RemoteRoot, folder: str) -> set[str]:
+    """Return the objects of a folder but for its head, without their random endings."""
+    return {key.rpartition(".")[0] for key in root.keys(folder) if not key.endswith("_head.json")}
+
+
+def test_a_lost_file_is_fetched_again(s3_root: str, tmp_path: Path) -> None:
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    commit(first, "splits/a", "1")
+    second.checkout("splits")
+    (second.local / "splits/a").unlink()
+
+    second.checkout("splits")
+
+    assert files(second, "splits") == {"a": "1"}
+
+
+def test_who_changed_nothing_commits_nothing(s3_root: str, tmp_path: Path) -> None:
+    """Not even if another host has committed since; and nothing that is fetched is uploaded again."""
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    commit(first, "splits/a", "1")
+    second.checkout("splits")
+    commit(first, "splits/a", "22")
+    before = first.keys("splits")
+
+    second.commit("splits")
+
+    assert first.keys("splits") == before
+
+
+def test_a_file_that_another_host_changed_is_not_removed(s3_root: str, tmp_path: Path) -> None:
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    commit(first, "models/a", "1")
+    second.checkout("models")
+    (second.local / "models/a").unlink()
+    commit(first, "models/a", "22")
+
+    with pytest.raises(ChangedElsewhereError, match="has changed models/a"):
+        second.commit("models")
+
+    second.checkout("models")
+    assert files(second, "models") == {"a": "22"}
+
+
+def test_a_removal_alone_is_committed_once(s3_root: str, tmp_path: Path) -> None:
+    """The next commit does not take it for a change of another host."""
+    first, second = host(s3_root, tmp_path, "first"), host(s3_root, tmp_path, "second")
+    commit(first, "models/a", "1")
+    commit(first, "models/b", "1")
+    second.checkout("models")
+    (first.local / "models/a").unlink()
+    first.commit("models")
+    second.checkout("models")
+    assert files(second, "models") == {"b": "1"}
+
+    commit(first, "models/c", "1")
+    second.checkout("models")
+
+    assert files(second, "models") == {"b": "1", "c": "1"}
+
+
+def test_replaced_objects_are_deleted_one_commit_later(s3_root: str, tmp_path: Path) -> None:
+    """Otherwise every version of every file would be kept for ever."""
+    root = host(s3_root, tmp_path, "host")
+    for number in range(4):
+        commit(root, "splits/a", "1" * (number + 1))
+
+    assert len([key for key in root.keys("splits") if key.startswith("splits/a.")]) == 2
+
+
+def test_a_commit_that_is_repeated_leaves_no_objects(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host commits between the upload and the head."""
+    other, store = host(s3_root, tmp_path, "other"), open_store(s3_root)
+
+    class Slow:
+        is_late = True
+
+        def put(self, key: str, *args: object, **kwargs: object) -> object:
+            if key.endswith("_head.json") and self.is_late:
+                self.is_late = False
+                commit(other, "models/b", "other")
+            return store.put(key, *args, **kwargs)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    monkeypatch.setattr("emotion_assets.core.remote.open_store", lambda url: Slow())
+    commit(host(s3_root, tmp_path, "host"), "models/a", "host")
+
+    other.checkout("models")
+    assert files(other, "models") == {"a": "host", "b": "other"}
+    assert len(other.keys("models")) == 3
+
+
+def test_an_object_that_is_removed_while_it_is_fetched(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commits later the newest state is fetched instead."""
+    other, store = host(s3_root, tmp_path, "other"), open_store(s3_root)
+    commit(other, "splits/a", "1")
+
+    class Slow:
+        is_late = True
+
+        def get(self, key: str) -> object:
+            if not key.endswith("_head.json") and self.is_late:
+                self.is_late = False
+                for text in ("22", "333"):
+                    commit(other, "splits/a", text)
+            return store.get(key)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+    monkeypatch.setattr("emotion_assets.core.remote.open_store", lambda url: Slow())
+    root = host(s3_root, tmp_path, "host")
+    root.checkout("splits")
+
+    assert files(root, "splits") == {"a": "333"}
+
+
+def test_temporary_and_private_files_stay_here(s3_root: str, tmp_path: Path) -> None:
+    root = host(s3_root, tmp_path, "host")
+    for path in ("splits/.lock", "splits/.private/a", "splits/train/.a.tmp", "predictions/.private/a"):
+        write(root, path, "here")
+    commit(root, "splits/a", "1")
+    root.publish("predictions")
+
+    assert objects(root, "splits") == {"splits/a"}
+    assert root.keys("predictions") == []
+
+
+def test_single_files_are_written_if_they_differ(s3_root: str, tmp_path: Path) -> None:
+    root = host(s3_root, tmp_path, "host")
+    root.create("classes.yaml", b"classes")
+    root.fetch_files(["classes.yaml"])
+    inode = (root.local / "classes.yaml").stat().st_ino
+    root.fetch_files(["classes.yaml"])
+    assert (root.local / "classes.yaml").stat().st_ino == inode
+
+    open_store(s3_root).put("classes.yaml", b"CLASSES")
+    root.fetch_files(["classes.yaml"])
+
+    assert (root.local / "classes.yaml").read_bytes() == b"CLASSES"
+
+
+def test_what_is_published_again_is_new(s3_root: str, tmp_path: Path) -> None:
+    """A changed file is uploaded again; an object that others made after its removal is not removed again."""
+    root = host(s3_root, tmp_path, "host")
+    for text in ("1", "22"):
+        write(root, "predictions/a", text)
+        root.publish("predictions")
+        assert root.read("predictions/a") == text.encode()
+    (root.local / "predictions/a").unlink()
+    root.publish("predictions")
+    assert not root.exists("predictions/a")
+    root.create("predictions/a", b"others")
+
+    root.publish("predictions")
+
+    assert root.read("predictions/a") == b"others"
+
+
+def test_tags_are_compared_without_quotes() -> None:
+    assert plain_tag('"0x8D"') == plain_tag("0x8D") == "0x8D"
+    assert plain_tag(None) == ""
