@@ -11,6 +11,7 @@ import pytest
 
 from emotion_assets.automation import sensors
 from emotion_assets.automation.sensors import COOLDOWN_SECONDS, RETRY_SECONDS, drift_sensor, new_images_sensor
+from emotion_assets.core.classes import read_classes
 from emotion_assets.resources import PipelineSettings
 from emotion_assets.steps.ingest.scan import folder_state
 from tests.automation.helpers import QUIET_SECONDS, put, run, set_clock, trained
@@ -39,9 +40,11 @@ def report_drift(instance: dg.DagsterInstance, **metadata: Any) -> None:
 
 def learn(settings: PipelineSettings, instance: dg.DagsterInstance) -> None:
     """Report a model that was trained on what is in `raw/` now."""
-    state = folder_state(settings.paths.raw)
+    state = folder_state(settings.paths.raw, read_classes(settings.paths.classes))
     trained(
-        instance, folder_signature=state.signature, folder_signature_without_feedback=state.signature_without_feedback
+        instance,
+        folder_signature=state.signature,
+        folder_signature_without_feedback=state.signature_without_feedback,
     )
 
 
@@ -246,3 +249,89 @@ def test_a_cursor_that_a_person_edited_counts_as_empty(
     put(settings, face)
 
     assert json.loads(tick(new_images_sensor, settings, instance, cursor).cursor).keys() == {"signature", "since"}
+
+
+def test_a_cursor_without_a_time_starts_over(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """Even if it names the present files."""
+    put(settings, face)
+    cursor = json.loads(tick(new_images_sensor, settings, instance).cursor) | {"since": "now"}
+
+    assert isinstance(
+        json.loads(tick(new_images_sensor, settings, instance, json.dumps(cursor)).cursor)["since"], float
+    )
+
+
+def test_other_files_are_another_request(settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes) -> None:
+    """Dagster would drop it under the key of the first one, whose run may have been deleted."""
+    put(settings, face)
+    (first,) = tick(new_images_sensor, settings, instance).run_requests
+    put(settings, face, "b.jpg")
+    (second,) = tick(new_images_sensor, settings, instance).run_requests
+
+    assert first.run_key != second.run_key
+
+
+def test_the_next_attempt_counts_from_the_end_of_the_last(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that took longer than the time between two attempts is not repeated at once."""
+    put(settings, face)
+    cursor = tick(new_images_sensor, settings, instance).cursor
+    failed = dg.DagsterEvent(FAILED.value, "retrain")
+    instance.report_dagster_event(failed, run(instance).run_id, timestamp=time.time() + 2 * RETRY_SECONDS)
+
+    set_clock(monkeypatch, sensors, 2 * RETRY_SECONDS + 300)
+    assert "ended 5 minutes ago" in reason(tick(new_images_sensor, settings, instance, cursor))
+    set_clock(monkeypatch, sensors, 3 * RETRY_SECONDS + 300)
+    assert len(tick(new_images_sensor, settings, instance, cursor).run_requests) == 1
+
+
+def test_labels_say_how_long_they_wait(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(settings, face)
+    learn(settings, instance)
+    run(instance, event=dg.DagsterEventType.RUN_SUCCESS)
+    put(settings, face, "feedback/1.jpg")
+    set_clock(monkeypatch, sensors, COOLDOWN_SECONDS - 3600)
+
+    assert reason(tick(new_images_sensor, settings, instance)).endswith("; 60 minutes left.")
+
+
+def test_an_incident_waits_for_no_other_run(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """A run for new images may be a minute old; labels alone are enough to learn from."""
+    put(settings, face)
+    learn(settings, instance)
+    run(instance, event=dg.DagsterEventType.RUN_SUCCESS, tags={"trigger": "new_images"})
+    report_drift(instance, **INCIDENT)
+    put(settings, face, "feedback/1.jpg")
+
+    assert len(tick(drift_sensor, settings, instance).run_requests) == 1
+
+
+def test_an_incident_is_named_while_it_waits(
+    patient: PipelineSettings, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    put(patient, face)
+    report_drift(instance, **INCIDENT)
+
+    skipped = reason(tick(drift_sensor, patient, instance))
+
+    assert skipped.startswith("Incident: predictions shift to sad. Files are changing")
+
+
+def test_folders_are_those_of_the_users_own_classes(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes
+) -> None:
+    """A model that was trained on them has learned what both sensors see."""
+    settings.paths.classes.write_text("- asleep\n- {name: awake, folders: [happy]}\n")
+    put(settings, face)
+    learn(settings, instance)
+    report_drift(instance, **INCIDENT)
+
+    assert "trained on these 1 files" in reason(tick(new_images_sensor, settings, instance))
+    assert "trained on the 1 labelled images" in reason(tick(drift_sensor, settings, instance))
