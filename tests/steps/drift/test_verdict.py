@@ -16,16 +16,18 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.features import feature_columns
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import Pixels
+from emotion_assets.steps.drift.subpopulations import Subpopulation
 from emotion_assets.steps.drift.verdict import (
     FALSE_ALARM_RATE,
     DriftReference,
     DriftState,
+    DriftVerdict,
     Severity,
     assess,
     significance_level,
 )
 from emotion_assets.steps.reference.corruptions import corruption_profile
-from emotion_assets.steps.reference.reference import build_reference, feature_table
+from emotion_assets.steps.reference.reference import build_reference, feature_table, round_features
 from emotion_assets.steps.splits.splits import Split
 from tests.steps.drift.helpers import (
     assess_tables,
@@ -255,3 +257,86 @@ def test_a_reference_is_loaded_from_a_bundle(tmp_path: Path) -> None:
 
     assert loaded.state == assess_tables(current, reference, profile).state == DriftState.PREDICTION_DRIFT
     assert loaded.subpopulation is not None
+
+
+def test_only_what_is_acted_on_is_significant() -> None:
+    """However improbable the predictions are; improbable inputs are no reason to act."""
+    verdict = DriftVerdict(
+        state=DriftState.PREDICTION_DRIFT, cause="", num_current=200, num_reference=2000, p_values={"p_sad": 1e-9}
+    )
+
+    assert verdict.is_significant
+    for state in set(DriftState) - {DriftState.PREDICTION_DRIFT}:
+        assert not replace(verdict, state=state).is_significant
+    assert not replace(verdict, p_values={"p_sad": 1e-3, "brightness": 1e-9}).is_significant
+    assert not replace(verdict, is_label_shift=True).is_significant
+
+
+@pytest.mark.parametrize(
+    ("loss", "p_value", "is_significant"), [(0.2, 1e-9, True), (0.2, 1e-3, False), (0.01, 1e-9, False)]
+)
+def test_a_harmful_subpopulation_may_be_significant(loss: float, p_value: float, is_significant: bool) -> None:
+    """One that costs little is not, nor is one that may be chance; a label shift of the others explains neither."""
+    verdict = DriftVerdict(
+        state=DriftState.PREDICTION_DRIFT,
+        cause="",
+        num_current=200,
+        num_reference=2000,
+        p_values={"p_sad": 1e-9},
+        is_label_shift=True,
+        subpopulation=Subpopulation("inverted", 0.3, loss, p_value),
+    )
+
+    assert verdict.is_significant is is_significant
+
+
+def test_too_few_validation_images_have_no_verdict() -> None:
+    """As many as are needed of both are enough."""
+    current = random_window(50, seed=1)
+    few, enough = (assess_tables(current, random_window(count, seed=0)) for count in (49, 50))
+
+    assert few.state == DriftState.TOO_FEW
+    assert "takes 500 labelled images" in few.cause
+    assert enough.state != DriftState.TOO_FEW
+
+
+def test_a_window_without_drift_is_ok() -> None:
+    """Nothing is named, not even the most probable subpopulation."""
+    verdict = assess_tables(mixed_window(200, 0.0, seed=1), *inverted_profile(600, 2000))
+
+    assert verdict.state == DriftState.OK
+    assert verdict.severity == Severity.NONE
+    assert verdict.cause == "no change beyond chance."
+    assert verdict.subpopulation is None
+    assert not verdict.is_significant
+
+
+def test_a_harmless_subpopulation_counts_as_outliers() -> None:
+    """Though none of its images is one."""
+    verdict = assess_tables(mixed_window(600, 0.08, seed=2), *inverted_profile(600, 2000))
+
+    assert verdict.state == DriftState.OUTLIERS
+    assert not verdict.has_outliers
+    assert not verdict.is_significant
+    assert "of the images look inverted" in verdict.cause
+
+
+def test_a_constant_column_of_the_reference_is_no_error() -> None:
+    """Such as the colorfulness of gray images; there is no standard deviation to measure its shift by."""
+    reference = random_window(500, seed=0).assign(brightness=0.5)
+
+    verdict = assess_tables(random_window(200, seed=1), reference)
+
+    assert verdict.shifts["brightness"] == 0
+    assert verdict.has_input_drift
+
+
+def test_a_loaded_reference_is_rounded_like_the_log(tmp_path: Path) -> None:
+    """Otherwise equal values would differ in their last digits."""
+    reference = random_window(500, seed=0)
+    reference.to_parquet(tmp_path / REFERENCE_NAME)
+
+    loaded = DriftReference.load(tmp_path).table
+
+    assert not loaded.equals(reference)
+    pd.testing.assert_frame_equal(loaded, round_features(reference))

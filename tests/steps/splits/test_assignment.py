@@ -185,7 +185,7 @@ def test_a_new_near_duplicate_follows_into_the_split(store: Store, split: str) -
     for first, second in ((old, new), (new, old)):
         assigned = assign_splits(store, others | {first: split})
         assert assigned.splits[second] == split
-        assert assigned.unassigned == {second: split}
+        assert assigned.new_entries == {second: split}
 
 
 def test_near_duplicates_with_two_labels_are_in_no_split(store: Store) -> None:
@@ -222,17 +222,17 @@ def test_an_image_of_two_subjects_in_two_splits_is_in_none(store: Store) -> None
 def test_images_whose_subject_becomes_known_are_assigned_anew(store: Store) -> None:
     """All in one split, which the ledger remembers instead of the earlier ones."""
     names = add(store, ["happy"] * 12)
-    ledger = assign_splits(store, {}).unassigned
+    ledger = assign_splits(store, {}).new_entries
     assert len({ledger[name] for name in names[:10]}) > 1
     subjects = {content_id: {"Ann"} for content_id in range(1, 11)}
 
     assigned = assign_splits(store, ledger, subjects)
-    ledger |= assigned.unassigned
+    ledger |= assigned.new_entries
     again = assign_splits(store, ledger, subjects)
 
     assert len({assigned.splits[name] for name in names[:10]}) == 1
     assert {name: ledger[name] for name in names} == assigned.splits == again.splits
-    assert not again.unassigned
+    assert not again.new_entries
 
 
 @pytest.mark.parametrize("people", [["Ann"], ["Ann", "Bob"]], ids=len)
@@ -247,17 +247,17 @@ def test_a_divided_image_keeps_its_split_as_long_as_it_is_divided(store: Store, 
     subjects = record(20, people)
     first = assign_splits(store, {}, subjects)
     subjects |= record(30, people)
-    ledger = first.unassigned
+    ledger = first.new_entries
     second = assign_splits(store, ledger, subjects)
-    ledger = ledger | second.unassigned
+    ledger = ledger | second.new_entries
     subjects |= record(20, ["Cid", "Dan"])
     third = assign_splits(store, ledger, subjects)
 
-    assert first.ungrouped == first.splits.keys()
-    assert first.unassigned == {divided_key(name): split for name, split in first.splits.items()}
+    assert first.divided == first.splits.keys()
+    assert first.new_entries == {divided_key(name): split for name, split in first.splits.items()}
     assert set(first.splits.values()) == set(SPLITS)
     assert first.splits.items() <= second.splits.items()
-    assert not third.ungrouped
+    assert not third.divided
     for person in [*people, "Cid", "Dan"]:
         assert len({third.splits[name_of(number)] for number, names in subjects.items() if person in names}) == 1
 
@@ -272,7 +272,7 @@ def test_a_group_with_one_rare_class_is_divided(store: Store) -> None:
     assigned = assign_splits(store, {}, subjects)
 
     assert {assigned.splits[name] for name in happy} == set(SPLITS)
-    assert len(assigned.ungrouped) == 15
+    assert len(assigned.divided) == 15
 
 
 def test_single_images_are_not_divided(store: Store) -> None:
@@ -281,8 +281,8 @@ def test_single_images_are_not_divided(store: Store) -> None:
     few = assign_splits(store, {})
     add(store, ["happy"] * 20)
 
-    more = assign_splits(store, few.unassigned)
+    more = assign_splits(store, few.new_entries)
 
-    assert not few.ungrouped
-    assert few.unassigned.keys() == set(names)
+    assert not few.divided
+    assert few.new_entries.keys() == set(names)
     assert few.splits.items() <= more.splits.items()
