@@ -18,6 +18,7 @@ from PIL import Image
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import file_sha256, locked
+from emotion_assets.core.images import decode_image
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset
 from emotion_assets.steps.ingest import catalogue, decode, store
@@ -252,6 +253,18 @@ def test_too_few_images_are_rejected_with_counts(tmp_path: Path) -> None:
 
     with pytest.raises(UnusableDataError, match="fear 9"):
         make_splits(DataPaths(tmp_path))
+    assert not read_ledger(tmp_path / "splits" / LEDGER_NAME)
+
+
+def test_classes_that_are_no_longer_listed_are_ingested_again_first(root: Path) -> None:
+    """The folders may belong to other classes now."""
+    paths = DataPaths(root)
+    paths.classes.write_text("".join(f"- {emotion}\n" for emotion in EMOTIONS if emotion != "sad"))
+
+    with pytest.raises(
+        UnusableDataError, match=r"has the class sad, which classes.yaml does not list.*raw_images first"
+    ):
+        make_splits(paths)
 
 
 def test_without_a_catalogue_the_remedy_is_the_ingest(tmp_path: Path) -> None:
@@ -272,6 +285,26 @@ def test_pixels_of_another_decoder_are_not_trained_on(root: Path, monkeypatch: p
 
     ingest_images(DataPaths(root))
     assert make_splits(DataPaths(root)).num_new == 0
+
+
+def test_other_pixels_of_the_same_files_are_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer decoder may read other pixels; what is trained on them is another model."""
+    before, fingerprint = read_split(root / "splits", "val"), make_splits(DataPaths(root)).fingerprint
+    monkeypatch.setattr(
+        decode,
+        "decode_image",
+        lambda content: replace(decode_image(content), pixels=255 - decode_image(content).pixels),
+    )
+    for module in (store, decode):
+        monkeypatch.setattr(module, "DECODER_VERSION", "another")
+    ingest_images(DataPaths(root), num_workers=1)
+
+    report = make_splits(DataPaths(root))
+
+    after = read_split(root / "splits", "val")
+    assert report.fingerprint != fingerprint
+    assert after.content_hashes == before.content_hashes
+    assert np.array_equal(after.pixels, 255 - before.pixels)
 
 
 def test_images_that_become_near_duplicates_across_splits_are_excluded(root: Path) -> None:
