@@ -111,8 +111,10 @@ def test_pairs_are_found_wherever_they_are() -> None:
     descriptors = compute_descriptors(images)
 
     at_once, later = (similar_pairs(descriptors, np.arange(1300) < num_compared) for num_compared in (0, 1000))
+    odd_ones = similar_pairs(descriptors, np.arange(1300) % 2 == 0)
 
     assert at_once.tolist() == pairs
+    assert odd_ones.tolist() == [pair for pair in pairs if pair != [1030, 1100]]
     assert later.tolist() == [pair for pair in pairs if pair != [5, 9]]
 
 
