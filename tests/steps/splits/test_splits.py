@@ -399,3 +399,14 @@ def test_pixels_stay_on_disk_until_they_are_used(drawn_root: Path, tmp_path: Pat
     read_split(tmp_path, "train").pixels[:] = 0
     assert read_split(tmp_path, "train").pixels.any()
     assert read_split(tmp_path, "val").pixels.shape == (0, 64, 64)
+
+
+def test_the_order_of_the_classes_is_part_of_the_fingerprint(root: Path) -> None:
+    """A class index means another class then, and no checkpoint may be resumed."""
+    paths, before = DataPaths(root), read_manifest(root / "splits")["fingerprint"]
+    paths.classes.write_text("".join(f"- {emotion}\n" for emotion in reversed(EMOTIONS)))
+
+    remake(root)
+
+    assert read_manifest(root / "splits")["fingerprint"] != before
+    assert read_split(root / "splits", "train").emotions == EMOTIONS[::-1]
