@@ -139,8 +139,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
         verdict, num_rejected, source = assess(current, reference), 0, Source.PREDICTIONS
         accuracy = labelled_accuracy(history.label_requests(), paths.feedback)
         window = dataclasses.replace(next_window(verdict, current, before, is_new=is_new), labelled=accuracy)
-        is_outlier = reference.outliers.is_outlier(current)
-        stored = stored_images(paths.image_log)
+        is_outlier, stored = reference.outliers.is_outlier(current), stored_images(paths.image_log)
         informative = most_informative_images(current, is_outlier, stored)
         if window.is_incident:
             _request_labels(sample_for_labelling(current, is_outlier, stored), report_dir, paths, version)

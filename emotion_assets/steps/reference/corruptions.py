@@ -180,10 +180,7 @@ _BORDERS: Final = ("black", "white", "stretched")
 GRADED: Final[dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]]] = {
     "darker": (lambda factor: _relight(factor, 0), (0.85, 0.7, 0.5, 0.35, 0.2)),
     "brighter": (lambda offset: _relight(1, offset), (20, 40, 65, 90)),
-    "lower in contrast": (
-        lambda factor: _relight(factor, 127 * (1 - factor)),
-        (0.85, 0.65, 0.4, 0.2, 0.1),
-    ),
+    "lower in contrast": (lambda factor: _relight(factor, 127 * (1 - factor)), (0.85, 0.65, 0.4, 0.2, 0.1)),
     "blurrier": (_blur, (0.5, 0.8, 1.3, 2, 3, 4.5)),
     "noisier": (_add_noise, (2, 4, 8, 18, 36)),
     "more compressed": (_compress, (25, 10, 5, 2)),
