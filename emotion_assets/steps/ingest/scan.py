@@ -118,10 +118,8 @@ class FolderScan:
     @property
     def state(self) -> FolderState:
         """What the walk saw; complete once the iteration has ended."""
-        signature, signature_without_feedback = (
-            f"{total % 2**128:032x}" for total in (self._sum, self._sum_without_feedback)
-        )
-        return FolderState(signature, signature_without_feedback, self._num_files)
+        every, without_feedback = (f"{total % 2**128:032x}" for total in (self._sum, self._sum_without_feedback))
+        return FolderState(every, without_feedback, self._num_files)
 
     def __iter__(self) -> Iterator[SourceFile | SkippedFile]:
         yield from self._scan_folder(b"", _Place())
