@@ -323,20 +323,13 @@ def test_the_pages_work_behind_a_proxy_that_strips_a_prefix(service: str, tmp_pa
     assert [url for url in failed if "favicon" not in url] == []
 
 
-def test_a_killed_server_takes_its_workers_along(site: Site) -> None:
+def test_a_killed_server_takes_its_workers_along(site: Site, tmp_path: Path) -> None:
     """Nothing keeps the port once the parent of the workers has been killed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(BIN / "bentoml"), "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
-    with (
-        (site.home / "killed.log").open("w") as log,
-        subprocess.Popen(command, cwd=site.home, env=site.environment, stdout=log, stderr=log) as process,
-    ):
-        try:
-            wait_for(lambda: (site.home / "killed.log").read_text().count("Service emotion_service initialized") == 2)
-        finally:
-            process.kill()
+    log = tmp_path / "service.log"
+    with serving(tmp_path, site.environment) as (address, process):
+        wait_for(lambda: log.read_text().count("Service emotion_service initialized") >= 2, log=log)
+        process.kill()
+    port = int(address.rpartition(":")[2])
 
     def is_free() -> bool:
         try:
@@ -410,10 +403,10 @@ def add_twin(models_dir: Path, version: str) -> str:
     return twin
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60, log: Path | None = None) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, log.read_text() if log else "it did not happen in time"
         time.sleep(0.1)
 
 
