@@ -28,6 +28,7 @@ from emotion_assets.steps.registry.registry import Decision, Registry
 from tests.browser import launch, needs_chromium
 from tests.bundles import change_manifest
 from tests.served import is_ready, serving
+from tests.service.conftest import records_below
 
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -343,15 +344,13 @@ def test_a_killed_server_takes_its_workers_along(site: Site, tmp_path: Path) -> 
 
 def test_every_prediction_is_in_the_log(site: Site, service: str) -> None:
     """One record for each prediction, whichever worker made it."""
-    before = count_records(site)
-    for number in range(40):
-        assert predict(service, draw_face("happy", np.random.default_rng(number))).status_code == 200
-    for _ in range(100):
-        if count_records(site) >= before + 40:
-            break
-        time.sleep(0.1)
+    faces = [draw_face("happy", np.random.default_rng(number)) for number in range(40)]
+    predicted = {predict(service, face).json()["prediction_id"] for face in faces}
+    wait_for(lambda: predicted <= set(logged_ids(site)), 20)
 
-    assert count_records(site) == before + 40
+    ids = logged_ids(site)
+    assert len(predicted) == 40
+    assert len(set(ids)) == len(ids)
 
 
 def test_promotion_and_rollback_lose_no_request(site: Site, service: str) -> None:
@@ -410,8 +409,5 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60, log: Path | Non
         time.sleep(0.1)
 
 
-def count_records(site: Site) -> int:
-    paths = (site.data / "predictions").rglob("*.jsonl")
-    ids = [json.loads(line)["prediction_id"] for path in paths for line in path.read_text().splitlines()]
-    assert len(set(ids)) == len(ids)
-    return len(ids)
+def logged_ids(site: Site) -> list[str]:
+    return [record["prediction_id"] for record in records_below(site.data)]

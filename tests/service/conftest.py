@@ -47,9 +47,9 @@ def logged(app: EmotionApp) -> list[dict[str, Any]]:
 
 
 def records_below(data_dir: Path) -> list[dict[str, Any]]:
-    """Return every record of the prediction log so far."""
-    paths = sorted((data_dir / "predictions").rglob("*.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    """Return every record of the prediction log so far, without a line that is still being written."""
+    texts = [path.read_text() for path in sorted((data_dir / "predictions").rglob("*.jsonl"))]
+    return [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 class RunningServer:

@@ -38,7 +38,7 @@ def num_records(server: RunningServer) -> int:
     """The number of logged predictions, once the log has caught up."""
     number = -1
     while number != (number := len(records_below(server.app.settings.data_dir))):
-        time.sleep(0.2)
+        time.sleep(0.5)
     return number
 
 
