@@ -8,9 +8,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.features import probability_columns
+from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.images import Pixels
-from emotion_assets.steps.drift.attribution import Attribution, CorruptionProfile
-from emotion_assets.steps.reference.corruptions import UNCHANGED
+from emotion_assets.steps.drift.attribution import MIN_PART_IMAGES, Attribution, CorruptionProfile
+from emotion_assets.steps.drift.label_shift import class_priors
+from emotion_assets.steps.reference.corruptions import CORRUPTION_COLUMN, UNCHANGED
 from emotion_assets.steps.reference.reference import build_reference, feature_table
 from emotion_assets.steps.splits.splits import Split
 from tests.steps.drift.helpers import inverted_profile, mixed_window, normal_window, predict_by_bands
@@ -52,9 +55,11 @@ def test_a_corrupted_part_is_found_below_another_corruption(
     pixels[is_inverted] = 255 - pixels[is_inverted]
     current = feature_table(pixels, predict_by_bands(pixels), EMOTIONS)
 
-    found = CorruptionProfile(build_reference(val, predict_by_bands(val.pixels)), profile).attribute(current)
+    corruptions = CorruptionProfile(build_reference(val, predict_by_bands(val.pixels)), profile)
+    found = corruptions.attribute(current)
 
     assert found.corruptions == ("darker",)
+    assert corruptions.attribute(current.head(MIN_PART_IMAGES - 1)).part is None
     assert found.part is not None
     assert found.part.corruption == "inverted"
     assert found.part.fraction == pytest.approx(0.3, abs=0.1)
@@ -63,12 +68,16 @@ def test_a_corrupted_part_is_found_below_another_corruption(
 
 
 def test_other_class_priors_hide_no_corruption_and_cost_nothing() -> None:
-    """Nine happy faces in ten, with and without a corruption that costs half of the accuracy."""
-    profile = CorruptionProfile(*inverted_profile(600, 2000))
+    """Happy faces alone, with and without a corruption that costs half of the accuracy."""
+    reference, table = inverted_profile(600, 2000)
+    profile = CorruptionProfile(reference, table)
     happy, inverted = (normal_window(2000, 5, shift).query("emotion == 'happy'") for shift in (0.0, 1.0))
 
     clean, corrupted = (profile.attribute(window.head(200)) for window in (happy, inverted))
+    usual = profile.attribute(normal_window(200, 5))
 
+    assert clean.class_priors[EMOTIONS.index("happy")] > 0.9
+    np.testing.assert_allclose(usual.class_priors, class_priors(reference), rtol=1e-4)
     assert clean.corruptions == (UNCHANGED,)
     assert clean.loss < 0.03
     assert corrupted.corruptions == ("inverted",)
@@ -112,13 +121,29 @@ def test_the_cost_follows_from_the_probabilities() -> None:
     assert corrupted.loss == pytest.approx(0.8 * 0.625, abs=0.05)
     assert clean.loss == pytest.approx(0, abs=0.01)
     assert not clean.is_corruption
+    assert len(clean.expected) >= 2000  # all of the reference
+    assert not corrupted.is_lower_bound  # it has one strength
 
 
 def test_what_resembles_no_corruption_is_near_none() -> None:
-    """A change in the opposite direction, and farther than any, is near nothing."""
-    found = CorruptionProfile(*inverted_profile(600, 2000)).attribute(normal_window(200, 5, shift=-6.0))
+    """Neither a change in the opposite direction nor one of the spread alone."""
+    profile = CorruptionProfile(*inverted_profile(600, 2000))
+    spread = normal_window(200, 5)
+    spread[list(STATISTICS)] *= 2
 
-    assert not found.is_near
+    assert not profile.attribute(normal_window(200, 5, shift=-1.0)).is_near
+    assert not profile.attribute(spread).is_near
+
+
+def test_one_odd_image_does_not_decide() -> None:
+    """However far its statistics are from all others'."""
+    odd = normal_window(200, 5)
+    odd.loc[0, list(STATISTICS)] = 1e3
+
+    found = CorruptionProfile(*inverted_profile(600, 2000)).attribute(odd)
+
+    assert found.corruptions == (UNCHANGED,)
+    assert found.is_near
 
 
 @pytest.mark.parametrize(("num_images", "num_reference"), [(600, 2000), (100, 100)], ids=["many", "few"])
@@ -142,6 +167,16 @@ def test_a_subpopulation_is_found_under_other_class_priors() -> None:
     assert found is not None
     assert found.p_value < 1e-6
     assert sum(each is not None and each.p_value < 0.01 for each in clean) <= 3
+
+
+def test_a_harmless_corruption_is_no_subpopulation() -> None:
+    """It changes the images and not the predictions."""
+    reference, table = inverted_profile(600, 2000)
+    columns = [*probability_columns(EMOTIONS), "emotion"]
+    is_inverted = table[CORRUPTION_COLUMN] == "inverted"
+    table.loc[is_inverted, columns] = table.loc[~is_inverted, columns].to_numpy()
+
+    assert CorruptionProfile(reference, table).detect_subpopulation(mixed_window(200, 0.3, seed=5)) is None
 
 
 def test_lost_confidence_costs(halves: tuple[Split, Pixels], profile: pd.DataFrame) -> None:
