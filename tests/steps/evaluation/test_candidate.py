@@ -33,7 +33,7 @@ def test_a_first_model_is_accepted_with_a_report(paths: DataPaths) -> None:
     assert Registry(paths.models).champion() == version(1)
     assert read_decision(result.report_dir) == result.decision
     assert result.decision.latency_ms
-    assert 0 < result.decision.latency_ms < 1000
+    assert 0.01 < result.decision.latency_ms < 1000
     assert f"{result.scores.accuracy:.4f}" in (result.report_dir / "report.html").read_text()
 
 
@@ -119,8 +119,11 @@ def test_a_rolled_back_model_is_only_accepted_by_force(paths: DataPaths) -> None
     registry.record(replace(ACCEPTED, candidate=add_bundle(paths.models, paths.models / version(1), 2)))
     registry.roll_back(version(1))
 
-    rejected = evaluate_candidate(paths, LENIENT).decision
+    result = evaluate_candidate(paths, LENIENT)
+    rejected = result.decision
     assert not rejected.is_accepted
+    assert not result.is_new
+    assert len(rejected.reasons) == 1
     assert "rolled back" in rejected.reasons[0]
     assert registry.state(version(2)) == ModelState.ROLLED_BACK
     forced = evaluate_candidate(paths, LENIENT, force_reason="complaints were about the camera").decision
@@ -132,17 +135,37 @@ def test_a_rolled_back_model_is_only_accepted_by_force(paths: DataPaths) -> None
 
 def test_force_keeps_the_reasons_of_the_gate(paths: DataPaths) -> None:
     """A forced model is accepted, the gate's reasons stay beside the force reason, and a blank one is rejected."""
-    assert not evaluate_candidate(paths, STRICT).decision.is_accepted
+    first, again = evaluate_candidate(paths, STRICT), evaluate_candidate(paths, STRICT)
+    assert not first.decision.is_accepted
+    assert (first.is_new, again.is_new) == (True, False)
     assert Registry(paths.models).champion() is None
     with pytest.raises(UnusableDataError, match="blank"):
         evaluate_candidate(paths, STRICT, force_reason="  ")
-    result = evaluate_candidate(paths, STRICT, force_reason="a demonstration")
+    result = evaluate_candidate(paths, STRICT, force_reason=" a demonstration ")
 
     assert Registry(paths.models).champion() == version(1)
+    assert result.decision.force_reason == "a demonstration"
     assert any("below the minimum" in reason for reason in result.decision.reasons)
     page = (result.report_dir / "report.html").read_text()
     assert "Forced" in page
     assert "a demonstration" in page
+
+
+def test_a_model_that_the_gate_accepts_is_not_forced(paths: DataPaths) -> None:
+    """A reason that was not needed is not recorded."""
+    assert evaluate_candidate(paths, LENIENT, force_reason="to be sure").decision.force_reason is None
+
+
+def test_other_classes_are_only_accepted_by_force(paths: DataPaths) -> None:
+    """Scores for other classes cannot be compared."""
+    Registry(paths.models).record(ACCEPTED)
+    add_bundle(paths.models, paths.models / version(1), 2)
+    change_manifest(paths.models / version(1), emotions=["calm", *EMOTIONS[1:]])
+
+    decision = evaluate_candidate(paths, LENIENT).decision
+
+    assert not decision.is_accepted
+    assert "for the classes calm, fear" in decision.reasons[0]
 
 
 def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None:
