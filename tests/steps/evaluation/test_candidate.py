@@ -10,6 +10,7 @@ import pytest
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.evaluation.candidate import evaluate_candidate
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry, read_decision
 from emotion_assets.steps.splits.splits import read_split
@@ -35,6 +36,31 @@ def test_a_first_model_is_accepted_with_a_report(paths: DataPaths) -> None:
     assert result.decision.latency_ms
     assert 0.01 < result.decision.latency_ms < 1000
     assert f"{result.scores.accuracy:.4f}" in (result.report_dir / "report.html").read_text()
+
+
+def test_a_candidate_is_compared_with_the_champion(paths: DataPaths) -> None:
+    """On the present test images, three of which are new, and beside its scores for external images."""
+    first = evaluate_candidate(paths, LENIENT)
+    predictions = first.report_dir / "predictions.parquet"
+    pd.read_parquet(predictions).iloc[3:].to_parquet(predictions)
+    add_bundle(paths.models, paths.models / version(1), 2)
+    folder = paths.external / "Happy"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"{number}.jpg").write_bytes(draw_face("happy", np.random.default_rng(number)))
+
+    result = evaluate_candidate(paths, LENIENT)
+
+    assert (result.decision.champion, result.decision.accuracy_difference, result.decision.p_value) == (
+        version(1),
+        0,
+        1,
+    )
+    assert result.evaluation.champion_scores == result.scores
+    assert result.evaluation.test_set_change
+    assert (result.evaluation.test_set_change.num_new, result.evaluation.test_set_change.num_removed) == (3, 0)
+    assert result.evaluation.external
+    assert result.evaluation.external.num_images == 5
 
 
 def test_the_champion_keeps_its_decision_when_it_is_evaluated_again(paths: DataPaths) -> None:
@@ -179,5 +205,6 @@ def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None
     assert "below the minimum" in summary.lists["reasons"][0]
     assert {"intervals", "by_emotion", "slices"} == set(summary.tables)
     assert all(rows for rows in summary.tables.values())
+    assert all(row["low"] < row["high"] for row in summary.tables["intervals"])
     assert {"confusion", "reliability", "mistakes", "learning_curves"} <= set(summary.images)
     assert all(path.is_file() for path in [*summary.pages.values(), *summary.files.values()])
