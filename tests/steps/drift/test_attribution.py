@@ -169,6 +169,14 @@ def test_a_subpopulation_is_found_under_other_class_priors() -> None:
     assert sum(each is not None and each.p_value < 0.01 for each in clean) <= 3
 
 
+def test_a_constant_column_is_no_error() -> None:
+    """Such as the sharpness of drawings."""
+    tables = [*inverted_profile(600, 2000), normal_window(200, 5)]
+    reference, table, window = (each.assign(sharpness=0.5) for each in tables)
+
+    assert CorruptionProfile(reference, table).attribute(window).corruptions == (UNCHANGED,)
+
+
 def test_a_harmless_corruption_is_no_subpopulation() -> None:
     """It changes the images and not the predictions."""
     reference, table = inverted_profile(600, 2000)
