@@ -18,7 +18,7 @@ from emotion_assets.assets.drift import drift_report
 from emotion_assets.assets.feedback import collected_feedback, prediction_history
 from emotion_assets.core.remote import open_store
 from emotion_assets.resources import PipelineSettings
-from emotion_assets.steps.drift.prediction_log import PredictionLog
+from emotion_assets.steps.drift.prediction_log import PredictionLogReader
 from emotion_assets.steps.registry.registry import Registry
 from emotion_service.prediction_log import OBJECT_SECONDS
 from tests.bundles import change_manifest
@@ -96,7 +96,7 @@ def test_replicas_share_history_labels_and_champion(hosts: list[PipelineSettings
         assert statuses == [200, 409]
 
     with hosts[1].opened("predictions") as paths:
-        logged = Counter(PredictionLog(paths.predictions, 100_000).latest()["prediction_id"])
+        logged = Counter(PredictionLogReader(paths.predictions, 100_000).latest()["prediction_id"])
     answered = [name for visitor in visitors for _, name, _ in visitor.answers]
     assert max(logged.values()) == 1
     assert set(answered) <= logged.keys()

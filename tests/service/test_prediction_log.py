@@ -21,7 +21,7 @@ import pytest
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.image_stats import STATISTICS
-from emotion_assets.steps.drift.prediction_log import PredictionLog as LogReader
+from emotion_assets.steps.drift.prediction_log import PredictionLogReader
 from emotion_service import prediction_log
 from emotion_service.prediction_log import PredictionLog
 
@@ -207,7 +207,7 @@ def test_kills_tear_at_most_a_last_line(tmp_path: Path) -> None:
         records = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
         assert [record["prediction_id"].partition("-")[2] for record in records] == list(map(str, range(len(records))))
         whole.update(record["model_version"] for record in records)
-    read = LogReader(tmp_path, limit=100_000).latest(emotions=EMOTIONS)
+    read = PredictionLogReader(tmp_path, limit=100_000).latest(emotions=EMOTIONS)
     assert Counter(read["model_version"]) == whole
     assert all(0 <= appended[name] - whole[name] <= MAX_LOST for name in appended), (appended, whole)
 

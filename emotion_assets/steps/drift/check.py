@@ -16,7 +16,7 @@ from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.core.layout import LABEL_REQUEST_NAME, DataPaths
 from emotion_assets.core.summary import Row, Summary, Value
-from emotion_assets.steps.drift.prediction_log import PredictionLog, predict_folder
+from emotion_assets.steps.drift.prediction_log import PredictionLogReader, predict_folder
 from emotion_assets.steps.drift.report import write_drift_report
 from emotion_assets.steps.drift.verdict import MIN_IMAGES, DriftReference, DriftVerdict, assess
 from emotion_assets.steps.drift.windows import (
@@ -115,7 +115,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
     champion = registry.require_champion().name
     # A host whose clock is ahead would end every window in the future, and none could begin after it.
     now = (datetime.now(UTC) + CLOCK_TOLERANCE).isoformat(timespec="milliseconds")
-    log = PredictionLog(paths.predictions, WINDOW_IMAGES + MIN_IMAGES, now)
+    log = PredictionLogReader(paths.predictions, WINDOW_IMAGES + MIN_IMAGES, now)
     version = deployed_model(registry, log)
     if version != champion:
         _logger.warning(
@@ -163,7 +163,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
     )
 
 
-def deployed_model(registry: Registry, log: PredictionLog) -> str:
+def deployed_model(registry: Registry, log: PredictionLogReader) -> str:
     """Return the version that the service predicts with: the champion, unless the log shows another one.
 
     A container keeps the model that it was built with. Once ten minutes have passed since the champion was accepted, a

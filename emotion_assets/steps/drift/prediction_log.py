@@ -30,7 +30,7 @@ ROWS_PER_PART: Final = 20_000
 _MAX_FOLDER_IMAGES: Final = 500
 
 
-class PredictionLog:
+class PredictionLogReader:
     """The newest predictions of the service, from segments and from their Parquet history.
 
     Files are read from the newest hour backwards, each at most once, and only as far as needed. Malformed lines, such

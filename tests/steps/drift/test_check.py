@@ -18,7 +18,7 @@ from emotion_assets.core.errors import MissingModelError
 from emotion_assets.core.layout import CHAMPION_NAME, LABEL_REQUEST_NAME, DataPaths
 from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.drift.check import DriftCheck, check_drift, deployed_model
-from emotion_assets.steps.drift.prediction_log import PredictionLog, predict_folder
+from emotion_assets.steps.drift.prediction_log import PredictionLogReader, predict_folder
 from emotion_assets.steps.drift.verdict import DriftState
 from emotion_assets.steps.drift.windows import VERDICT_NAME, Source, record_notified
 from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV
@@ -228,7 +228,7 @@ def test_the_deployed_model_is_found_in_the_log(
     (paths.models / CHAMPION_NAME).write_text(json.dumps(record))
 
     def deployed() -> str:
-        return deployed_model(registry, PredictionLog(paths.predictions, limit=500))
+        return deployed_model(registry, PredictionLogReader(paths.predictions, limit=500))
 
     assert deployed() == later
     # Before the later one was accepted, and within the minutes that a service takes to follow.
@@ -263,7 +263,7 @@ def test_an_alert_is_due_until_it_was_delivered(paths: DataPaths, version: str) 
 def test_the_accuracy_on_requested_labels_is_reported(paths: DataPaths, version: str) -> None:
     """The record has the accuracy on predictions that were drawn at random, with its interval."""
     write_segment(paths.predictions, calibrated_window(100, 1), version)
-    table = PredictionLog(paths.predictions, 100).latest(version)
+    table = PredictionLogReader(paths.predictions, 100).latest(version)
     report_dir = paths.drift_reports / "20250101T000000000000"
     report_dir.mkdir(parents=True)
     request = table[["prediction_id", "emotion"]].assign(reason=["random"] * 40 + ["uncertain"] * 60)

@@ -10,7 +10,7 @@ import pytest
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.drift import compaction
 from emotion_assets.steps.drift.compaction import compact_log
-from emotion_assets.steps.drift.prediction_log import PredictionLog
+from emotion_assets.steps.drift.prediction_log import PredictionLogReader
 from tests.steps.drift.helpers import random_window, write_segment
 
 NOW = datetime(2025, 1, 1, 12, 30, tzinfo=UTC)
@@ -25,7 +25,7 @@ def log_dir(tmp_path: Path) -> Path:
 
 
 def read(log_dir: Path, limit: int = 100) -> pd.DataFrame:
-    return PredictionLog(log_dir, limit).latest("v1")
+    return PredictionLogReader(log_dir, limit).latest("v1")
 
 
 def test_past_hours_become_parquet(log_dir: Path) -> None:
