@@ -23,7 +23,8 @@ from PIL import Image
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.splits.splits import Split, make_splits, read_split
+from emotion_assets.steps.splits.make import make_splits
+from emotion_assets.steps.splits.splits import Split, read_split
 from emotion_assets.steps.training.augment import augment
 from emotion_assets.steps.training.datamodule import ShuffledBatchSampler, build_dataset
 

@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest import catalogue, decode_pool
-from emotion_assets.steps.splits.splits import make_splits
+from emotion_assets.steps.splits.make import make_splits
 catalogue.BATCH_FILES, decode_pool.PARALLEL_FROM_FILES = 8, 40
 paths = DataPaths(Path(sys.argv[1]))
 catalogue.ingest_images(paths, num_workers=2)

@@ -84,7 +84,7 @@ THIS: Final = {
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.packing.bento import build_bento
-from emotion_assets.steps.splits.splits import make_splits
+from emotion_assets.steps.splits.make import make_splits
 paths, new_paths = DataPaths(root), DataPaths(new_root)
 new_paths.raw.symlink_to(paths.raw.resolve())
 """,

@@ -25,7 +25,10 @@ from emotion_assets.core.classes import read_classes
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.scan import folder_state
-from emotion_assets.steps.splits.splits import make_splits
+try:
+    from emotion_assets.steps.splits.make import make_splits
+except ImportError:  # the other checkout is from before 29 November 2026
+    from emotion_assets.steps.splits.splits import make_splits
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.train import train
 paths = DataPaths(Path(sys.argv[1]))

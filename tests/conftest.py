@@ -22,7 +22,7 @@ from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset, draw_face
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.splits.splits import make_splits
+from emotion_assets.steps.splits.make import make_splits
 from tests.object_storage import s3_root, s3_server, upload  # noqa: F401 -- fixtures
 from tests.ray_nodes import nodes  # noqa: F401 -- a fixture
 

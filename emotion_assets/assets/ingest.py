@@ -93,7 +93,7 @@ def greyscale_splits(settings: Settings) -> dg.MaterializeResult:  # type: ignor
     with two labels is excluded.
     """
     from emotion_assets.steps.splits.checks import find_empty_images
-    from emotion_assets.steps.splits.splits import make_splits
+    from emotion_assets.steps.splits.make import make_splits
 
     report = make_splits(settings.paths)
     empty = find_empty_images(settings.paths)

@@ -10,7 +10,7 @@ import pytest
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_dataset
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.splits.splits import make_splits
+from emotion_assets.steps.splits.make import make_splits
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,7 @@ SPLITS = """
 import sys
 from pathlib import Path
 from emotion_assets.core.layout import DataPaths
-from emotion_assets.steps.splits.splits import make_splits
+from emotion_assets.steps.splits.make import make_splits
 print("ready", flush=True)
 make_splits(DataPaths(Path(sys.argv[1])))
 """

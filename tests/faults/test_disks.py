@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.catalogue import ingest_images
-from emotion_assets.steps.splits.splits import make_splits
+from emotion_assets.steps.splits.make import make_splits
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.run import train_bundle
 paths, until = DataPaths(Path(sys.argv[1])), sys.argv[2]

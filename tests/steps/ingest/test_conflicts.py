@@ -13,7 +13,8 @@ from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.conflicts import MAX_COPIES, resolve_labels
 from emotion_assets.steps.ingest.export import read_catalogue
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.splits.splits import make_splits, read_split
+from emotion_assets.steps.splits.make import make_splits
+from emotion_assets.steps.splits.splits import read_split
 
 
 def conflicting(root: Path) -> set[str]:

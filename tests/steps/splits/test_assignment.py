@@ -23,7 +23,7 @@ from emotion_assets.steps.splits.assignment import (
     divided_key,
     subject_key,
 )
-from emotion_assets.steps.splits.splits import LEDGER_NAME, read_ledger
+from emotion_assets.steps.splits.make import LEDGER_NAME, read_ledger
 
 
 def test_assign_splits_keeps_what_the_ledger_has(drawn_root: Path) -> None:

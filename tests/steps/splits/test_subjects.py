@@ -14,13 +14,8 @@ from emotion_assets.demo.faces import draw_dataset, draw_face, draw_frame
 from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.checks import find_leaking_images, find_leaking_subjects
-from emotion_assets.steps.splits.splits import (
-    LEDGER_NAME,
-    SplitReport,
-    make_splits,
-    read_assignments,
-    read_split,
-)
+from emotion_assets.steps.splits.make import LEDGER_NAME, SplitReport, make_splits
+from emotion_assets.steps.splits.splits import read_assignments, read_split
 
 
 def record(
