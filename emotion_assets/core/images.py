@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import simplejpeg
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from emotion_assets.core import image_headers
+from emotion_assets.core import grayscale, image_headers
 from emotion_assets.core.errors import (
     EmptyImageError,
     ImageError,
@@ -28,6 +28,7 @@ from emotion_assets.core.errors import (
     UnreadableImageError,
     UnsupportedFormatError,
 )
+from emotion_assets.core.grayscale import reduce_to_gray
 from emotion_assets.core.image_headers import PNG_MAGIC, check_header, count_jpeg_scans, find_jpeg_frame, max_png_pixels
 
 # Pillow warns of malformed metadata, which says nothing about the pixels.
@@ -42,7 +43,7 @@ MAX_IMAGE_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 20_000
 MIN_SIDE_PX: Final = 8
 
-_SOURCES: Final = (Path(__file__), Path(image_headers.__file__))
+_SOURCES: Final = tuple(Path(str(name)) for name in (__file__, grayscale.__file__, image_headers.__file__))
 DECODER_VERSION: Final = hashlib.sha256(
     b"".join(path.read_bytes() for path in _SOURCES) + f"{PIL.__version__} {simplejpeg.__version__}".encode()
 ).hexdigest()[:12]
@@ -72,23 +73,18 @@ _SIGNATURES: Final = (
     (b"MM\x00+", "TIFF"),
 )
 
-# Large images are first reduced by a whole factor: by the JPEG decoder itself, or strip by strip, to bound the memory.
-_STRIP_PIXELS: Final = 1_000_000
+# Larger images are decoded in a thread.
 _FAST_BYTES: Final = 128 * 1024
 _FAST_JPEG_PIXELS: Final = 250_000
 _FAST_PIXELS: Final = 64_000  # other decoders take up to 80 ns a pixel
 
-_TIFF_BITS: Final = 258
-_TIFF_PHOTOMETRIC: Final = 262
 _TIFF_STRIPS: Final = 273
 _TIFF_SAMPLES: Final = 277
 _TIFF_TILE_SIDES: Final = (322, 323)
 _TIFF_TILES: Final = 324
-_WHITE_IS_ZERO: Final = 0
 _JPEG_DAMAGE: Final = ("Corrupt JPEG data", "Premature end")
 _JPEG_HARMLESS: Final = "extraneous bytes before marker 0xd9"
 _NEARLY_BLACK: Final = 16
-_WHITES: Final = (1, 255, 4095, 65535)
 _USUAL_TILE_PIXELS: Final = 1024 * 1024
 
 _ORIENTATION_TAG: Final = 0x0112
@@ -179,7 +175,7 @@ def face_pixels(gray: Image.Image) -> Pixels:
 
     The result is the same for an image and for a lossless file of it.
     """
-    square = _reduce_to_gray(gray, IMAGE_SIZE_PX).resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
+    square = reduce_to_gray(gray, IMAGE_SIZE_PX).resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
     return np.frombuffer(bytearray(square.tobytes()), dtype=np.uint8).reshape(IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 
 
@@ -268,7 +264,7 @@ def _decode(content: bytes, image_format: str, working_side_px: int) -> GrayImag
         loaded.load()
         # Loading a TIFF applies its orientation, and removes the tag.
         orientation = _exif_orientation(image)
-        gray = _reduce_to_gray(loaded, working_side_px)
+        gray = reduce_to_gray(loaded, working_side_px)
     if orientation in _TRANSPOSITIONS:
         gray = gray.transpose(_TRANSPOSITIONS[orientation])
     return GrayImage(gray, width_px, height_px, mode, image_format, warning)
@@ -363,59 +359,3 @@ def _exif_orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 -- a damaged EXIF block says nothing about the pixels
         return 1
-
-
-def _reduce_to_gray(image: Image.Image, working_side_px: int) -> Image.Image:
-    """Convert `image` to mode L and reduce it by a whole factor, strip by strip to bound the memory."""
-    width_px, height_px = image.size
-    factor = max(1, min(width_px, height_px) // working_side_px)
-    if image.mode == "L" and "transparency" not in image.info:
-        return image.reduce(factor) if factor > 1 else image
-    # Pillow inverts 8-bit ones itself.
-    is_negative = _is_deep(image) and getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
-    scale = _brightness_scale(image, is_negative=is_negative)
-    strip_rows = factor * max(1, _STRIP_PIXELS // (width_px * factor))
-    gray = Image.new("L", (-(-width_px // factor), -(-height_px // factor)))
-    for top in range(0, height_px, strip_rows):
-        strip = image.crop((0, top, width_px, min(top + strip_rows, height_px)))
-        strip.info = image.info
-        flat = _to_gray(strip, scale)
-        if is_negative:
-            flat = ImageChops.invert(flat)
-        gray.paste(flat.reduce(factor) if factor > 1 else flat, (0, top // factor))
-    return gray
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode.startswith(("I", "F"))
-
-
-def _brightness_scale(image: Image.Image, *, is_negative: bool) -> float:
-    """Return the factor that maps white of a deep mode to 255; 1 for 8-bit modes."""
-    if not _is_deep(image):
-        return 1.0
-    if is_negative:
-        # White is 0, so the largest value says nothing about it.
-        num_bits = int(getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))[0])
-        return 255 / ((1 << min(num_bits, 16)) - 1)
-    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
-    whites = _WHITES if image.mode == "F" else _WHITES[1:]
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > whites[-1]:
-        raise UnreadableImageError(
-            f"The image's values run from {low} to {high}; gray values of 0 to {whites[-1]} are read. "
-            "Save it with 8 or 16 bits a channel."
-        )
-    return 255 / next(white for white in whites if high <= white)
-
-
-def _to_gray(strip: Image.Image, scale: float) -> Image.Image:
-    if _is_deep(strip):
-        values = np.asarray(strip, dtype=np.float32) * scale
-        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    if strip.has_transparency_data:
-        colored = strip.convert("RGBA")
-        white = Image.new("RGBA", colored.size, "white")
-        return Image.alpha_composite(white, colored).convert("L")
-    if strip.mode in ("L", "RGB"):
-        return strip.convert("L")
-    return strip.convert("RGB").convert("L")
