@@ -14,21 +14,19 @@ then follows from the model's confidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import nnls
 from scipy.stats import chi2
 
 from emotion_assets.core.features import probability_columns
 from emotion_assets.core.image_stats import STATISTICS
 from emotion_assets.steps.drift.expected_loss import expected_losses, fit_pooling
+from emotion_assets.steps.drift.hypotheses import Condition, Fit, make_hypotheses
 from emotion_assets.steps.drift.label_shift import class_prior_weights, class_priors, estimate_class_priors
 from emotion_assets.steps.drift.pvalues import Weights
 from emotion_assets.steps.drift.subpopulations import (
@@ -40,7 +38,6 @@ from emotion_assets.steps.drift.subpopulations import (
 )
 from emotion_assets.steps.reference.corruptions import (
     CORRUPTION_COLUMN,
-    GRADED,
     INDEX_COLUMN,
     PART_COLUMN,
     STRENGTH_COLUMN,
@@ -48,23 +45,12 @@ from emotion_assets.steps.reference.corruptions import (
 )
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, confidence_of, emotions_of
 
-HARMFUL_LOSS: Final = 0.05
-"""Drift is acted on when it costs at least this much accuracy."""
-
-_MISMATCH: Final = 0.05
-"""Mismatch of real and simulated changes, in standard deviations of the reference."""
-_RELATIVE_MISMATCH: Final = 0.2
-"""The same as a fraction of the change."""
 _MAX_DISTANCE: Final = 1.75
 """Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
 PART_SIGNIFICANCE_LEVEL: Final = 0.01
 """Significance level of a part."""
 MIN_PART_IMAGES: Final = 100
 """With fewer images, a strength between two known ones passes for a part too often."""
-_MAX_PART: Final = 0.5
-"""Largest fraction of images with a second corruption."""
-_LABEL_SHIFT_EVIDENCE: Final = 3.0
-"""Log-likelihood that other class priors must gain: a Bayes factor of 20."""
 _MIN_POSTERIOR: Final = 0.15
 _MIN_HELD_OUT: Final = 25
 """With fewer held-out images, the fitted ones stand in for them."""
@@ -122,7 +108,7 @@ class CorruptionProfile:
         self._reference_error = np.cov(self._describe(reference), rowvar=False) / len(reference)
         self._pooling = fit_pooling(self._clean_table, self._tables.values())
         self._conditions = [self._condition(*key) for key in self._tables]
-        self._hypotheses = list(_hypotheses(self._conditions))
+        self._hypotheses = list(make_hypotheses(self._conditions))
         self._slope, self._slope_error = self._fit_confidence()
         self._fit_detector()
 
@@ -174,7 +160,7 @@ class CorruptionProfile:
         weights = np.ones(len(self._is_held_out)) if weights is None else weights
         return self._detector.detect(self._standardize(current), weights[self._is_held_out])
 
-    def _condition(self, name: str, strength: float, part: str) -> _Condition:
+    def _condition(self, name: str, strength: float, part: str) -> Condition:
         table = self._tables[name, strength, part]
         shifts = self._describe(table) - self._describe(self._clean_table.head(len(table)))
         losses = self._class_losses(table)
@@ -182,7 +168,7 @@ class CorruptionProfile:
             # Of fewer images than the part alone, so these tell only what the combination adds to it.
             alone = next(each for (whole, _, _), each in self._tables.items() if whole == part)
             losses += self._class_losses(alone) - self._class_losses(alone.head(len(table)))
-        return _Condition(
+        return Condition(
             name=name,
             strength=strength,
             part=part,
@@ -200,7 +186,7 @@ class CorruptionProfile:
         losses = expected_losses(self._clean_table.head(len(table)), table, self._pooling)
         return _class_means(losses[:, None], table)[:, 0]
 
-    def _expectation(self, fit: _Fit) -> tuple[pd.DataFrame, Weights]:
+    def _expectation(self, fit: Fit) -> tuple[pd.DataFrame, Weights]:
         """Return the validation images of a fit's conditions with their weights; for the clean one, all."""
         tables, weights = [], []
         for condition, weight in zip(fit.hypothesis.conditions, fit.weights, strict=True):
@@ -254,127 +240,7 @@ class CorruptionProfile:
         return np.asarray(np.clip(deviations, -6, 6))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Condition:
-    """Validation images under one corruption, or under two."""
-
-    name: str
-    strength: float
-    part: str
-    table: pd.DataFrame
-    means: Floats
-    """Of the features, float (class, feature)."""
-    shift: Floats
-    """Of the mean from that of the same images without a corruption, float (feature,)."""
-    covariance: Floats
-    """Of the features of an image, float (feature, feature)."""
-    error: Floats
-    """Covariance of `means`, float (feature, feature)."""
-    losses: Floats
-    """Expected loss of accuracy, float (class,)."""
-    loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Hypothesis:
-    """A corruption between two strengths, perhaps with another one on some of the images."""
-
-    whole: tuple[_Condition, ...]
-    """One condition, or those that the images lie between."""
-    parts: tuple[_Condition, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.whole[-1].name
-
-    @property
-    def conditions(self) -> tuple[_Condition, ...]:
-        return self.whole + self.parts
-
-    @property
-    def is_strongest(self) -> bool:
-        return self.name in GRADED and len(self.whole) == 1
-
-    def fit(self, observed: Floats, num_images: int, priors: Floats) -> _Fit | None:
-        """Fit the fractions of the conditions; None if the part would be the larger one.
-
-        Args:
-            observed: means of the features of a window, float (feature,).
-            num_images: in the window.
-            priors: class priors of the reference, and those estimated for the window, float (2, class). The latter take
-                part only if the window is hardly probable without: corruptions distort the estimate.
-        """
-        covariance = np.mean([each.covariance / num_images + each.error for each in self.whole], axis=0)
-        mismatch = _MISMATCH**2 + (_RELATIVE_MISMATCH * self.whole[-1].shift) ** 2
-        factor = cholesky(covariance + np.diag(mismatch), lower=True)
-        log_determinant = 2 * np.log(np.diag(factor)).sum()
-        means = np.stack([prior @ each.means for prior in priors for each in self.conditions])
-        whitened = solve_triangular(factor, np.column_stack([means.T, observed]), lower=True)
-        # The last row makes the weights sum to one.
-        rows = np.vstack([whitened, np.full(len(means) + 1, 1e3)])
-        losses = np.array([each.losses for each in self.conditions])
-
-        def fit_with(used: Floats) -> _Fit:
-            flat, residual = nnls(rows[:, : len(used) * len(self.conditions)], rows[:, -1])
-            weights = flat.reshape(len(used), len(self.conditions)).T @ used
-            return _Fit(
-                hypothesis=self,
-                weights=weights,
-                distance=residual**2 / len(observed),
-                log_likelihood=-0.5 * (residual**2 + log_determinant),
-                loss=float((weights * losses).sum()),
-            )
-
-        usual, shifted = fit_with(priors[:1]), fit_with(priors)
-        best = shifted if shifted.log_likelihood > usual.log_likelihood + _LABEL_SHIFT_EVIDENCE else usual
-        return None if self.parts and best.weights[len(self.whole) :].sum() > _MAX_PART else best
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """A hypothesis fitted to a window."""
-
-    hypothesis: _Hypothesis
-    weights: Floats
-    """Fractions of the window, float (condition, class)."""
-    distance: float
-    log_likelihood: float
-    loss: float
-
-
-def _hypotheses(conditions: Iterable[_Condition]) -> Iterator[_Hypothesis]:
-    """Yield what may explain a window."""
-    singles: dict[str, list[_Condition]] = {}
-    combined: dict[tuple[str, str], list[_Condition]] = {}
-    for each in conditions:
-        if each.part:
-            combined.setdefault((each.name, each.part), []).append(each)
-        else:
-            singles.setdefault(each.name, []).append(each)
-    (clean,) = singles.pop(UNCHANGED)
-    yield _Hypothesis((clean,))
-    for name, strengths in singles.items():
-        for each in strengths:
-            if each.loss >= HARMFUL_LOSS / _MAX_PART:  # else no part of it is harmful
-                yield _Hypothesis((clean,), (each,))
-        wholes = [*pairwise([clean, *strengths]), (strengths[-1],)] if name in GRADED else [tuple(strengths)]
-        for whole in wholes:
-            yield _Hypothesis(whole)
-            for (of, part), known in combined.items():
-                if of == name:
-                    yield _Hypothesis(whole, tuple(_parts(whole, known, singles.get(part, []))))
-
-
-def _parts(whole: Iterable[_Condition], known: list[_Condition], alone: list[_Condition]) -> Iterator[_Condition]:
-    """Yield the combined conditions nearest in strength to those of the whole; without a corruption, the part alone."""
-    chosen: dict[int, _Condition] = {}
-    for each in whole:
-        nearest = alone if each.name == UNCHANGED else [min(known, key=lambda part: abs(part.strength - each.strength))]
-        chosen |= {id(part): part for part in nearest}
-    yield from chosen.values()
-
-
-def _part(best: _Fit, fits: Iterable[_Fit]) -> Subpopulation | None:
+def _part(best: Fit, fits: Iterable[Fit]) -> Subpopulation | None:
     """Return the part of a fit, with the p-value of a likelihood-ratio test against all fits without a part."""
     parts = best.hypothesis.parts
     if not parts:

@@ -23,7 +23,8 @@ import pandas as pd
 from emotion_assets.core.bundle import CORRUPTIONS_NAME, REFERENCE_NAME
 from emotion_assets.core.features import EMOTION_COLUMN, feature_columns, probability_columns
 from emotion_assets.core.image_stats import STATISTICS
-from emotion_assets.steps.drift.attribution import HARMFUL_LOSS, Attribution, CorruptionProfile
+from emotion_assets.steps.drift.attribution import Attribution, CorruptionProfile
+from emotion_assets.steps.drift.hypotheses import HARMFUL_LOSS
 from emotion_assets.steps.drift.label_shift import class_prior_weights, estimate_class_priors
 from emotion_assets.steps.drift.messages import (
     describe_attribution,
