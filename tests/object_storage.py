@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    put_object, lock = S3Response.put_object, threading.Lock()
 
+    def put_one_at_a_time(self: S3Response) -> Any:
+        """S3 checks a condition and writes in one step; moto may let two writers with one condition pass."""
+        with lock:
+            return put_object(self)
+
+    S3Response.put_object = put_one_at_a_time
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+    S3Response.put_object = put_object
 
 
 @pytest.fixture
