@@ -62,6 +62,7 @@ def weights(settings: PipelineSettings) -> str:
     return str(read_manifest(bundle).files["weights.safetensors"])
 
 
+@pytest.mark.timeout(1200)  # three minutes on two idle cores
 def test_two_nodes_give_what_a_laptop_gives_also_when_one_is_lost(
     local: PipelineSettings,
     hosts: list[PipelineSettings],
@@ -77,6 +78,7 @@ def test_two_nodes_give_what_a_laptop_gives_also_when_one_is_lost(
     lines: list[str] = []
 
     def kill(line: str) -> None:
+        sys.stdout.write(line)
         lines.append(line)
         if moments and moments[0] in line:
             moments.pop(0)
