@@ -96,6 +96,7 @@ def test_what_cannot_be_sent_is_explained(page: Any) -> None:
     send(page, b"", "scan.tiff")
     expect(page.locator("#problem")).to_have_text("The file is empty. Choose another one.")
     expect(page.locator("#hint")).to_contain_text("This browser cannot show scan.tiff")
+    expect(page.locator("#hint .soft")).to_be_hidden()
     page.evaluate(
         """() => {
           const data = new DataTransfer();
