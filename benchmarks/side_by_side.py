@@ -27,7 +27,7 @@ from emotion_assets.steps.ingest.catalogue import ingest_images
 from emotion_assets.steps.ingest.scan import folder_state
 try:
     from emotion_assets.steps.splits.make import make_splits
-except ImportError:  # the other checkout is from before 29 November 2026
+except ImportError:  # the other checkout is from before 28 November 2026
     from emotion_assets.steps.splits.splits import make_splits
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.train import train

@@ -43,7 +43,7 @@ MAX_IMAGE_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 20_000
 MIN_SIDE_PX: Final = 8
 
-_SOURCES: Final = tuple(Path(str(name)) for name in (__file__, grayscale.__file__, image_headers.__file__))
+_SOURCES: Final = tuple(map(Path, (__file__, grayscale.__file__, image_headers.__file__)))
 DECODER_VERSION: Final = hashlib.sha256(
     b"".join(path.read_bytes() for path in _SOURCES) + f"{PIL.__version__} {simplejpeg.__version__}".encode()
 ).hexdigest()[:12]

@@ -45,12 +45,13 @@ from emotion_assets.steps.reference.corruptions import (
 )
 from emotion_assets.steps.reference.reference import TRUE_EMOTION_COLUMN, confidence_of, emotions_of
 
-_MAX_DISTANCE: Final = 1.75
-"""Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
 PART_SIGNIFICANCE_LEVEL: Final = 0.01
 """Significance level of a part."""
 MIN_PART_IMAGES: Final = 100
 """With fewer images, a strength between two known ones passes for a part too often."""
+
+_MAX_DISTANCE: Final = 1.75
+"""Mean squared deviation of a window from a hypothesis, in its variances; beyond this, it explains nothing."""
 _MIN_POSTERIOR: Final = 0.15
 _MIN_HELD_OUT: Final = 25
 """With fewer held-out images, the fitted ones stand in for them."""

@@ -234,6 +234,7 @@ def _write_assignments(splits_dir: Path, assignment: SplitAssignment) -> None:
 
 
 def _write_changed_arrays(store: Store, splits_dir: Path, assignment: SplitAssignment, classes: ClassSet) -> str:
+    """Write all arrays unless they are there already; return the fingerprint of the splits."""
     labels, index_of = assignment.labels, {name: index for index, name in enumerate(classes.names)}
     checksums = {content_hash: checksum for content_hash, _, checksum in store.labelled_contents()}
     lines = sorted(f"{h} {labels[h]} {split} {checksums[h]}\n" for h, split in assignment.splits.items())

@@ -44,8 +44,9 @@ class SplitArrays(NamedTuple):
     """The arrays of a split as they are written, when the images may not fit in memory."""
 
     chunks: Iterable[Pixels]
-    """All images, a few thousand at a time."""
+    """All images, some at a time: uint8 (image, row, column)."""
     class_indices: npt.NDArray[np.int64]
+    """int64 (image,)."""
     content_hashes: Sequence[str]
 
 
