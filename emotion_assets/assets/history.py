@@ -57,7 +57,7 @@ def _draw(points: Sequence[_Point], names: Sequence[str], unit: str, highlight: 
     # Matplotlib is slow to import.
     from matplotlib.figure import Figure
 
-    from emotion_assets.steps.report_images import encode_png
+    from emotion_assets.steps.report_images import encode_svg
 
     figure = Figure(figsize=(7, 2.8))
     axes = figure.subplots()
@@ -75,4 +75,4 @@ def _draw(points: Sequence[_Point], names: Sequence[str], unit: str, highlight: 
     axes.set_ylabel(unit)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(alpha=0.3)
-    return encode_png(figure)
+    return encode_svg(figure)

@@ -31,7 +31,7 @@ def as_metadata(summary: Summary, settings: PipelineSettings) -> dict[str, dg.Ra
 
 
 def image(content: bytes, text: str) -> dg.MarkdownMetadataValue:
-    """Show a PNG or WebP inline; keep it under 100 kB, because metadata stays in the event log."""
+    """Show an SVG or WebP image inline; keep it under 100 kB, because metadata stays in the event log."""
     return dg.MetadataValue.md(f"![{text}]({data_uri(content)})")
 
 

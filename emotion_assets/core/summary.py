@@ -22,7 +22,7 @@ class Summary:
     lists: dict[str, Sequence[str]] = field(default_factory=dict)
     """Sentences, which may contain untrusted file names."""
     images: dict[str, bytes] = field(default_factory=dict)
-    """PNG or WebP, each under 100 kB."""
+    """SVG or WebP, each under 100 kB."""
     pages: dict[str, Path] = field(default_factory=dict)
     """Files below the reports folder that a browser can open."""
     files: dict[str, Path] = field(default_factory=dict)

@@ -11,7 +11,7 @@ def test_a_summary_becomes_metadata(settings: PipelineSettings) -> None:
     """Numbers stay flat, pages are linked and named as files."""
     page = settings.paths.drift_reports / "x" / "report.html"
     summary = Summary(
-        values={"accuracy": 0.5}, tables={"rows": [{"a": 1}]}, images={"faces": b"\x89PNG"}, pages={"report": page}
+        values={"accuracy": 0.5}, tables={"rows": [{"a": 1}]}, images={"faces": b"<svg/>"}, pages={"report": page}
     )
 
     metadata = as_metadata(summary, settings)
@@ -19,7 +19,7 @@ def test_a_summary_becomes_metadata(settings: PipelineSettings) -> None:
     assert metadata["accuracy"] == 0.5
     assert metadata["report"] == dg.MetadataValue.url("http://localhost:3002/drift/x/report.html")
     assert metadata["report_file"] == dg.MetadataValue.path(page)
-    assert "data:image/png;base64," in str(metadata["faces"].value)
+    assert "data:image/svg+xml;base64," in str(metadata["faces"].value)
 
 
 def test_tables_escape_bars_and_shorten_numbers() -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import base64
 import io
+from xml.etree import ElementTree as ET
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from emotion_assets.steps.report_images import contact_sheet, data_uri, encode_png
+from emotion_assets.steps.report_images import contact_sheet, data_uri, encode_svg
 
 
 def test_contact_sheet_lays_images_out_in_rows() -> None:
@@ -29,11 +31,24 @@ def test_contact_sheet_without_images_is_blank() -> None:
 
 
 def test_pages_contain_charts_and_sheets() -> None:
-    """A chart is PNG, a sheet WebP; each says so."""
-    chart, sheet = encode_png(Figure()), contact_sheet(np.zeros((1, 8, 8), dtype=np.uint8))
+    """A chart is SVG, a sheet WebP; each says so."""
+    chart, sheet = encode_svg(Figure()), contact_sheet(np.zeros((1, 8, 8), dtype=np.uint8))
 
-    for content, kind in ((chart, "PNG"), (sheet, "WEBP")):
+    for content, kind in ((chart, "svg+xml"), (sheet, "webp")):
         head, _, encoded = data_uri(content).partition(",")
-        assert head == f"data:image/{kind.lower()};base64"
+        assert head == f"data:image/{kind};base64"
         assert base64.b64decode(encoded) == content
-        assert Image.open(io.BytesIO(content)).format == kind
+    assert ET.fromstring(chart).tag.endswith("svg")
+    assert Image.open(io.BytesIO(sheet)).format == "WEBP"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["生气", "悲しい", "غاضب", "क्रोधित", "<script>&amp;"])
+def test_charts_leave_text_to_the_browser(name: str) -> None:
+    """Names in any script stay text, without a warning of Matplotlib's, whose fonts lack most of them."""
+    figure = Figure(layout="tight")
+    figure.subplots().set_title(name)
+
+    texts = [element.text for element in ET.fromstring(encode_svg(figure)).iter() if element.text]
+
+    assert name in texts

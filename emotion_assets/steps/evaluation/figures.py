@@ -1,4 +1,4 @@
-"""The images of an evaluation report: charts as PNG, faces as WebP."""
+"""The images of an evaluation report: charts as SVG, faces as WebP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emotion_assets.steps.evaluation.scores import (
     remove_temperature,
     risk_coverage,
 )
-from emotion_assets.steps.report_images import contact_sheet, encode_png
+from emotion_assets.steps.report_images import contact_sheet, encode_svg
 from emotion_assets.steps.splits.splits import Split
 
 _NUM_SHOWN: Final = 24
@@ -29,13 +29,15 @@ _NUM_COLUMNS: Final = 8
 _MAX_READABLE: Final = 12
 """Of more classes, charts show no numbers and no legend; the table beside them has both."""
 _MAX_HORIZONTAL: Final = 6
+_MAX_POINTS: Final = 200
+"""Of a curve; more cannot be seen."""
 
 
 def confusion_figure(scores: Scores) -> bytes:
-    """Draw the confusion matrix normalized by true emotion, and as counts; return a PNG."""
+    """Draw the confusion matrix normalized by true emotion, and as counts; return an SVG."""
     counts = np.array(scores.confusion)
     is_small = len(counts) <= _MAX_READABLE
-    figure = Figure(figsize=(9.5, 4.2) if is_small else (16, 7))
+    figure = Figure(figsize=(9.5, 4.2) if is_small else (16, 7), layout="tight")
     left, right = figure.subplots(1, 2)
     fractions = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     for axes, values, form, limits, title in (
@@ -54,12 +56,11 @@ def confusion_figure(scores: Scores) -> bytes:
             xticks_rotation=rotation,
         )
         axes.set(xlabel="predicted", ylabel="true", title=title)
-    figure.tight_layout()
-    return encode_png(figure)
+    return encode_svg(figure)
 
 
 def reliability_figure(predictions: LabelledPredictions, temperature: float) -> bytes:
-    """Draw the reliability diagram and the confidences, before and after temperature scaling; return a PNG."""
+    """Draw the reliability diagram and the confidences, before and after temperature scaling; return an SVG."""
     figure = Figure(figsize=(8, 3.2))
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="gray", linestyle="--")
@@ -77,11 +78,11 @@ def reliability_figure(predictions: LabelledPredictions, temperature: float) -> 
     right.set(xlabel="confidence", ylabel="predictions", xlim=(0, 1))
     left.legend(loc="upper left")  # "best" takes long and warns on a busy machine
     right.legend(loc="upper left")
-    return encode_png(figure)
+    return encode_svg(figure)
 
 
 def precision_recall_figure(predictions: LabelledPredictions) -> bytes:
-    """Draw the precision-recall curve of each emotion against all others; return a PNG."""
+    """Draw the precision-recall curve of each emotion against all others; return an SVG."""
     figure = Figure(figsize=(5, 3.6))
     axes = figure.subplots()
     for index, emotion in enumerate(predictions.emotions):
@@ -89,23 +90,24 @@ def precision_recall_figure(predictions: LabelledPredictions) -> bytes:
         if truth.any():
             precision, recall, _ = precision_recall_curve(truth, predictions.probabilities[:, index])
             area = average_precision_score(truth, predictions.probabilities[:, index])
-            axes.plot(recall, precision, label=f"{emotion} ({area:.2f})")
+            shown = np.linspace(0, len(recall) - 1, min(len(recall), _MAX_POINTS)).astype(int)
+            axes.plot(recall[shown], precision[shown], label=f"{emotion} ({area:.2f})")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     if len(predictions.emotions) <= _MAX_READABLE:
         axes.legend(title="average precision", loc="lower left")
     axes.grid(alpha=0.3)
-    return encode_png(figure)
+    return encode_svg(figure)
 
 
 def risk_coverage_figure(predictions: LabelledPredictions) -> bytes:
-    """Draw the selective accuracy over the coverage; return a PNG."""
+    """Draw the selective accuracy over the coverage; return an SVG."""
     points = risk_coverage(predictions)
     figure = Figure(figsize=(5, 3.2))
     axes = figure.subplots()
     axes.plot([point["coverage"] for point in points], [point["accuracy"] for point in points], marker="o")
     axes.set(xlabel="coverage (most confident images first)", ylabel="selective accuracy", xlim=(0, 1.02))
     axes.grid(alpha=0.3)
-    return encode_png(figure)
+    return encode_svg(figure)
 
 
 def mistakes_sheet(predictions: LabelledPredictions, split: Split) -> tuple[bytes, list[str]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.report_images import contact_sheet, encode_png
+from emotion_assets.steps.report_images import contact_sheet, encode_svg
 
 _NUM_FACES: Final = 36
 _NUM_GROUPS: Final = 12
@@ -20,7 +20,7 @@ _MAX_HORIZONTAL: Final = 6
 
 
 def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame, emotions: Sequence[str]) -> dict[str, bytes]:
-    """Draw the class balance (PNG) and contact sheets (WebP) of the published catalogue `table`.
+    """Draw the class balance (SVG) and contact sheets (WebP) of the published catalogue `table`.
 
     Returns:
         By name: `class_balance`, `faces_<emotion>`, and `near_duplicates` and `label_conflicts` where there are any.
@@ -57,4 +57,4 @@ def _draw_class_balance(accepted: pd.DataFrame, emotions: Sequence[str]) -> byte
         axes.tick_params("x", rotation=90)
     axes.set_ylabel("different images")
     axes.margins(y=0.15)
-    return encode_png(figure)
+    return encode_svg(figure)
