@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest, rankdata
+from scipy.stats import rankdata
 
 from emotion_assets.core.classes import ClassSet, read_classes
 from emotion_assets.core.image_stats import all_image_statistics
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.steps.evaluation.intervals import proportion_interval
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.ingest.export import TABLE_NAME
 from emotion_assets.steps.splits.splits import Split
@@ -54,8 +55,8 @@ def score_slices(predictions: LabelledPredictions, split: Split, paths: DataPath
     ]:
         num, num_correct = int(chosen.sum()), int(predictions.is_correct[chosen].sum())
         if num >= MIN_SLICE_IMAGES:
-            interval = binomtest(num_correct, num).proportion_ci(method="wilson")
-            slices.append(Slice(family, name, num, num_correct / num, float(interval.low), float(interval.high)))
+            accuracy = num_correct / num
+            slices.append(Slice(family, name, num, accuracy, *proportion_interval(accuracy, num)))
     return slices
 
 

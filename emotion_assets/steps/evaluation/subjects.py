@@ -1,6 +1,7 @@
 """Accuracy by subject: several images of one person are no independent evidence.
 
-The interval resamples subjects instead of images (Field and Welsh 2007, "Bootstrapping clustered data").
+The interval follows from how the subjects differ: from the variance of a ratio of two sums over them (Cochran 1977,
+"Sampling techniques").
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from emotion_assets.steps.evaluation.intervals import NUM_RESAMPLES, Interval, percentile_interval
+from emotion_assets.steps.evaluation.intervals import Interval, proportion_interval
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.splits.splits import Split, read_assignments
 
@@ -54,13 +55,14 @@ def score_subjects(predictions: LabelledPredictions, split: Split, splits_dir: P
     rows["is_correct"] = predictions.is_correct
     by_subject = rows.dropna(subset="subject").groupby("subject")["is_correct"].agg(["size", "mean"])
     groups = rows.groupby("group")["is_correct"].agg(["size", "sum"]).to_numpy(dtype=np.float64)
-    weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), NUM_RESAMPLES)
-    sizes, hits = (weights @ groups).T
+    accuracy = float(rows["is_correct"].mean())
+    residuals = groups[:, 1] - accuracy * groups[:, 0]
+    variance = float((residuals**2).sum()) / len(rows) ** 2 * len(groups) / (len(groups) - 1)
     return SubjectScores(
         by_subject=[
             SubjectAccuracy(str(subject), int(num_images), float(accuracy))
             for subject, num_images, accuracy in by_subject.sort_values("mean", kind="stable").itertuples(name=None)
         ],
         mean_accuracy=float(by_subject["mean"].mean()),
-        interval=percentile_interval(hits / sizes),
+        interval=proportion_interval(accuracy, len(groups), variance),
     )
