@@ -70,6 +70,10 @@ def describe_settings(title: str, settings: type[BaseSettings]) -> str:
     """Return a table of the environment variables that a class reads."""
     lines = [f"## {title}", "", "| variable | default | meaning |", "|---|---|---|"]
     for name, field in settings.model_fields.items():
-        default = "by the machine" if field.default_factory else f"`{field.default}`" if field.default else "none"
+        if name == "remote_root":  # set by the program itself
+            continue
+        value = int(field.default) if isinstance(field.default, bool) else field.default
+        shown = f"`{value}`" if value or isinstance(value, int) else "none"
+        default = "by the machine" if field.default_factory else shown
         lines.append(f"| `EMOTION_{name.upper()}` | {default} | {field.description or ''} |")
     return "\n".join(lines) + "\n"

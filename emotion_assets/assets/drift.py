@@ -40,8 +40,9 @@ _CHECKS = [
 def drift_report(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # a check needs it bare
     """Whether recent images, or the model's predictions, differ from those of the validation images.
 
-    Compares the latest 500 predictions since the last window, or `external/` while there are fewer than 50. Two alarms
-    in a row, or one that is significant alone, open an incident: people are alerted and asked for labels.
+    Compares the latest 500 predictions since the last window, or `external/` while there are fewer than 50 of the
+    deployed model. Two alarms in a row, or one that is significant alone, open an incident: people are alerted and
+    asked for labels.
     """
     from emotion_assets.steps.drift.check import check_drift
 
