@@ -19,6 +19,8 @@ export EMOTION_DATA_DIR DAGSTER_HOME
 export UI_PORT REPORTS_PORT SERVE_PORT
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
+# Files are UTF-8, whatever the locale.
+export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-loop test test-faults test-cluster check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention docs docs-serve test-docs figures screenshots tensorboard profile profile-service load bench clean

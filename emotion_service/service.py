@@ -18,7 +18,7 @@ from bentoml.images import Image
 from bentoml.models import BentoModel
 from pydantic import BaseModel
 
-from emotion_assets.core.errors import EmotionError
+from emotion_assets.core.errors import EmotionError, InvalidSettingError
 from emotion_assets.core.processes import die_with_parent
 from emotion_assets.core.remote import is_remote
 from emotion_service.app import EmotionApp
@@ -37,8 +37,11 @@ class BentoArguments(BaseModel):
 _logger = logging.getLogger(__name__)
 _parent_pid = os.getppid()
 _arguments = bentoml.use_arguments(BentoArguments)
-_settings = Settings.load()
-_app = EmotionApp(_settings)
+try:
+    _settings = Settings.load()
+    _app = EmotionApp(_settings)
+except InvalidSettingError as error:
+    sys.exit(str(error))  # of an exception BentoML would say that it found no such service
 
 # Trust X-Forwarded-For only from proxies that are named here; uvicorn would trust every local process.
 os.environ.setdefault("FORWARDED_ALLOW_IPS", "")

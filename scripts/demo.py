@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -82,7 +83,8 @@ def main() -> int:
 
 
 def shell_settings(home: Path) -> str:
-    return f"EMOTION_DATA_DIR={home} BENTOML_HOME={home / 'bentoml'} DAGSTER_HOME={home / 'dagster_home'}"
+    folders = {"EMOTION_DATA_DIR": home, "BENTOML_HOME": home / "bentoml", "DAGSTER_HOME": home / "dagster_home"}
+    return " ".join(f"{name}={shlex.quote(str(folder))}" for name, folder in folders.items())
 
 
 def is_chosen() -> bool:

@@ -72,7 +72,7 @@ def _draw(points: Sequence[_Point], names: Sequence[str], unit: str, highlight: 
     step = -(-len(points) // _MAX_DATES)
     dates = [datetime.fromtimestamp(time, UTC).strftime("%d %b\n%H:%M") for time, _ in points[::step]]
     axes.set_xticks(range(0, len(points), step), dates)
-    axes.set_ylabel(unit)
+    axes.set(xlabel="UTC", ylabel=unit)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(alpha=0.3)
     return encode_svg(figure)

@@ -109,7 +109,7 @@ class ClassSet:
 def raw_folder(name: str) -> str:
     """Return the name of the folder below `raw/` that the pipeline itself uses for a class: `happy` in `Happy/`."""
     first = name[:1].upper()
-    return first + name[1:] if _normalize(first) == _normalize(name[:1]) else name  # ı gives I, which folds to i
+    return first + name[1:] if _normalize(first) == _normalize(name[:1]) else name
 
 
 def read_classes(path: Path) -> ClassSet:
@@ -127,7 +127,7 @@ def read_classes(path: Path) -> ClassSet:
         return DEFAULT_CLASSES
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UnusableDataError(
-            f"{path} does not describe classes: {error}. List at least two, one per line, as `- happy` or "
+            f"{path} does not describe classes: {error}. List at least two in UTF-8, one per line, as `- happy` or "
             "`- {name: happy, title: Happy, folders: [joy]}`."
         ) from error
 
@@ -167,7 +167,10 @@ def _parse_entry(entry: Any) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _normalize(folder: str) -> str:
-    return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", folder)).strip().casefold()
+    """Drop what people vary or cannot see: case (also Turkish), separators, forms of Unicode, and what is invisible."""
+    text = "".join(each for each in unicodedata.normalize("NFKC", folder) if unicodedata.category(each) != "Cf")
+    text = text.replace("\ufe0f", "").casefold().replace("i\u0307", "i").replace("ı", "i")
+    return _SEPARATORS.sub(" ", text).strip()
 
 
 DEFAULT_CLASSES: Final = ClassSet.build(EMOTIONS, {}, {})

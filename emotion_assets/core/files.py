@@ -1,12 +1,14 @@
-"""Atomic writes, file locks, listings and hashes."""
+"""Atomic writes, file locks, listings, hashes and tables."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import fcntl
 import glob
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -15,7 +17,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 from emotion_assets.core.errors import UnusableDataError
 
@@ -163,3 +165,12 @@ def source_version(*folders: Path) -> str:
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def csv_rows(file: TextIO, **options: Any) -> Iterator[list[str]]:
+    """Yield the rows of a CSV file, `options` as for csv.reader.
+
+    Its header tells the delimiter: where decimals have a comma, Excel separates columns by semicolons.
+    """
+    header = file.readline()
+    yield from csv.reader(itertools.chain([header], file), delimiter=max(",;\t", key=header.count), **options)

@@ -26,6 +26,8 @@ from emotion_assets.steps.ingest.scan import is_junk_name
 
 _MAX_EXPANSION: Final = 100
 _UTF8_FLAG: Final = 0x800
+_ENCODINGS: Final = ("utf-8", "cp437", "gb18030", "cp932", "big5", "cp949", "cp1252", "cp1256")
+"""Of names in zip archives that do not tell: what programs write, then what Windows writes in some countries."""
 _FREE_BYTES: Final = 100_000_000
 """Any archive may unpack to this, however small it is."""
 _DAMAGES: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -88,19 +90,31 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _zip_entries(archive: zipfile.ZipFile, importer: Importer) -> Iterator[Entry]:
+    encoding = _guess_encoding(archive, importer)
     for info in archive.infolist():
         if (info.external_attr >> 28) == 0o12:
             importer.left_out["a link"] += 1
         elif not info.is_dir():
-            yield _zip_name(info), partial(archive.open, info)
+            yield _zip_name(info, encoding), partial(archive.open, info)
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return the name of an entry; many programs write UTF-8 without saying so."""
+def _guess_encoding(archive: zipfile.ZipFile, importer: Importer) -> str:
+    """Return the encoding in which most folders name a class, the first of equals."""
+    folders = {info.filename.rpartition("/")[0]: info for info in archive.infolist() if not info.filename.isascii()}
+
+    def count_classes(encoding: str) -> int:
+        names = [_zip_name(info, encoding) for info in folders.values()]
+        return sum(any(map(importer.names_class, name.replace("\\", "/").split("/")[:-1])) for name in names)
+
+    return max(_ENCODINGS, key=count_classes)
+
+
+def _zip_name(info: zipfile.ZipInfo, encoding: str) -> str:
+    """Return the name of an entry; without a flag, zipfile takes it for code page 437."""
     if info.flag_bits & _UTF8_FLAG:
         return info.filename
     try:
-        return info.filename.encode("cp437").decode("utf-8")
+        return info.filename.encode("cp437").decode(encoding)
     except UnicodeError:
         return info.filename
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.scan import is_junk_name
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_MAX_NAME_BYTES: Final = 200
+_MAX_NAME_BYTES: Final = 240
 _UNSAFE: Final = re.compile(r"^\.{0,2}$|[/\\\x00-\x1f\x7f]")
 
 
@@ -65,12 +66,13 @@ class Importer:
     def _choose_roots(self, parts: Sequence[str]) -> tuple[Path, Path]:
         """Return where a path goes: `mask.zip` with the folders `mask` and `no mask` must not be a folder `mask`."""
         raw, external = self._roots
-        if any(map(self._names_class, parts[:-1])) and self._names_class(raw.name):
+        if any(map(self.names_class, parts[:-1])) and self.names_class(raw.name):
             name = f"import of {raw.name}"
             return raw.with_name(name), external.with_name(name)
         return raw, external
 
-    def _names_class(self, folder: str) -> bool:
+    def names_class(self, folder: str) -> bool:
+        """Return whether a folder is named after a class or another known emotion."""
         return self.classes.find(folder) is not None or self.classes.names_other_class(folder)
 
     def write(self, path: Path, content: bytes) -> None:
@@ -119,5 +121,5 @@ class Importer:
 
 
 def _plain(name: str) -> str:
-    """Return the name of a part without what people vary: case, spaces, dashes."""
-    return re.sub(r"[\s_-]+", "", name.casefold())
+    """Return the name of a part without what people and systems vary: case, spaces, dashes, forms of Unicode."""
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from emotion_assets.core.classes import raw_folder
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.files import csv_rows
 from emotion_assets.core.images import MIN_SIDE_PX
 from emotion_assets.importers.importer import Importer
 
@@ -34,7 +35,7 @@ def import_table(stream: IO[bytes], importer: Importer, folders: Sequence[str]) 
     """
     csv.field_size_limit(_MAX_CELL_BYTES)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    rows = csv.reader(text)
+    rows = csv_rows(text)
     try:
         columns = {name.strip().casefold(): index for index, name in enumerate(next(rows, []))}
         if not columns.keys() >= {"emotion", "pixels"}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,10 +14,14 @@ from PIL import Image
 from emotion_assets.core.images import Pixels
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _GAP_PX: Final = 2
 _WEBP_QUALITY: Final = 70
+_MAX_LABEL: Final = 20
+_MAX_HORIZONTAL: Final = 40
+"""Letters that fit side by side below the narrowest chart."""
 
 
 def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
@@ -34,6 +39,14 @@ def contact_sheet(pixels: Pixels, num_columns: int = 12) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "WEBP", quality=_WEBP_QUALITY)
     return buffer.getvalue()
+
+
+def label_classes(axes: Axes, names: Sequence[str], *, is_matrix: bool = False) -> None:
+    """Write class names below a chart, and left of a matrix: shortened, and vertically below it if they are long."""
+    shown = [name if len(name) <= _MAX_LABEL else f"{name[: _MAX_LABEL - 1]}…" for name in names]
+    axes.set_xticks(range(len(names)), shown, rotation=0 if sum(map(len, shown)) <= _MAX_HORIZONTAL else 90)
+    if is_matrix:
+        axes.set_yticks(range(len(names)), shown)
 
 
 def encode_svg(figure: Figure) -> bytes:

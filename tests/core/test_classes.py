@@ -75,6 +75,24 @@ def test_classes_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_classes(tmp_path / "missing.yaml") is DEFAULT_CLASSES
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("kızgın", "KIZGIN"),
+        ("İyi", "iyi"),
+        ("\u200fسعيد", "سعيد"),
+        ("happy\u200b", "Happy"),
+        ("\u2764\ufe0f", "\u2764"),
+    ],
+    ids=["dotless i", "dotted I", "right-to-left mark", "zero-width space", "emoji style"],
+)
+def test_case_and_what_is_invisible_do_not_matter(tmp_path: Path, name: str, folder: str) -> None:
+    path = tmp_path / "classes.yaml"
+    path.write_text(f'- "{name}"\n- sad\n', encoding="utf-8")
+
+    assert read_classes(path).find(folder) == name
+
+
 def test_the_folder_of_a_class_is_found_again(tmp_path: Path) -> None:
     """The dotless ı has no capital of its own, and names of an earlier list resolve by folder and case."""
     path = tmp_path / "classes.yaml"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ import pytest
 
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import (
+    csv_rows,
     file_sha256,
     files_below,
     list_files,
@@ -199,6 +201,12 @@ def test_write_json_keeps_letters(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"name": "Überrascht"})
 
     assert "Überrascht" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_header_tells_the_delimiter(delimiter: str) -> None:
+    text = f'a{delimiter}b\n1{delimiter}"2{delimiter}\n3"\n'
+    assert list(csv_rows(io.StringIO(text))) == [["a", "b"], ["1", f"2{delimiter}\n3"]]
 
 
 @pytest.mark.parametrize("function", ["fcntl.flock", "os.fsync"])

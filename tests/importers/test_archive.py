@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
+    return path
+
+
+def make_zip_of_bytes(path: Path, names: list[bytes], content: bytes) -> Path:
+    """Write names in any encoding, without the flag for UTF-8."""
+    placeholders = [f"{number:x>{len(name)}}" for number, name in enumerate(names)]
+    archive = make_zip(path, dict.fromkeys(placeholders, content)).read_bytes()
+    for placeholder, name in zip(placeholders, names, strict=True):
+        archive = archive.replace(placeholder.encode(), name)
+    path.write_bytes(archive)
     return path
 
 
@@ -73,6 +84,17 @@ def test_a_test_part_is_held_out(tmp_path: Path, face: bytes) -> None:
     assert files(paths.external) == {"faces/test/happy/1.jpg"}
     assert files(paths.raw) == {"faces/train/happy/1.jpg", "faces/train/sad/1.jpg"}
     assert f"1 of them are held out in {paths.external / 'faces'}." in lines
+
+
+def test_a_part_is_held_out_in_either_form_of_unicode(tmp_path: Path, face: bytes) -> None:
+    """macOS writes folder names in pieces."""
+    paths = DataPaths(tmp_path / "data")
+    name = unicodedata.normalize("NFD", "Prüfung")
+
+    import_faces(paths, make_zip(tmp_path / "faces.zip", {f"{name}/happy/1.jpg": face}), "Prüfung")
+
+    assert files(paths.external) == {f"faces/{name}/happy/1.jpg"}
+    assert files(paths.raw) == set()
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
@@ -190,9 +212,30 @@ def test_utf8_names_without_a_flag(tmp_path: Path, face: bytes) -> None:
     """Many programs write them; names in the old encoding are read as such."""
     paths = DataPaths(tmp_path / "data")
     for number, name in enumerate(("Überrascht/ä.jpg".encode(), "Über/ä.jpg".encode("cp437"))):
-        placeholder = "x" * len(name)
-        path = make_zip(tmp_path / f"{number}.zip", {placeholder: face})
-        path.write_bytes(path.read_bytes().replace(placeholder.encode(), name))
-        import_faces(paths, path, None)
+        import_faces(paths, make_zip_of_bytes(tmp_path / f"{number}.zip", [name], face), None)
 
     assert files(paths.raw) == {"0/Überrascht/ä.jpg", "1/Über/ä.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "classes"),
+    [
+        ("gb18030", ("愤怒", "高兴")),
+        ("big5", ("憤怒", "開心")),
+        ("cp932", ("怒り", "表情なし")),  # 表 ends in the byte of a backslash
+        ("cp949", ("분노", "행복")),
+        ("cp1256", ("غاضب", "سعيد")),
+        ("cp1252", ("Überrascht", "Fröhlich")),
+    ],
+)
+def test_names_of_another_country(tmp_path: Path, face: bytes, encoding: str, classes: tuple[str, str]) -> None:
+    """Windows writes zip archives in the country's encoding; the folders of the classes tell which."""
+    paths = DataPaths(tmp_path / "data")
+    paths.root.mkdir()
+    paths.classes.write_text("".join(f"- {name}\n" for name in classes), encoding="utf-8")
+    names = [f"{name}/{number}.jpg" for number, name in enumerate(classes)]
+    source = make_zip_of_bytes(tmp_path / "faces.zip", [name.encode(encoding) for name in names], face)
+
+    import_faces(paths, source, None)
+
+    assert files(paths.raw) == {f"faces/{name}" for name in names}

@@ -109,6 +109,17 @@ def test_a_bad_row_is_counted(tmp_path: Path, row: str, reason: str) -> None:
     assert [path.parent.name for path in paths.raw.rglob("*.png")] == ["happy"]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_columns_may_be_separated_as_excel_does(tmp_path: Path, delimiter: str) -> None:
+    """By semicolons, where decimals have a comma."""
+    (tmp_path / "x.csv").write_text(f"emotion{delimiter}pixels\nhappy{delimiter}" + " ".join(map(str, range(64))))
+    paths = DataPaths(tmp_path / "data")
+
+    import_faces(paths, tmp_path / "x.csv", None)
+
+    assert [path.parent.name for path in paths.raw.rglob("*.png")] == ["happy"]
+
+
 def test_another_table_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("name,age\nAnna,3\n")
     (tmp_path / "y.csv").write_bytes(b"emotion,pixels\n3,\xff\xfe\n")

@@ -95,3 +95,15 @@ def test_without_any_model_the_service_stays_up_unready(packed_version: str, tmp
     assert done.stdout.strip().splitlines()[-1] == "none False"
     assert done.stderr.count("No model can be served") + done.stdout.count("No model can be served") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_invalid_settings_are_explained(packed_version: str, tmp_path: Path) -> None:
+    """BentoML would otherwise say that it found no such service."""
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", f"emotion_service:{packed_version}"]
+    environment = os.environ | {"EMOTION_DATA_DIR": str(tmp_path), "EMOTION_TIMEOUT_SECONDS": "0,5"}
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 1
+    assert "EMOTION_TIMEOUT_SECONDS is '0,5': Input should be a valid number" in done.stderr
+    assert "not found in module" not in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from emotion_assets.steps.report_images import contact_sheet, data_uri, encode_svg
+from emotion_assets.steps.report_images import contact_sheet, data_uri, encode_svg, label_classes
 
 
 def test_contact_sheet_lays_images_out_in_rows() -> None:
@@ -40,6 +40,19 @@ def test_pages_contain_charts_and_sheets() -> None:
         assert base64.b64decode(encoded) == content
     assert ET.fromstring(chart).tag.endswith("svg")
     assert Image.open(io.BytesIO(sheet)).format == "WEBP"
+
+
+def test_long_names_of_classes_do_not_overlap() -> None:
+    """They are vertical, and shortened to 20 letters."""
+    axes = Figure().subplots()
+    label_classes(axes, ["happy", "sad"], is_matrix=True)
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {0}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["happy", "sad"]
+
+    label_classes(axes, ["eher unzufrieden", "verärgert", "ängstlich oder besorgt"])
+
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {90}
+    assert axes.get_xticklabels()[2].get_text() == "ängstlich oder beso…"
 
 
 @pytest.mark.filterwarnings("error")

@@ -20,7 +20,7 @@ from emotion_assets.steps.evaluation.scores import (
     remove_temperature,
     risk_coverage,
 )
-from emotion_assets.steps.report_images import contact_sheet, encode_svg
+from emotion_assets.steps.report_images import contact_sheet, encode_svg, label_classes
 from emotion_assets.steps.splits.splits import Split
 
 _NUM_SHOWN: Final = 24
@@ -28,7 +28,6 @@ _TILE_PX: Final = 92
 _NUM_COLUMNS: Final = 8
 _MAX_READABLE: Final = 12
 """Of more classes, charts show no numbers and no legend; the table beside them has both."""
-_MAX_HORIZONTAL: Final = 6
 _MAX_POINTS: Final = 200
 """Of a curve; more cannot be seen."""
 
@@ -44,8 +43,7 @@ def confusion_figure(scores: Scores) -> bytes:
         (left, fractions, ".2f", {"vmin": 0, "vmax": 1}, "fraction of each true emotion"),
         (right, counts, "d", {"vmin": 0}, f"counts of {scores.num_images:,} images"),
     ):
-        display = ConfusionMatrixDisplay(values, display_labels=scores.emotions)
-        rotation = "horizontal" if len(counts) <= _MAX_HORIZONTAL else "vertical"
+        display = ConfusionMatrixDisplay(values)
         display.plot(
             include_values=is_small,
             ax=axes,
@@ -53,8 +51,8 @@ def confusion_figure(scores: Scores) -> bytes:
             colorbar=False,
             values_format=form,
             im_kw=limits,
-            xticks_rotation=rotation,
         )
+        label_classes(axes, scores.emotions, is_matrix=True)
         axes.set(xlabel="predicted", ylabel="true", title=title)
     return encode_svg(figure)
 

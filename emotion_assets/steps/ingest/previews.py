@@ -10,13 +10,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
-from emotion_assets.steps.report_images import contact_sheet, encode_svg
+from emotion_assets.steps.report_images import contact_sheet, encode_svg, label_classes
 
 _NUM_FACES: Final = 36
 _NUM_GROUPS: Final = 12
 _NUM_PER_GROUP: Final = 3
-_MAX_HORIZONTAL: Final = 6
-"""With more classes, labels are vertical."""
+_MAX_NARROW: Final = 6
+"""With more classes, the chart is wider."""
 
 
 def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame, emotions: Sequence[str]) -> dict[str, bytes]:
@@ -49,12 +49,12 @@ def _sample_groups(rows: pd.DataFrame, min_members: int) -> list[str]:
 
 def _draw_class_balance(accepted: pd.DataFrame, emotions: Sequence[str]) -> bytes:
     counts = accepted["label"].value_counts().reindex(list(emotions), fill_value=0)
-    is_small = len(emotions) <= _MAX_HORIZONTAL
+    is_small = len(emotions) <= _MAX_NARROW
     figure = Figure(figsize=(5, 2.4) if is_small else (0.35 * len(emotions) + 2, 2.8))
     axes = figure.subplots()
-    axes.bar_label(axes.bar(list(emotions), counts.to_numpy()), fmt="{:,.0f}", fontsize=None if is_small else 7)
-    if not is_small:
-        axes.tick_params("x", rotation=90)
+    bars = axes.bar(range(len(emotions)), counts.to_numpy())
+    axes.bar_label(bars, fmt="{:,.0f}", fontsize=None if is_small else 7)
+    label_classes(axes, emotions)
     axes.set_ylabel("different images")
     axes.margins(y=0.15)
     return encode_svg(figure)

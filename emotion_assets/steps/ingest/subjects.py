@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.core.files import csv_rows
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.store import Store
 
@@ -94,7 +95,7 @@ def _read_table(path: Path) -> list[tuple[str, str]]:
     """Return the paths of a table with their subjects; a path may have several, and a missing table has none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, skipinitialspace=True, strict=True)
+            rows = csv_rows(file, skipinitialspace=True, strict=True)
             header = [name.strip().casefold() for name in next(rows, [])]
             if missing := [name for name in _COLUMNS if name not in header]:
                 raise UnusableDataError(

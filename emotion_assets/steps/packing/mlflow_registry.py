@@ -34,9 +34,9 @@ def register_champion(bundle_dir: Path, name: str) -> str:
 
     manifest = read_manifest(bundle_dir)
     client = MlflowClient()
-    if not client.search_registered_models(f"name = '{name}'"):
+    if not client.search_registered_models(f'name = "{name}"'):
         client.create_registered_model(name)
-    versions = client.search_model_versions(f"name = '{name}'")
+    versions = client.search_model_versions(f'name = "{name}"')
     number = next((each.version for each in versions if each.tags.get(VERSION_TAG) == manifest.version), None)
     if number is None:
         experiment = client.get_experiment_by_name(name)

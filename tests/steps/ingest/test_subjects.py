@@ -104,11 +104,18 @@ def test_a_table_of_subjects_changes_the_data_version(tmp_path: Path) -> None:
     assert ingest_images(DataPaths(tmp_path), num_workers=1).fingerprint == without.fingerprint
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_columns_may_be_separated_as_excel_does(tmp_path: Path, delimiter: str) -> None:
+    put(tmp_path, "happy/1,5.jpg")
+    (tmp_path / "subjects.csv").write_text(f"path{delimiter}subject\nhappy/1,5.jpg{delimiter}Anna\n")
+
+    assert subjects(tmp_path) == {"happy/1,5.jpg": "anna"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"file,person\na,1\n", "has no column path and no column subject. Begin it with the line `path,subject`"),
-        (b"path;subject\na;1\n", "has no column path"),
         (b"", "has no column path"),
         (b'path,subject\n"a,1\n', "unexpected end of data"),
         (b"path,subject\n\xff,1\n", "Save it as CSV in UTF-8"),
