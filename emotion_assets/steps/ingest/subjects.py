@@ -22,8 +22,8 @@ from emotion_assets.core.files import csv_rows
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.ingest.store import Store
 
-# With a number, or a name behind an equals sign: `person smiling` is no person's name.
-_FOLDER: Final = re.compile(r"(?:subject|person|participant)(?:=.+|[ _-]?\w*\d\w*)", re.IGNORECASE)
+# With a number, or a name behind an equals sign: `person smiling` and `person_crops_256` are no person's name.
+_FOLDER: Final = re.compile(r"(?:subject|person|participant)(?:=.+|[ _-]?[a-z]{0,2}\d+[a-z]?)", re.IGNORECASE)
 _SEPARATORS: Final = re.compile(r"[\s_.=-]+")
 _COLUMNS: Final = ("path", "subject")
 

@@ -38,6 +38,8 @@ def put(root: Path, *names: str) -> None:
         ("subject=x/person_A1/happy", "person a1"),
         ("person smiling/happy", None),
         ("person_faces/happy", None),
+        ("person_crops_256/happy", None),
+        ("subject_7b/happy", "subject 7b"),
         ("happy/subjects", None),
         ("happy/persons of interest", None),
         ("happy/person", None),
