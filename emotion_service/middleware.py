@@ -76,7 +76,7 @@ class RequestMiddleware:
         self._routes, self._protected = routes, protected
         self._token = settings.token.get_secret_value().encode()
         rate = settings.rate_per_minute
-        self._limit = RateLimit(rate / settings.workers) if rate else None
+        self._limit = RateLimit(rate) if rate else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or reject it before it reaches its route."""

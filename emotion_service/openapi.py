@@ -17,7 +17,7 @@ ERRORS: Final = {
     403: "The service runs without a token.",
     404: "There is no such prediction, or no stored image of it.",
     409: "The prediction already has a label.",
-    413: "The body or the image is too large: over 10 MiB or 40 megapixels (12 for WebP), 32 MiB for a batch.",
+    413: "The body or the image is too large: over 10 MiB or 40 megapixels (12.5 for WebP), 32 MiB for a batch.",
     415: "The media type, the encoding or the image format is not supported.",
     422: "The image is damaged or too small, or shows no face (`face=find`); or the emotion is unknown.",
     429: "There are too many requests. Try again after the seconds in `Retry-After`.",

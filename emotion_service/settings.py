@@ -58,7 +58,7 @@ class Settings(EmotionSettings):
         default=0,
         ge=0,
         allow_inf_nan=False,
-        description="Requests per minute and client, with bursts of a tenth of that; 0 sets no limit.",
+        description="Requests per minute, client and worker, with bursts of a tenth of that; 0 sets no limit.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(), description="Origins, separated by commas, whose pages may call the service from a browser."

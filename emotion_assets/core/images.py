@@ -50,7 +50,7 @@ DECODER_VERSION: Final = hashlib.sha256(
 """Changes with the decoder's sources and libraries: pixels that another version read may differ from the service's."""
 
 # Pillow's WebP decoder keeps several copies of the canvas in memory: 15 bytes per pixel, measured.
-MAX_WEBP_PIXELS: Final = 12_000_000
+MAX_WEBP_PIXELS: Final = 12_500_000
 
 # Each progressive scan covers the whole image: an 88 kB file of 6 megapixels and 3,000 scans takes minutes.
 # Cameras and encoders write about ten scans.
