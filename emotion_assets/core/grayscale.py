@@ -60,7 +60,9 @@ def _brightness_scale(image: Image.Image, *, is_negative: bool) -> float:
         # White is 0, so the largest value says nothing about it.
         num_bits = int(getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))[0])
         return 255 / ((1 << min(num_bits, 16)) - 1)
-    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+    # Pillow finds no extremes of big-endian values.
+    found = image.convert("I").getextrema() if image.mode == "I;16B" else image.getextrema()
+    low, high = (float(value) for value in found)  # type: ignore[arg-type]
     whites = _WHITES if image.mode == "F" else _WHITES[1:]
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > whites[-1]:
         raise UnreadableImageError(

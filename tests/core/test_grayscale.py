@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +25,15 @@ def test_decode_scales_sixteen_bits(name: str) -> None:
     image = decode_image(encode(deep, name))
 
     assert difference(image.pixels, REFERENCE) < 1.5
+
+
+def test_decode_reads_big_endian_tiffs() -> None:
+    """As ImageJ writes them."""
+    values = np.asarray(gradient()).astype(">u2") * 257
+    buffer = io.BytesIO()
+    Image.frombytes("I;16B", gradient().size, values.astype(">u2").tobytes()).save(buffer, "TIFF")
+
+    assert difference(decode_image(buffer.getvalue()).pixels, REFERENCE) < 1.5
 
 
 @pytest.mark.parametrize(("bits", "white_is"), [(16, 1), (16, 0), (12, 1)])
