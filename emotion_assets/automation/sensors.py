@@ -6,6 +6,7 @@ what the newest model was trained on.
 
 import contextlib
 import json
+import math
 import time
 
 import dagster as dg
@@ -134,8 +135,9 @@ def _reason_to_wait(
 
 
 def _seconds_since(run: dg.RunRecord) -> float:
-    """Return the time since a run ended, or since it was created if it has no end."""
-    return time.time() - (run.end_time or run.create_timestamp.timestamp())
+    """Return the time since a run ended, or was created if it has no end; infinity if the clock was set back."""
+    elapsed = time.time() - (run.end_time or run.create_timestamp.timestamp())
+    return elapsed if elapsed >= 0 else math.inf
 
 
 def _learned(instance: dg.DagsterInstance) -> dict[str, str]:

@@ -94,6 +94,17 @@ def test_images_that_are_being_copied_wait(
     assert len(tick(new_images_sensor, patient, instance, result.cursor).run_requests) == 1
 
 
+def test_a_run_before_the_clock_was_set_back_delays_nothing(
+    settings: PipelineSettings, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nothing would start until an hour after its end."""
+    put(settings, face)
+    run(instance, event=FAILED)
+    set_clock(monkeypatch, sensors, -5 * 3600)
+
+    assert len(tick(new_images_sensor, settings, instance).run_requests) == 1
+
+
 def test_a_clock_that_was_set_back_starts_over(
     patient: PipelineSettings, instance: dg.DagsterInstance, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
