@@ -63,7 +63,7 @@ def chi2_pvalue(current: pd.Series[str], reference: pd.Series[str], weights: Wei
     if expected_freq(pooled).min() < _MIN_EXPECTED or pooled.shape[1] < 2:
         pooled = pooled[:, :-1]
     smallest = [len(exact) * min(exact)]
-    if pooled.shape[1] >= 2:
+    if pooled.shape[1] >= 2 and pooled.sum(axis=1).all():
         smallest.append(chi2_contingency(pooled).pvalue)
     return float(min(1.0, len(smallest) * min(smallest)))
 

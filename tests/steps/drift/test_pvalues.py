@@ -123,3 +123,11 @@ def test_each_rare_class_is_a_test_of_its_own() -> None:
     alone = fisher_exact([[3, 47], [4, 1996]]).pvalue
 
     assert chi2_pvalue(current, reference) == pytest.approx(2 * 2 * alone)
+
+
+def test_classes_without_reference_predictions_may_take_over() -> None:
+    """Nothing is left to pool, and the change is unmistakable."""
+    reference = pd.Series(["happy"] * 15 + ["sad"] * 15)
+    current = pd.Series(["fear"] * 150 + ["surprise"] * 150)
+
+    assert chi2_pvalue(current, reference) < 1e-12
