@@ -14,7 +14,7 @@ endif
 EMOTION_DATA_DIR ?= $(CURDIR)/data
 DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # Not make's own abspath, which splits a path at spaces.
-override EMOTION_DATA_DIR := $(shell case "$(EMOTION_DATA_DIR)" in (/*) ;; (*://*) ;; (*) printf %s "$(CURDIR)/" ;; esac; printf %s "$(EMOTION_DATA_DIR)")
+override EMOTION_DATA_DIR := $(shell d="$(EMOTION_DATA_DIR)"; case "$$d" in (/*|*://*) ;; ("~/"*) d="$$HOME/$$(printf %s "$$d" | cut -c3-)" ;; (*) d="$(CURDIR)/$$d" ;; esac; printf %s "$$d")
 export EMOTION_DATA_DIR DAGSTER_HOME
 export UI_PORT REPORTS_PORT SERVE_PORT
 export BENTOML_DO_NOT_TRACK := True

@@ -13,13 +13,13 @@ from emotion_assets.core.errors import InvalidSettingError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import is_remote
 
-AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class EmotionSettings(BaseSettings):
     """Settings with the prefix `EMOTION_`, validated together when they are read."""
 
-    model_config = SettingsConfigDict(env_prefix="EMOTION_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="EMOTION_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     copy_name: ClassVar[str] = "pipeline"
     """The service has a copy of its own: it must not see what a step has not committed yet."""

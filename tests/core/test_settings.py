@@ -46,3 +46,20 @@ def test_an_address_has_a_local_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     assert {path.parent.parent for path in copies} == {tmp_path}
     assert copies[0] == copies[1] != copies[2]
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose passes empty ones on."""
+    monkeypatch.setenv("EMOTION_SIZE", "")
+    monkeypatch.setenv("EMOTION_DATA_DIR", "")
+
+    settings = Example.load()
+
+    assert (settings.size, settings.data_dir.name) == (3, "data")
+
+
+def test_the_home_folder_may_be_abbreviated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every shell expands a tilde behind an equals sign."""
+    monkeypatch.setenv("EMOTION_DATA_DIR", "~/faces")
+
+    assert Example.load().data_dir == Path.home() / "faces"

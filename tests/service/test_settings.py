@@ -36,7 +36,7 @@ def test_every_setting_has_a_default_and_a_description(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("WORKERS", ["", "many", "0", "-1", "nan", "inf", "1.5"]),
+        ("WORKERS", ["many", "0", "-1", "nan", "inf", "1.5"]),
         ("RATE_PER_MINUTE", ["-1", "nan", "inf"]),
         ("IMAGE_RETENTION_DAYS", ["0", "1000000"]),
         ("STORE_IMAGES", ["maybe", "2"]),
