@@ -79,6 +79,8 @@ def import_folder(folder: Path, importer: Importer) -> None:
         for path in folder.rglob("*"):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 importer.left_out["a link or a device"] += 1
+            elif path.is_file() and not os.access(path, os.R_OK):
+                importer.left_out["a file that you may not read"] += 1
             elif path.is_file():
                 yield path.relative_to(folder).as_posix(), partial(_open, path)
 

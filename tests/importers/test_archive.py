@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import unicodedata
 import zipfile
@@ -95,6 +96,20 @@ def test_a_part_is_held_out_in_either_form_of_unicode(tmp_path: Path, face: byte
 
     assert files(paths.external) == {f"faces/{name}/happy/1.jpg"}
     assert files(paths.raw) == set()
+
+
+def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And ends nothing; root, who runs these tests, may read all of them."""
+    paths = DataPaths(tmp_path / "data")
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "faces" / "happy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces" / "happy" / name).write_bytes(face)
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "1.jpg")
+
+    lines = import_faces(paths, tmp_path / "faces", None)
+
+    assert files(paths.raw) == {"faces/happy/2.jpg"}
+    assert "1 entries were left out: a file that you may not read." in lines
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
