@@ -95,7 +95,7 @@ def is_chosen() -> bool:
 
 def _holds_images(home: Path) -> bool:
     """Return whether `raw/` has anything that an earlier demo did not draw."""
-    return any(path.is_file() and path.parent.name != "demo" for path in (home / "raw").rglob("*"))
+    return any(path.is_file() and path.parent.name not in {"demo", "feedback"} for path in (home / "raw").rglob("*"))
 
 
 def say(text: str) -> None:
