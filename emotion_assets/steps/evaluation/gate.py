@@ -30,15 +30,14 @@ class GateConfig:
     min_skill: float = 0.25
     """Of a first model: (accuracy - chance) / (1 - chance), where chance is 1 / number of classes."""
     min_recall_over_chance: float = 0.5
-    """Recall of every class as a multiple of chance: a model that never predicts one of them is broken."""
-    min_images_for_recall: int = 5
-    """With fewer test images of a class, a recall of 0 may be chance."""
+    """Recall of every class as a multiple of chance: a model that never predicts one of them is broken. It must also be
+    significantly below chance: of a few test images, none may be predicted by bad luck."""
     max_accuracy_loss: float = 0.01
     """Against the champion, even if not significant: a small test set proves nothing."""
     max_recall_loss: float = 0.08
-    """Against the champion, for every emotion."""
+    """Against the champion, for every emotion, if it is significant after Bonferroni's correction for their number."""
     min_images_lost: int = 3
-    """Minimum loss, in images; one or two in a small test set are noise."""
+    """Minimum loss of accuracy, in images; one or two in a small test set are noise."""
     max_calibration_error: float = 0.15
     min_images_for_calibration: int = 500
     """With fewer test images chance alone often exceeds the limit, such as with 40 images in 15 bins."""
@@ -79,16 +78,20 @@ def decide(
         )
     only_candidate = int(np.sum(candidate.is_correct & ~champion.is_correct))
     only_champion = int(np.sum(champion.is_correct & ~candidate.is_correct))
-    num_different = only_candidate + only_champion
-    p_value = float(binomtest(only_champion, num_different, alternative="greater").pvalue) if num_different else 1.0
+    p_value = _mcnemar_pvalue(only_champion, only_candidate)
     if p_value < config.significance_level:
         reject_reasons.append(
             f"Significantly worse than the champion: only the champion is correct on {only_champion} images, only the "
             f"candidate on {only_candidate} (McNemar p = {p_value:.4f} < {config.significance_level})."
         )
     champion_scores = compute_scores(champion)
-    reject_reasons += _check_losses(scores, champion_scores, only_champion - only_candidate, config)
     difference = scores.accuracy - champion_scores.accuracy
+    if -difference > config.max_accuracy_loss + _ROUNDING and only_champion - only_candidate >= config.min_images_lost:
+        reject_reasons.append(
+            f"Accuracy dropped from {champion_scores.accuracy:.3f} to {scores.accuracy:.3f}, "
+            f"by more than {config.max_accuracy_loss}."
+        )
+    reject_reasons += _check_recalls_lost(candidate, champion, config)
     accepted = f"Not worse than the champion: accuracy {difference:+.3f}, McNemar p = {p_value:.3f}."
     return Decision(
         candidate=candidate.version,
@@ -108,7 +111,8 @@ def _check_minimums(scores: Scores, config: GateConfig, *, is_first: bool) -> It
         yield f"Accuracy {scores.accuracy:.3f} is below the minimum of {minimum:.3f} for a first model."
     min_recall = config.min_recall_over_chance / len(scores.emotions)
     for emotion, recall in scores.recall.items():
-        if scores.support[emotion] >= config.min_images_for_recall and recall < min_recall:
+        num_images = scores.support[emotion]
+        if recall < min_recall and num_images and _is_below_chance(recall, num_images, len(scores.emotions), config):
             yield f"Recall of {emotion} is {recall:.3f}, below the minimum of {min_recall:.3f}."
     error = scores.calibration_error
     if scores.num_images >= config.min_images_for_calibration and error > config.max_calibration_error:
@@ -120,17 +124,28 @@ def _min_accuracy(scores: Scores, config: GateConfig) -> float:
     return chance + config.min_skill * (1 - chance)
 
 
-def _check_losses(scores: Scores, champion: Scores, images_lost: int, config: GateConfig) -> Iterator[str]:
-    loss = champion.accuracy - scores.accuracy
-    if loss > config.max_accuracy_loss + _ROUNDING and images_lost >= config.min_images_lost:
-        yield (
-            f"Accuracy dropped from {champion.accuracy:.3f} to {scores.accuracy:.3f}, "
-            f"by more than {config.max_accuracy_loss}."
-        )
-    for emotion in scores.emotions:
-        before, after = champion.recall[emotion], scores.recall[emotion]
-        is_chance = round((before - after) * scores.support[emotion]) < config.min_images_lost
-        if before - after > config.max_recall_loss + _ROUNDING and not is_chance:
+def _is_below_chance(recall: float, num_images: int, num_classes: int, config: GateConfig) -> bool:
+    test = binomtest(round(recall * num_images), num_images, 1 / num_classes, alternative="less")
+    return bool(test.pvalue < config.significance_level)
+
+
+def _check_recalls_lost(
+    candidate: LabelledPredictions, champion: LabelledPredictions, config: GateConfig
+) -> Iterator[str]:
+    for index, emotion in enumerate(candidate.emotions):
+        is_class = candidate.class_indices == index
+        before, after = champion.is_correct[is_class], candidate.is_correct[is_class]
+        p_value = _mcnemar_pvalue(int((before & ~after).sum()), int((after & ~before).sum()))
+        if p_value < config.significance_level / len(candidate.emotions) and (
+            before.mean() - after.mean() > config.max_recall_loss + _ROUNDING
+        ):
             yield (
-                f"Recall of {emotion} dropped from {before:.3f} to {after:.3f}, by more than {config.max_recall_loss}."
+                f"Recall of {emotion} dropped from {before.mean():.3f} to {after.mean():.3f}, by more than "
+                f"{config.max_recall_loss} (McNemar p = {p_value:.4f})."
             )
+
+
+def _mcnemar_pvalue(num_lost: int, num_gained: int) -> float:
+    """Return the one-sided p-value of the exact test for a worse candidate."""
+    num_different = num_lost + num_gained
+    return float(binomtest(num_lost, num_different, alternative="greater").pvalue) if num_different else 1.0

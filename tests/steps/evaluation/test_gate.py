@@ -7,6 +7,7 @@ import pytest
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.steps.evaluation.gate import decide
+from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from tests.steps.evaluation.helpers import simulate
 
 
@@ -58,9 +59,9 @@ def test_a_candidate_that_lost_an_emotion_is_rejected() -> None:
     assert decision.accuracy_difference > 0
 
 
-@pytest.mark.parametrize(("num_lost", "is_accepted"), [(2, True), (3, False)])
-def test_a_recall_loss_of_two_images_is_chance(num_lost: int, is_accepted: bool) -> None:
-    """Of twelve images two are 17 points of recall, and no reason to reject a model that is better otherwise."""
+@pytest.mark.parametrize(("num_lost", "is_accepted"), [(6, True), (7, False)])
+def test_a_recall_loss_of_a_few_images_is_chance(num_lost: int, is_accepted: bool) -> None:
+    """Six images of twelve, p = 1/64, are no reason to reject a model that is better otherwise; seven are, with 1/128."""
     champion = simulate(0.6, version="old", count=60, confidence=0.7)
     candidate = simulate(1, count=60)
     is_fear = np.flatnonzero(champion.class_indices == 1)
@@ -168,9 +169,9 @@ def test_a_first_model_must_know_every_emotion(recall: float, is_accepted: bool)
     assert decide(candidate).is_accepted == is_accepted
 
 
-@pytest.mark.parametrize(("num_fear", "is_accepted"), [(4, True), (5, False)])
+@pytest.mark.parametrize(("num_fear", "is_accepted"), [(13, True), (14, False)])
 def test_a_recall_of_a_few_images_is_chance(num_fear: int, is_accepted: bool) -> None:
-    """With four test images of an emotion, none of them found proves nothing."""
+    """With 13 test images of an emotion, none of them found proves nothing: 0.8 to the power of 13 is 0.055."""
     candidate = simulate(1, confidence=0.95)
     is_fear = candidate.class_indices == 1
     kept = np.concatenate([np.flatnonzero(~is_fear), np.flatnonzero(is_fear)[:num_fear]])
@@ -186,3 +187,19 @@ def test_a_recall_of_a_few_images_is_chance(num_fear: int, is_accepted: bool) ->
 def test_a_few_images_prove_no_bad_calibration(count: int, accuracy: float, is_accepted: bool) -> None:
     """An error of 0.2 is too much among many images, and may be chance among few; 0.1 is not too much."""
     assert decide(simulate(accuracy, count=count, confidence=0.95)).is_accepted == is_accepted
+
+
+def test_many_classes_do_not_reject_better_candidates() -> None:
+    """Of forty recalls, some fall by chance."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(1000) % 40
+
+    def predict(accuracy: float) -> LabelledPredictions:
+        predicted = np.where(rng.random(1000) < accuracy, truth, (truth + rng.integers(1, 40, 1000)) % 40)
+        probabilities = np.full((1000, 40), 0.3 / 39, dtype=np.float32)
+        probabilities[np.arange(1000), predicted] = 0.7
+        return LabelledPredictions("x", probabilities, truth, emotions=tuple(map(str, range(40))))
+
+    num_accepted = sum(decide(predict(0.75), predict(0.7)).is_accepted for _ in range(20))
+
+    assert num_accepted >= 18
