@@ -104,8 +104,8 @@ class DriftReference:
 class DriftVerdict:
     """The verdict on a window with every number behind it."""
 
-    state: DriftState
-    cause: str
+    state: DriftState = DriftState.OK
+    cause: str = ""
     """One or more sentences."""
     num_current: int
     num_reference: int
@@ -152,6 +152,12 @@ class DriftVerdict:
             evidence.append(self.subpopulation.p_value)
         return self.state == DriftState.PREDICTION_DRIFT and min(evidence, default=1.0) < SIGNIFICANT_P_VALUE
 
+    @property
+    def may_be_harmful(self) -> bool:
+        """Whether nothing known explains the window, and its cost may be enough to act on within its error."""
+        loss, error = self.expected_accuracy_loss or 0.0, self.loss_error
+        return error is not None and loss >= _MIN_UNEXPLAINED_LOSS and loss + error >= HARMFUL_LOSS
+
 
 def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     """Compare a window, one row per image with the columns of `feature_columns`, with the reference of its model."""
@@ -167,48 +173,39 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
     distances = {name: distance(current[name], table[name]) for name in p_values}
     levels = {name: significance_level(name, table) for name in p_values}
     drifted = {name for name in p_values if p_values[name] < levels[name] and distances[name] >= MIN_DISTANCE}
-    has_input_drift = bool(drifted & set(STATISTICS))
-    has_prediction_drift = bool(drifted - set(STATISTICS))
     num_outliers = int(reference.outliers.is_outlier(current).sum())
     outlier_p_value = fisher_pvalue(
         num_outliers, len(current), reference.outliers.num_outliers_in_reference, len(table)
     )
-    has_outliers = outlier_p_value < FALSE_ALARM_RATE
-    found = _explain(current, reference, has_input_drift, has_prediction_drift)
-    state = _state(found, reference, has_input_drift, has_prediction_drift, has_outliers)
-    attribution, sentences = found.attribution, found.sentences()
-    if has_input_drift:
+    changes = DriftVerdict(
+        num_current=len(current),
+        num_reference=len(table),
+        p_values=p_values,
+        distances=distances,
+        shifts=shifts,
+        has_input_drift=bool(drifted & set(STATISTICS)),
+        has_prediction_drift=bool(drifted - set(STATISTICS)),
+        num_outliers=num_outliers,
+        has_outliers=outlier_p_value < FALSE_ALARM_RATE,
+        outlier_p_value=outlier_p_value,
+    )
+    verdict, sentences = _explain(changes, current, reference)
+    if verdict.has_input_drift:
         sentences.append(describe_inputs(drifted, shifts))
-    if has_prediction_drift:
-        suffix = ", as a label shift would cause" if found.is_label_shift else ""
+    if verdict.has_prediction_drift:
+        suffix = ", as a label shift would cause" if verdict.is_label_shift else ""
         sentences.append(describe_predictions(current, table) + suffix)
-    if has_outliers:
+    if verdict.has_outliers:
         usual = 100 - OUTLIER_PERCENTILE
         sentences.append(
             f"{num_outliers} of {len(current)} images are outliers, against {usual} % of validation images"
         )
-    return DriftVerdict(
+    state = _state(verdict, reference)
+    return replace(
+        verdict,
         state=state,
         cause=("; ".join(sentences) or "no change beyond chance") + ".",
-        num_current=len(current),
-        num_reference=len(table),
         severity=Severity.NONE if state == DriftState.OK else _severity(distances, table),
-        p_values=p_values,
-        distances=distances,
-        shifts=shifts,
-        has_input_drift=has_input_drift,
-        has_prediction_drift=has_prediction_drift,
-        num_outliers=num_outliers,
-        has_outliers=has_outliers,
-        outlier_p_value=outlier_p_value,
-        is_label_shift=found.is_label_shift,
-        class_priors=found.class_priors,
-        nearest_corruptions=attribution.corruptions if attribution else (),
-        expected_accuracy_loss=found.loss,
-        is_lower_bound=bool(attribution and attribution.is_lower_bound and found.unexplained_p_value is None),
-        loss_error=found.loss_error,
-        unexplained_p_value=found.unexplained_p_value,
-        subpopulation=found.subpopulation,
     )
 
 
@@ -217,87 +214,63 @@ def significance_level(column: str, reference: pd.DataFrame) -> float:
     return FALSE_ALARM_RATE / (len(STATISTICS) if column in STATISTICS else len(emotions_of(reference)) + 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Explanation:
-    """What may have caused a change."""
-
-    class_priors: dict[str, float] | None = None
-    is_label_shift: bool = False
-    attribution: Attribution | None = None
-    unexplained_p_value: float | None = None
-    loss: float | None = None
-    loss_error: float | None = None
-    subpopulation: Subpopulation | None = None
-
-    @property
-    def is_harmful(self) -> bool:
-        """Whether the window costs enough accuracy to act on."""
-        return (self.loss or 0.0) >= HARMFUL_LOSS
-
-    @property
-    def may_be_harmful(self) -> bool:
-        """Whether nothing known explains the window, and its cost may be enough to act on within its error."""
-        if self.loss_error is None or (self.loss or 0.0) < _MIN_UNEXPLAINED_LOSS:
-            return False
-        return (self.loss or 0.0) + self.loss_error >= HARMFUL_LOSS
-
-    def sentences(self) -> list[str]:
-        if self.attribution and self.attribution.is_corruption and self.loss_error is None:
-            return [describe_attribution(self.attribution, self.subpopulation)]
-        found = [describe_subpopulation(self.subpopulation)] if self.subpopulation else []
-        if self.attribution and self.loss_error is not None:
-            found.append(describe_unexplained(self.attribution, self.loss or 0.0, self.loss_error))
-        return found
-
-
-def _explain(
-    current: pd.DataFrame, reference: DriftReference, has_input_drift: bool, has_prediction_drift: bool
-) -> _Explanation:
+def _explain(verdict: DriftVerdict, current: pd.DataFrame, reference: DriftReference) -> tuple[DriftVerdict, list[str]]:
+    """Add to a verdict what may have caused its changes, and return it with sentences on that."""
     table, corruptions = reference.table, reference.corruptions
-    priors, weights, is_label_shift = None, None, False
-    if has_prediction_drift:
-        estimated = estimate_class_priors(current, table)
-        weights = class_prior_weights(table, estimated)
-        is_label_shift = _explains_all(current, table, weights)
-        priors = dict(zip(emotions_of(table), estimated.tolist(), strict=True))
-    found = _Explanation(class_priors=priors, is_label_shift=is_label_shift)
+    weights, attribution, part = None, None, None
+    if verdict.has_prediction_drift:
+        priors = estimate_class_priors(current, table)
+        weights = class_prior_weights(table, priors)
+        by_class = dict(zip(emotions_of(table), priors.tolist(), strict=True))
+        verdict = replace(verdict, class_priors=by_class, is_label_shift=_explains_all(current, table, weights))
     if corruptions is None:
-        return found
-    attribution, part = None, None
-    if (has_input_drift or has_prediction_drift) and not is_label_shift:
+        return verdict, []
+    if (verdict.has_input_drift or verdict.has_prediction_drift) and not verdict.is_label_shift:
         attribution = corruptions.attribute(current)
-        found, part = replace(found, attribution=attribution, loss=attribution.loss), attribution.part
         smallest = min(_prediction_pvalues(current, attribution.expected, attribution.weights))
-        if not attribution.is_near or smallest < _UNEXPLAINED_P_VALUE:
+        is_explained = attribution.is_near and smallest >= _UNEXPLAINED_P_VALUE
+        part = attribution.part if is_explained else None
+        verdict = replace(
+            verdict,
+            nearest_corruptions=attribution.corruptions,
+            expected_accuracy_loss=attribution.loss,
+            is_lower_bound=attribution.is_lower_bound and is_explained,
+        )
+        if not is_explained:
             loss, error = corruptions.loss_by_confidence(current)
             # What the window resembles, however little, costs at least something like it.
             loss = attribution.loss if attribution.loss >= HARMFUL_LOSS else max(loss, attribution.loss)
-            found, part = replace(found, unexplained_p_value=smallest, loss=loss, loss_error=error), None
+            verdict = replace(verdict, unexplained_p_value=smallest, expected_accuracy_loss=loss, loss_error=error)
     if not (attribution and attribution.is_corruption):
         if attribution:
             weights = class_prior_weights(table, attribution.class_priors)
         detected = corruptions.detect_subpopulation(current, weights)
         # The mixture names a part better than the detectors, which know only the most harmful corruptions.
         part = part or (detected if detected and detected.p_value < FALSE_ALARM_RATE else None)
-    return replace(found, subpopulation=part)
+    return replace(verdict, subpopulation=part), _describe(verdict, attribution, part)
 
 
-def _state(
-    found: _Explanation,
-    reference: DriftReference,
-    has_input_drift: bool,
-    has_prediction_drift: bool,
-    has_outliers: bool,
-) -> DriftState:
-    if found.subpopulation and found.subpopulation.loss >= HARMFUL_LOSS:
+def _describe(verdict: DriftVerdict, attribution: Attribution | None, part: Subpopulation | None) -> list[str]:
+    if attribution and attribution.is_corruption and verdict.loss_error is None:
+        return [describe_attribution(attribution, part)]
+    found = [describe_subpopulation(part)] if part else []
+    if attribution and verdict.loss_error is not None:
+        found.append(describe_unexplained(attribution, verdict.expected_accuracy_loss or 0.0, verdict.loss_error))
+    return found
+
+
+def _state(verdict: DriftVerdict, reference: DriftReference) -> DriftState:
+    if verdict.subpopulation and verdict.subpopulation.loss >= HARMFUL_LOSS:
         return DriftState.PREDICTION_DRIFT
-    if found.is_label_shift:
+    if verdict.is_label_shift:
         return DriftState.LABEL_SHIFT
-    if found.is_harmful or (has_prediction_drift and (found.may_be_harmful or reference.corruptions is None)):
+    is_harmful = (verdict.expected_accuracy_loss or 0.0) >= HARMFUL_LOSS
+    may_be_harmful = verdict.may_be_harmful or reference.corruptions is None
+    if is_harmful or (verdict.has_prediction_drift and may_be_harmful):
         return DriftState.PREDICTION_DRIFT
-    if has_input_drift or has_prediction_drift:
+    if verdict.has_input_drift or verdict.has_prediction_drift:
         return DriftState.INPUT_DRIFT
-    return DriftState.OUTLIERS if has_outliers or found.subpopulation else DriftState.OK
+    return DriftState.OUTLIERS if verdict.has_outliers or verdict.subpopulation else DriftState.OK
 
 
 def _explains_all(current: pd.DataFrame, table: pd.DataFrame, weights: Weights) -> bool:
