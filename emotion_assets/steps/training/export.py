@@ -40,7 +40,7 @@ from emotion_assets.core.images import Pixels
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.reference.corruptions import corruption_profile
 from emotion_assets.steps.reference.reference import build_reference
-from emotion_assets.steps.training.checkpoints import is_first_process, remove_run_files, run_key
+from emotion_assets.steps.training.checkpoints import is_first_process, remove_run_files
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.model import InferenceModel, InferenceOutput, fuse_batch_norm
 from emotion_assets.steps.training.quantize import MAX_ADDED_LOG_LOSS, quantize
@@ -67,12 +67,12 @@ def train_and_export(
     )
     if not is_first_process():
         return None
-    bundle_dir = export_bundle(trained, paths.models, code_version)
-    remove_run_files(paths.training_runs / run_key(trained.data_fingerprint, config, code_version))
+    bundle_dir = export_bundle(trained, paths.models)
+    remove_run_files(trained.run.folder(config))
     return bundle_dir
 
 
-def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) -> Path:
+def export_bundle(trained: TrainedNetwork, models_dir: Path) -> Path:
     """Write the bundle of a trained network to a new folder below `models_dir`, and return that folder.
 
     The validation faces are the test of parity and of the int8 graph, the drift reference and the corruption profile.
@@ -80,21 +80,22 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
     Raises:
         BundleMismatchError: the graph's outputs differ from the network's by 1e-4 of the largest (or of 1) or more.
     """
+    run, val = trained.run, trained.run.val
     model = InferenceModel(fuse_batch_norm(trained.network.cpu().float()), trained.temperature, trained.orientation)
     model.eval()
     files = {WEIGHTS_NAME: _encode_weights(trained.network), MODEL_NAME: _export_graph(model)}
     if trained.orientation is not None:
         files[ORIENTATION_WEIGHTS_NAME] = _encode_weights(trained.orientation)
     session = _open_session(files[MODEL_NAME])
-    check_parity(model, session, np.concatenate([trained.val.pixels[:_NUM_PARITY_FACES], golden_input()]))
+    check_parity(model, session, np.concatenate([val.pixels[:_NUM_PARITY_FACES], golden_input()]))
     if trained.config.quantize_int8 and (int8_graph := _quantize_if_as_good(trained, files[MODEL_NAME], session)):
         files[INT8_MODEL_NAME], session = int8_graph, _open_session(int8_graph)
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
         return _run(session, pixels)[0]
 
-    files[REFERENCE_NAME] = build_reference(trained.val, predict(trained.val.pixels)).to_parquet(index=False)
-    corruptions = corruption_profile(trained.val, predict)
+    files[REFERENCE_NAME] = build_reference(val, predict(val.pixels)).to_parquet(index=False)
+    corruptions = corruption_profile(val, predict)
     if corruptions is not None:
         files[CORRUPTIONS_NAME] = corruptions.to_parquet(index=False)
     now = datetime.now(UTC)
@@ -107,16 +108,16 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path, code_version: str) 
             version=bundle_dir.name,
             created_at=now.isoformat(timespec="seconds"),
             temperature=round(trained.temperature, 5),
-            data_fingerprint=trained.data_fingerprint,
+            data_fingerprint=run.fingerprint,
             configuration=trained.config.model_dump(),
-            code_version=code_version,
+            code_version=run.code_version,
             environment=read_environment(),
             training=_describe_training(trained),
             metrics={name: value for name, value in trained.history[-1].items() if name.startswith("val/")},
             golden_prediction=predict(golden_input())[0].tolist(),
             files={name: file_sha256(bundle_dir / name) for name in files},
-            emotions=list(trained.val.emotions),
-            titles=dict(zip(trained.val.emotions, trained.titles, strict=True)),
+            emotions=list(val.emotions),
+            titles=dict(zip(val.emotions, run.titles, strict=True)),
         ),
     )
     return bundle_dir
@@ -127,7 +128,7 @@ def _describe_training(trained: TrainedNetwork) -> dict[str, Any]:
     return {
         "seconds": round(trained.seconds, 1),
         "cpu_seconds": round(trained.cpu_seconds, 1),
-        "precision": trained.precision,
+        "precision": trained.run.precision,
         "resumed_from_epoch": trained.resumed_from_epoch,
         "num_parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
         "history": trained.history,
@@ -136,9 +137,9 @@ def _describe_training(trained: TrainedNetwork) -> dict[str, Any]:
 
 def _quantize_if_as_good(trained: TrainedNetwork, graph: bytes, session: onnxruntime.InferenceSession) -> bytes | None:
     """Return the int8 graph, or None if its validation log loss is too high."""
-    int8_graph = quantize(graph, trained.train.pixels)
+    val, int8_graph = trained.run.val, quantize(graph, trained.run.train.pixels)
     float32_loss, int8_loss = (
-        log_loss(trained.val.class_indices, _run(each, trained.val.pixels)[0], labels=range(len(trained.val.emotions)))
+        log_loss(val.class_indices, _run(each, val.pixels)[0], labels=range(len(val.emotions)))
         for each in (session, _open_session(int8_graph))
     )
     is_as_good = int8_loss <= float32_loss + MAX_ADDED_LOG_LOSS

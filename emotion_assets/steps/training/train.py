@@ -52,36 +52,13 @@ _SEED_STRIDE: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedNetwork:
-    """A network after training, with what is needed to evaluate and to repeat it."""
-
-    network: EmotionNet
-    temperature: float
-    """Divides the logits; fitted on the validation split."""
-    orientation: OrientationNet | None = None
-    data_fingerprint: str
-    config: TrainingConfig
-    history: list[dict[str, float]]
-    precision: str
-    resumed_from_epoch: int
-    """0 if this network was trained from scratch, whatever its teachers were."""
-    train: Split
-    val: Split
-    titles: tuple[str, ...]
-    """Display names of the classes."""
-    seconds: float = 0.0
-    """Of all networks, teachers included, and of earlier interrupted attempts up to their last finished epoch."""
-    cpu_seconds: float = 0.0
-    """The same for CPU time: the first process's, times the number of processes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
+class Run:
     """What the networks of a run share; teachers and the orientation network have a prefix, and no tracker."""
 
     train: Split
     val: Split
     titles: tuple[str, ...]
+    """Display names of the classes."""
     fingerprint: str
     work_dir: Path
     code_version: str
@@ -92,7 +69,27 @@ class _Run:
     log_prefix: str = ""
 
     def folder(self, config: TrainingConfig) -> Path:
+        """Return the folder of a network's checkpoint and logs."""
         return self.work_dir / run_key(self.fingerprint, config, self.code_version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedNetwork:
+    """A network after training, with what is needed to evaluate and to repeat it."""
+
+    run: Run
+    config: TrainingConfig
+    network: EmotionNet
+    temperature: float
+    """Divides the logits; fitted on the validation split."""
+    orientation: OrientationNet | None = None
+    history: list[dict[str, float]]
+    resumed_from_epoch: int
+    """0 if this network was trained from scratch, whatever its teachers were."""
+    seconds: float = 0.0
+    """Of all networks, teachers included, and of earlier interrupted attempts up to their last finished epoch."""
+    cpu_seconds: float = 0.0
+    """The same for CPU time: the first process's, times the number of processes."""
 
 
 def train(
@@ -134,7 +131,7 @@ def train(
     is_new = not run_dir.exists()
     if is_first_process():
         remove_temporary_files(run_dir)
-    run = _Run(
+    run = Run(
         train=train_split,
         val=val_split,
         titles=tuple(manifest["titles"]),
@@ -155,7 +152,7 @@ def train(
     return dataclasses.replace(trained, orientation=orientation, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
-def _log_estimated_duration(run: _Run, config: TrainingConfig) -> None:
+def _log_estimated_duration(run: Run, config: TrainingConfig) -> None:
     milliseconds = measured_cost(config, run.work_dir).milliseconds.get(run.precision)
     if milliseconds:
         seconds = estimate_seconds(config, len(run.train.pixels), milliseconds / 1000 / config.devices)
@@ -163,7 +160,7 @@ def _log_estimated_duration(run: _Run, config: TrainingConfig) -> None:
         _logger.info("Training will take about %s on this machine if nothing else runs", duration)
 
 
-def _train_teacher(number: int, run: _Run, config: TrainingConfig) -> Teacher:
+def _train_teacher(number: int, run: Run, config: TrainingConfig) -> Teacher:
     """Train a teacher, or load it if it is finished.
 
     It learns without label smoothing, which would erase the similarities between classes (Müller et al. 2019, "When
@@ -197,7 +194,7 @@ def _train_teacher(number: int, run: _Run, config: TrainingConfig) -> Teacher:
 
 
 def _train_network(
-    run: _Run,
+    run: Run,
     config: TrainingConfig,
     teachers: Sequence[Teacher],
     num_sharing: int | None = None,
@@ -212,20 +209,16 @@ def _train_network(
     module = EmotionModule(network, _limit_time(config, fraction), teachers, weights)
     resumed_from_epoch = _fit(run, run.folder(config), config, module)
     return TrainedNetwork(
+        run=run,
+        config=config,
         network=network,
         temperature=calibrate(predict_logits(network, run.val), run.val.class_indices),
-        data_fingerprint=run.fingerprint,
-        config=config,
         history=module.history,
-        precision=run.precision,
         resumed_from_epoch=resumed_from_epoch,
-        train=run.train,
-        val=run.val,
-        titles=run.titles,
     )
 
 
-def _train_orientation(run: _Run, config: TrainingConfig) -> OrientationNet:
+def _train_orientation(run: Run, config: TrainingConfig) -> OrientationNet:
     """Train the orientation network."""
     own = config.model_copy(update={"epochs": min(config.epochs, ORIENTATION_EPOCHS)})
     _seed_everything(config)
@@ -236,7 +229,7 @@ def _train_orientation(run: _Run, config: TrainingConfig) -> OrientationNet:
     return network
 
 
-def _fit(run: _Run, run_dir: Path, config: TrainingConfig, module: EmotionModule) -> int:
+def _fit(run: Run, run_dir: Path, config: TrainingConfig, module: EmotionModule) -> int:
     """Train the network of `module` to the end; return the epoch that it resumed from, 0 for a new run."""
     checkpoint_path = run_dir / CHECKPOINT_NAME
     share_first_file(checkpoint_path)
@@ -278,7 +271,7 @@ def class_weights(split: Split) -> torch.Tensor:
     return torch.from_numpy(weights / np.average(weights, weights=counts)).float()
 
 
-def _build_network(run: _Run, config: TrainingConfig) -> EmotionNet:
+def _build_network(run: Run, config: TrainingConfig) -> EmotionNet:
     return EmotionNet(config.width, config.dropout, config.num_blocks, len(run.train.emotions))
 
 

@@ -148,7 +148,7 @@ def test_a_teacher_is_a_network_without_label_smoothing(drawn_root: Path, tmp_pa
     plain = config.model_copy(update={"num_teachers": 0, "label_smoothing": 0.0, "seed": config.seed + 1_000_000})
     alone = train(drawn_root / "splits", tmp_path / "alone", plain)
 
-    temperature = fit_log_loss_temperature(predict_logits(alone.network, alone.val), alone.val.class_indices)
+    temperature = fit_log_loss_temperature(predict_logits(alone.network, alone.run.val), alone.run.val.class_indices)
     assert float(teacher.pop("temperature")) == pytest.approx(temperature)
     assert all(torch.equal(teacher[name], value) for name, value in alone.network.state_dict().items())
 
