@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import statistics
-import time
+import timeit
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -218,12 +218,10 @@ def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...]) -> str
 
 def _measure_latency_ms(classifier: Classifier) -> float:
     """Return the median time in milliseconds for one image."""
-    image, seconds = golden_input(), []
-    for _ in range(_NUM_LATENCY_RUNS):
-        started = time.perf_counter()
-        classifier.predict(image)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds)
+    image = golden_input()
+    return 1000 * statistics.median(
+        timeit.repeat(lambda: classifier.predict(image), number=1, repeat=_NUM_LATENCY_RUNS)
+    )
 
 
 def _evaluate(

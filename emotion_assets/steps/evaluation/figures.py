@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
 
 from emotion_assets.core.images import Pixels
@@ -16,7 +17,6 @@ from emotion_assets.steps.evaluation.scores import (
     NUM_CALIBRATION_BINS,
     LabelledPredictions,
     Scores,
-    confidence_bins,
     remove_temperature,
     risk_coverage,
 )
@@ -64,12 +64,8 @@ def reliability_figure(predictions: LabelledPredictions, temperature: float) -> 
     left.plot([0, 1], [0, 1], color="gray", linestyle="--")
     before = remove_temperature(predictions, temperature)
     for name, shown in (("uncalibrated", before), ("calibrated", predictions)):
-        confidence, bins = shown.confidence, confidence_bins(shown.confidence)
-        counts = np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
-        means, accuracies = (
-            np.bincount(bins, values, NUM_CALIBRATION_BINS)[counts > 0] / counts[counts > 0]
-            for values in (confidence, shown.is_correct)
-        )
+        confidence = shown.confidence.clip(max=1)  # rounding may have raised it a little
+        accuracies, means = calibration_curve(shown.is_correct, confidence, n_bins=NUM_CALIBRATION_BINS)
         left.plot(means, accuracies, marker="o", markersize=4, label=name)
         right.hist(confidence, bins=NUM_CALIBRATION_BINS, range=(0, 1), alpha=0.6, label=name)
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
