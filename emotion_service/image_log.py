@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from emotion_assets.core.files import atomic_file
 from emotion_assets.core.layout import DAY_PATTERN
 from emotion_service.storage import Storage
 
@@ -87,7 +88,8 @@ class ImageLog:
                     self._storage.create(f"predictions/images/{name}", content)
                 else:
                     self._check_free_space()
-                    self._write(name, content)
+                    with atomic_file(self._dir / name, is_synced=False) as file:
+                        file.write(content)
             except OSError:
                 self._count("image_lost", 1)
             else:
@@ -99,19 +101,6 @@ class ImageLog:
         usage = shutil.disk_usage(next(path for path in (self._dir, *self._dir.parents) if path.exists()))
         if usage.free < min(_MIN_FREE_BYTES, _MIN_FREE_FRACTION * usage.total):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _write(self, name: str, content: bytes) -> None:
-        path = self._dir / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        # Atomic but not synced: after a power cut one image may be missing.
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
 
 
 def remove_old_images(images_dir: Path, today: date, retention_days: int) -> None:

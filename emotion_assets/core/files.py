@@ -29,10 +29,10 @@ _unsynced_devices: set[int] = set()
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, is_synced: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` if the block succeeds; an error or a kill leaves `path` as it is.
 
-    Folders are created on demand.
+    Folders are created on demand. If it is not synced, the file may be missing after a power cut.
 
     Raises:
         OSError: the disk is full or read-only; the message names the path, the bytes written and those free.
@@ -43,7 +43,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if is_synced:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
         described = _describe_full_disk(error, temporary, path) if isinstance(error, OSError) else None
@@ -52,7 +53,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         if described:
             raise described from error
         raise
-    sync_folder(path.parent)
+    if is_synced:
+        sync_folder(path.parent)
 
 
 def _describe_full_disk(error: OSError, temporary: Path, path: Path) -> OSError | None:

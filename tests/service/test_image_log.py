@@ -117,8 +117,8 @@ def test_only_so_many_images_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """While the disk is slow; what was written makes room for others."""
     monkeypatch.setattr(image_log, "_MAX_QUEUED_BYTES", 25)
     counts, gate = Counts(), threading.Event()
-    real_write = Path.write_bytes
-    monkeypatch.setattr(Path, "write_bytes", lambda path, content: gate.wait(20) and real_write(path, content))
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: gate.wait(20) and replace(path, target))
     log = ImageLog(tmp_path, 30, counts)
     for number in range(3):
         log.append(str(number), "PNG", bytes(10))
@@ -165,13 +165,10 @@ def test_a_small_disk_may_be_fuller(
 
 
 def test_half_written_images_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_write = Path.write_bytes
-
-    def fail(path: Path, content: bytes) -> int:
-        real_write(path, content[:1])
+    def fail(path: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     counts = Counts()
     log = ImageLog(tmp_path, 30, counts)
     log.append("a", "PNG", b"content")
