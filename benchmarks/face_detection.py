@@ -96,7 +96,8 @@ def measure_accuracy(
     rng: random.Random,
 ) -> None:
     def correct(images: Sequence[Image.Image]) -> np.ndarray:
-        return classifier.predict(np.stack([face_pixels(image) for image in images])).class_indices == class_indices
+        predictions = classifier.predict(np.stack([face_pixels(image) for image in images]))
+        return predictions.probabilities.argmax(axis=1) == class_indices
 
     whole = correct(faces)
     crops = [crop_largest(detector, face) for face in faces]

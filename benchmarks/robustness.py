@@ -49,7 +49,7 @@ def main() -> None:
     classifier = Classifier(options.bundle_dir, 2)
 
     def accuracies(images: Pixels) -> np.ndarray:
-        predicted = (classifier.predict(images).class_indices, predict_baseline(network, images))
+        predicted = (classifier.predict(images).probabilities.argmax(axis=1), predict_baseline(network, images))
         return np.array([(each == class_indices).mean() for each in predicted])
 
     clean = accuracies(pixels[chosen])

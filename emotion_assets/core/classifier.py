@@ -28,15 +28,8 @@ class Predictions:
 
     probabilities: Floats
     """float32 (image, emotion), calibrated, each row sums to 1."""
-    embedding: Floats | None = None
-    """float32 (image, feature), if requested."""
     activation_maps: Floats | None = None
     """float32 (image, emotion, row, column), if requested: the evidence for each emotion by location."""
-
-    @property
-    def class_indices(self) -> npt.NDArray[np.int64]:
-        """The most probable emotion of each image, int64 (image,)."""
-        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 class Classifier:
@@ -71,18 +64,15 @@ class Classifier:
         """The classes, in order."""
         return tuple(self.manifest.emotions)
 
-    def predict(self, pixels: Pixels, *, with_embedding: bool = False, with_maps: bool = False) -> Predictions:
+    def predict(self, pixels: Pixels, *, with_maps: bool = False) -> Predictions:
         """Predict for uint8 pixels (image, 64, 64)."""
-        names = ["probabilities"]
-        names += ["embedding"] if with_embedding else []
-        names += ["activation_maps"] if with_maps else []
+        names = ["probabilities", "activation_maps"] if with_maps else ["probabilities"]
         chunks = [
             self._session.run(names, {"pixels": pixels[start : start + _BATCH_SIZE]})
             for start in range(0, len(pixels), _BATCH_SIZE)
         ]
         whole = chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
-        outputs = dict(zip(names, whole, strict=True))
-        return Predictions(outputs["probabilities"], outputs.get("embedding"), outputs.get("activation_maps"))
+        return Predictions(*whole)
 
     def self_test(self) -> None:
         """Compare the prediction for the golden input with the one recorded at export.

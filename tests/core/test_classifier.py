@@ -20,17 +20,15 @@ def test_predict_gives_calibrated_probabilities_of_any_batch(bundle_dir: Path) -
     pixels = np.random.default_rng(0).integers(0, 256, (300, 64, 64)).astype(np.uint8)
     classifier = Classifier(bundle_dir)
 
-    together = classifier.predict(pixels, with_embedding=True, with_maps=True)
+    together = classifier.predict(pixels, with_maps=True)
     alone = classifier.predict(pixels[299:])
 
     assert together.probabilities.shape == (300, 5)
     assert together.probabilities.sum(axis=1) == pytest.approx(np.ones(300), abs=1e-5)
     assert together.probabilities[299] == pytest.approx(alone.probabilities[0], abs=1e-6)
-    assert together.embedding is not None
-    assert together.embedding.shape[0] == 300
     assert together.activation_maps is not None
     assert together.activation_maps.shape[:2] == (300, 5)
-    assert alone.embedding is None
+    assert alone.activation_maps is None
 
 
 def test_self_test_passes_for_the_model_as_made(bundle_dir: Path) -> None:
