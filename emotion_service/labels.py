@@ -34,7 +34,7 @@ class LabelQueue:
             rows = json.loads(self._storage.read(f"feedback/{LABEL_REQUEST_NAME}"))["predictions"]
             self._list_images()
             requests = [LabelRequest(**row, has_image=row["prediction_id"] in self._keys) for row in rows]
-            return [request for request in requests if not self._has_label(request.prediction_id)]
+            return [each for each in requests if not self._storage.exists(label_key(each.prediction_id))]
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
@@ -53,11 +53,4 @@ class LabelQueue:
             return None  # its retention just ended, or it is not readable
 
     def _list_images(self) -> None:
-        self._keys = {_id_of(key): key for key in self._storage.keys(_IMAGES)}
-
-    def _has_label(self, prediction_id: str) -> bool:
-        return self._storage.exists(label_key(prediction_id))
-
-
-def _id_of(key: str) -> str:
-    return key.rpartition("/")[2].partition(".")[0]
+        self._keys = {key.rpartition("/")[2].partition(".")[0]: key for key in self._storage.keys(_IMAGES)}

@@ -292,7 +292,8 @@ class RemoteRoot:
         wanted = {
             path: key
             for path, key in head.keys.items()
-            if path.startswith(only) and (path not in state or state[path].key != key or not self._exists(folder, path))
+            if path.startswith(only)
+            and not (path in state and state[path].key == key and (self.local / folder / path).exists())
         }
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
             list(pool.map(lambda path: self._download(folder, path, wanted[path], state), wanted))
@@ -314,9 +315,6 @@ class RemoteRoot:
     def _describe(self, folder: str, path: str, key: str) -> _SyncedFile:
         status = (self.local / folder / path).stat()
         return _SyncedFile(key, status.st_size, status.st_mtime_ns)
-
-    def _exists(self, folder: str, path: str) -> bool:
-        return (self.local / folder / path).exists()
 
     def _is_unchanged(self, folder: str, path: str, state: Mapping[str, _SyncedFile]) -> bool:
         return path in state and self._describe(folder, path, state[path].key) == state[path]
@@ -354,13 +352,11 @@ def plain_tag(e_tag: str | None) -> str:
 
 @contextlib.contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raise obstore's errors as the matching OSErrors."""
-    from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+    """Raise obstore's errors as the matching OSErrors; for a missing object it raises FileNotFoundError itself."""
+    from obstore.exceptions import AlreadyExistsError, BaseError
 
     try:
         yield
-    except NotFoundError as error:
-        raise FileNotFoundError(first_line(error)) from error
     except AlreadyExistsError as error:
         raise FileExistsError(first_line(error)) from error
     except BaseError as error:

@@ -64,14 +64,6 @@ def import_archive(path: Path, importer: Importer) -> None:
         ) from error
 
 
-def _import_table(stream: IO[bytes], importer: Importer, folders: list[str]) -> None:
-    """Import a table that came with other files, and must not end the import of those."""
-    try:
-        import_table(stream, importer, folders)
-    except UnusableDataError:
-        importer.left_out["a table that is damaged or not UTF-8 text"] += 1
-
-
 def import_folder(folder: Path, importer: Importer) -> None:
     """Copy the images of a folder, with its tree."""
 
@@ -145,8 +137,11 @@ def _import(entries: Iterable[Entry], importer: Importer, limit: int | None) -> 
         if any(is_junk_name(os.fsencode(part)) for part in parts if part not in {".", ".."}):
             continue
         if parts[-1].casefold().endswith(TABLE_SUFFIX):
-            with open_entry() as stream:
-                _import_table(stream, importer, [*parts[:-1], parts[-1][: -len(TABLE_SUFFIX)]])
+            try:
+                with open_entry() as stream:
+                    import_table(stream, importer, [*parts[:-1], parts[-1][: -len(TABLE_SUFFIX)]])
+            except UnusableDataError:  # it must not end the import of the other files
+                importer.left_out["a table that is damaged or not UTF-8 text"] += 1
         elif path := importer.wants(parts):
             with open_entry() as stream:
                 content = stream.read(MAX_IMAGE_BYTES + 1)
