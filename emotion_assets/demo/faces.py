@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,7 @@ _MAX_MIXTURE: Final = 0.45
 _LABEL_NOISE: Final = 0.06
 
 
-@dataclass(frozen=True, slots=True)
-class _Expression:
+class _Expression(NamedTuple):
     """Mean geometry of an emotion, in units of the head's half height."""
 
     brow_height: float
@@ -90,7 +89,7 @@ def draw_frame(emotion: str, subject: int, number: int, *, movement: float = 1.0
     deviation is 3 degrees and 3 pixels.
     """
     identity, rng = np.random.default_rng(subject), np.random.default_rng((subject, number, *emotion.encode()))
-    face = _Expression(*(_mean_expression(emotion) + rng.normal(0, _as_array(_SPREAD)) / 2).tolist())
+    face = _Expression(*(_mean_expression(emotion) + rng.normal(0, _SPREAD) / 2).tolist())
     image = Image.fromarray(_background(identity))
     _draw(ImageDraw.Draw(image), face, identity)
     angle, right, down = rng.normal(0, 3 * movement, 3)
@@ -135,9 +134,9 @@ def _mean_expression(emotion: str) -> npt.NDArray[np.float64]:
     """Return the mean geometry of a class; one without an expression of its own gets one by its name."""
     known = _EXPRESSIONS | _OTHER_EXPRESSIONS
     if emotion in known:
-        return _as_array(known[emotion])
+        return np.array(known[emotion])
     rng = np.random.default_rng(list(emotion.encode()))
-    return np.asarray(rng.uniform(_as_array(_LOWEST), _as_array(_HIGHEST)))
+    return np.asarray(rng.uniform(_LOWEST, _HIGHEST))
 
 
 def _sample_expression(
@@ -149,13 +148,9 @@ def _sample_expression(
         other = _mean_expression(str(rng.choice(emotions)))
         intensity = rng.uniform(1 - _MAX_SUBTLETY * difficulty, 1)
         weight = rng.uniform(0, _MAX_MIXTURE * difficulty)
-        neutral = np.mean([_as_array(each) for each in _EXPRESSIONS.values()], axis=0)
+        neutral = np.mean(list(_EXPRESSIONS.values()), axis=0)
         mean = neutral + intensity * ((1 - weight) * mean + weight * other - neutral)
-    return _Expression(*(mean + rng.normal(0, _as_array(_SPREAD))).tolist())
-
-
-def _as_array(expression: _Expression) -> npt.NDArray[np.float64]:
-    return np.array([getattr(expression, name) for name in _Expression.__slots__])
+    return _Expression(*(mean + rng.normal(0, _SPREAD)).tolist())
 
 
 def _background(rng: np.random.Generator) -> npt.NDArray[np.uint8]:

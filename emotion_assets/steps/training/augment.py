@@ -182,13 +182,9 @@ def _erase(view: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     broad = (area / ratio).sqrt().clamp(max=_MAX_ERASE_SIDE) * width
     top = _uniform((count,), generator) * (height - tall)
     left = _uniform((count,), generator) * (width - broad)
-    down = torch.arange(height, device=view.device)[None, :, None]
-    across = torch.arange(width, device=view.device)[None, None, :]
-    hole = (
-        (down >= top[:, None, None])
-        & (down < (top + tall)[:, None, None])
-        & (across >= left[:, None, None])
-        & (across < (left + broad)[:, None, None])
-    )
-    hole = hole[:, None] & _choose_some(count, strength * _ERASE_FRACTION, generator)
+    down, across = torch.arange(height, device=view.device), torch.arange(width, device=view.device)
+    rows = (down >= top[:, None]) & (down < (top + tall)[:, None])
+    columns = (across >= left[:, None]) & (across < (left + broad)[:, None])
+    hole = (rows[:, :, None] & columns[:, None, :])[:, None]
+    hole = hole & _choose_some(count, strength * _ERASE_FRACTION, generator)
     return torch.where(hole, _normal((count, 1, 1, 1), generator), view)
