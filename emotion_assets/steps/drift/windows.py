@@ -131,24 +131,18 @@ def next_window(verdict: DriftVerdict, current: pd.DataFrame, before: dict[str, 
 
     A window that was assessed before neither counts as another alarm nor moves the mark.
     """
-    earlier = int(before["alarms_in_a_row"]) if before else 0
-    was_incident = bool(before and before["is_incident"])
     since, until = (str(current["time"].iloc[i]) for i in (0, -1)) if len(current) else ("", "")
+    before = before or {"since": since, "until": "", "alarms_in_a_row": 0, "is_incident": False}
     if not is_new:
-        return Window(
-            since=before["since"] if before else since,
-            until=before["until"] if before else "",
-            is_new=False,
-            alarms_in_a_row=earlier,
-            is_incident=was_incident,
-        )
+        kept = {name: before[name] for name in ("since", "until", "alarms_in_a_row", "is_incident")}
+        return Window(**kept, is_new=False)
     is_alarm = verdict.state == DriftState.PREDICTION_DRIFT
-    in_a_row = earlier + 1 if is_alarm else 0
+    in_a_row = before["alarms_in_a_row"] + 1 if is_alarm else 0
     is_incident = is_alarm and (in_a_row >= ALARMS_PER_INCIDENT or verdict.is_significant)
     return Window(
         since=since,
         until=until,
         alarms_in_a_row=in_a_row,
         is_incident=is_incident,
-        is_opened=is_incident and not was_incident,
+        is_opened=is_incident and not before["is_incident"],
     )

@@ -109,11 +109,8 @@ def read_baseline(paths: DataPaths, test: Split) -> BaselineResult | None:
     path = paths.evaluation_report(_NAME)
     if not path.exists():
         return None
-    table = pd.read_parquet(path)
-    if tuple(table["content_hash"]) != test.content_hashes:
-        return None
-    columns = probability_columns(test.emotions)
-    if not set(columns) <= set(table.columns):
+    table, columns = pd.read_parquet(path), probability_columns(test.emotions)
+    if tuple(table["content_hash"]) != test.content_hashes or not set(columns) <= set(table.columns):
         return None
     scores = _score(table[columns].to_numpy(dtype=np.float32), test)
     return BaselineResult(scores, int(table["epochs"].iloc[0]), float(table["cpu_seconds"].iloc[0]))

@@ -7,6 +7,7 @@ its own, in a process of its own.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ import yaml
 from emotion_assets.core.bundle import MANIFEST_NAME, Manifest, check_files, read_manifest
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import BundleMismatchError
-from emotion_assets.core.files import file_sha256, locked, write_atomically
+from emotion_assets.core.files import locked, write_atomically
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
 from emotion_assets.steps.packing.requirements import pinned_packages
@@ -35,7 +36,7 @@ BENTO_NAME: Final = "emotion_service"
 
 _CHECKOUT: Final = Path(__file__).parents[3]
 # What the service imports: its own package and the core.
-_PACKED: Final = ("emotion_service", "emotion_assets/core", "emotion_assets/__init__.py")
+_PACKED: Final = ("emotion_service", "emotion_assets/core")
 _TRAINING_PACKAGES: Final = ("torch", "dagster", "lightning", "pytorch-lightning", "evidently")
 
 
@@ -194,12 +195,8 @@ def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels:
 def _stage(staging: Path, version: str) -> None:
     """Lay out what goes into the bento: the sources, and a build file with its model and packages."""
     for name in _PACKED:
-        source, target = _CHECKOUT / name, staging / name
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+        shutil.copytree(_CHECKOUT / name, staging / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (staging / "emotion_assets" / "__init__.py").touch()
     bentofile = {
         "service": f"{BENTO_NAME}.service:EmotionService",
         "include": ["**/*"],
@@ -211,10 +208,8 @@ def _stage(staging: Path, version: str) -> None:
 def _is_current(bento_dir: Path, staging: Path) -> bool:
     """Return whether the bento exists and has the sources, model and packages that would be packed now."""
     files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
-    return (bento_dir / "bento.yaml").exists() and all(
-        (bento_dir / "src" / name).is_file() and file_sha256(bento_dir / "src" / name) == file_sha256(staging / name)
-        for name in files
-    )
+    _, different, missing = filecmp.cmpfiles(staging, bento_dir / "src", files, shallow=False)
+    return (bento_dir / "bento.yaml").exists() and not different and not missing
 
 
 def _build(staging: Path, home: Path, bento_dir: Path, labels: Mapping[str, str]) -> None:
