@@ -60,14 +60,15 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None, engine: s
             f"There is no folder {paths.raw}. Put images into {paths.raw}/<Class>/ ({classes}), "
             "or draw demo faces with `make demo`."
         )
-    started = time.monotonic()
+    started, report = time.monotonic(), IngestReport(paths, classes.names)
     store_path = paths.catalogue / STORE_NAME
     with locked(paths.catalogue / LOCK_NAME), Store(store_path) as store:
         remove_temporary_files(paths.catalogue)
-        ingest = _Ingest(raw, classes, store)
+        ingest = _Ingest(FolderScan(raw, classes), store, report)
         local = DecodePool(raw, str(store_path), num_workers or count_cpus()).read
         ingest.run(partial(read_on_cluster, raw) if engine == "ray" else local)
-        num_removed = _drop_missing_files(store, raw, classes) if store.has_missing_files() else 0
+        if store.has_missing_files():
+            report.num_removed = _drop_missing_files(store, raw, classes)
         _logger.info("Comparing new images with all others")
         compare_new_contents(store)
         fingerprint, tables = store.published_fingerprint(), digest_tables(paths)
@@ -77,19 +78,9 @@ def ingest_images(paths: DataPaths, *, num_workers: int | None = None, engine: s
             export_catalogue(store, paths.catalogue, find_subjects(store, paths).by_content, tables)
             fingerprint = _fingerprint(store, tables)
             store.mark_published(fingerprint)
-    return IngestReport(
-        paths=paths,
-        emotions=classes.names,
-        num_files=ingest.num_new + ingest.num_cached,
-        num_new=ingest.num_new,
-        num_cached=ingest.num_cached,
-        num_removed=num_removed,
-        num_decoded=ingest.num_decoded,
-        num_to_retry=ingest.num_to_retry,
-        seconds=time.monotonic() - started,
-        fingerprint=fingerprint,
-        state=None if ingest.num_to_retry else ingest.scan.state,
-    )
+    report.seconds, report.fingerprint = time.monotonic() - started, fingerprint
+    report.state = None if report.num_to_retry else ingest.scan.state
+    return report
 
 
 def _drop_missing_files(store: Store, raw_dir: str, classes: ClassSet) -> int:
@@ -115,11 +106,10 @@ def _fingerprint(store: Store, tables: str) -> str:
 
 
 class _Ingest:
-    """One walk over `raw/`, which counts what it meets."""
+    """One walk over `raw/`, which counts what it meets in `report`."""
 
-    def __init__(self, raw_dir: str, classes: ClassSet, store: Store) -> None:
-        self.scan, self._store = FolderScan(raw_dir, classes), store
-        self.num_new = self.num_cached = self.num_decoded = self.num_to_retry = 0
+    def __init__(self, scan: FolderScan, store: Store, report: IngestReport) -> None:
+        self.scan, self._store, self._report = scan, store, report
 
     def run(self, read_batches: Callable[[Iterable[Batch]], Generator[tuple[Batch, list[ReadResult]]]]) -> None:
         """Walk, decode and store; every stored batch survives an interruption."""
@@ -133,23 +123,25 @@ class _Ingest:
             files = [entry for entry in entries if isinstance(entry, SourceFile)]
             self._add_skipped(entries)
             changed = self._store.match_known(files)
-            self.num_cached += len(files) - len(changed)
+            self._report.num_cached += len(files) - len(changed)
             yield from changed
 
     def _add(self, batch: Batch, results: list[ReadResult]) -> None:
-        self.num_new += len(batch)
-        if self.num_new % LOG_EVERY_FILES < len(batch):
-            _logger.info("%s new and %s known files so far", f"{self.num_new:,}", f"{self.num_cached:,}")
+        self._report.num_new += len(batch)
+        num_new, num_cached = self._report.num_new, self._report.num_cached
+        if num_new % LOG_EVERY_FILES < len(batch):
+            _logger.info("%s new and %s known files so far", f"{num_new:,}", f"{num_cached:,}")
         self._add_skipped(results)
         pairs = [
             (file, result) for file, result in zip(batch, results, strict=True) if isinstance(result, DecodedContent)
         ]
-        self.num_decoded += sum(content.is_new for _, content in pairs)
+        self._report.num_decoded += sum(content.is_new for _, content in pairs)
         self._store.add(pairs, _descriptors([content for _, content in pairs]))
 
     def _add_skipped(self, entries: Iterable[SourceFile | ReadResult]) -> None:
         skipped = [entry for entry in entries if isinstance(entry, SkippedFile)]
-        self.num_to_retry += sum(entry.code in {SkipCode.FAILED_READ, SkipCode.OUT_OF_MEMORY} for entry in skipped)
+        retried = {SkipCode.FAILED_READ, SkipCode.OUT_OF_MEMORY}
+        self._report.num_to_retry += sum(entry.code in retried for entry in skipped)
         if skipped:
             self._store.add_skipped(skipped)
 

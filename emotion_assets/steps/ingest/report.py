@@ -17,27 +17,32 @@ from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 
 _NUM_ROWS_SHOWN: Final = 36
+_COUNTS: Final = ("num_files", "num_new", "num_cached", "num_removed", "num_decoded", "num_to_retry")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class IngestReport:
     """Counts of files of one walk over `raw/`."""
 
     paths: DataPaths
     emotions: tuple[str, ...]
     """The classes, in order."""
-    num_files: int
-    num_new: int
-    num_cached: int
-    num_removed: int
-    num_decoded: int
-    num_to_retry: int
+    num_new: int = 0
+    num_cached: int = 0
+    num_removed: int = 0
+    num_decoded: int = 0
+    num_to_retry: int = 0
     """Files that the next run may be able to read though nothing in the folder changes."""
-    seconds: float
-    fingerprint: str
+    seconds: float = 0.0
+    fingerprint: str = ""
     """Changes with the accepted images and their labels, not with names, order or times."""
-    state: FolderState | None
+    state: FolderState | None = None
     """What this walk saw; None if files are to be retried."""
+
+    @property
+    def num_files(self) -> int:
+        """All files of the walk, new or known."""
+        return self.num_new + self.num_cached
 
     def summary(self) -> Summary:
         """Summarize this ingest and the catalogue that it published."""
@@ -56,12 +61,7 @@ class IngestReport:
         return Summary(
             values={
                 **{count_key(emotion): int(counts.get(emotion, 0)) for emotion in self.emotions},
-                "num_files": self.num_files,
-                "num_new": self.num_new,
-                "num_cached": self.num_cached,
-                "num_removed": self.num_removed,
-                "num_decoded": self.num_decoded,
-                "num_to_retry": self.num_to_retry,
+                **{name: getattr(self, name) for name in _COUNTS},
                 "num_rejected": num_rejected,
                 "rejected_fraction": num_rejected / max(1, int(catalogue.loc[~is_other_class, "num_files"].sum())),
                 "num_other_class": int(catalogue.loc[is_other_class, "num_files"].sum()),
