@@ -19,7 +19,7 @@ from emotion_assets.core.errors import BundleMismatchError
 from emotion_assets.core.files import file_sha256, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 MODEL_NAME: Final = "model.onnx"
 INT8_MODEL_NAME: Final = "model_int8.onnx"
 """Only if it is as accurate; then evaluation, drift detection and service all run it."""
@@ -29,6 +29,8 @@ ORIENTATION_WEIGHTS_NAME: Final = "orientation_weights.safetensors"
 REFERENCE_NAME: Final = "reference.parquet"
 CORRUPTIONS_NAME: Final = "corruptions.parquet"
 """Only if there were enough validation images."""
+TRAIN_IMAGES_NAME: Final = "train_images.npy"
+"""The starts of the content hashes of the training images: the model must not be scored on them."""
 MANIFEST_NAME: Final = "manifest.json"
 
 _CHECKSUM: Final = "checksum"

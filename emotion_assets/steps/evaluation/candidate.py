@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from emotion_assets.core.bundle import read_manifest
+import numpy as np
+import numpy.typing as npt
+
+from emotion_assets.core.bundle import TRAIN_IMAGES_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.core.files import remove_temporary_files
@@ -130,11 +133,12 @@ def evaluate_candidate(
         candidate = predict_split(classifier, split, with_maps=True)
         is_champion = registry.champion() == candidate.version
         champion = candidate if is_champion else _predict_champion(registry, split, is_forced=force_reason is not None)
+        is_unseen = _is_unseen(paths.models, None if is_champion else champion, split)
         # A champion keeps the decision that accepted it: compared with itself, it proves nothing.
         accepted = registry.acceptance(candidate.version) if is_champion else None
         is_new = registry.state(candidate.version) not in {ModelState.REJECTED, ModelState.ROLLED_BACK}
-        decision = accepted or _decide(registry, candidate, champion, gate, force_reason)
-        evaluation = _evaluate(paths, classifier, split, candidate, champion, decision)
+        decision = accepted or _decide(registry, candidate, champion, is_unseen, gate, force_reason)
+        evaluation = _evaluate(paths, classifier, split, candidate, champion, is_unseen, decision)
         report_dir = paths.evaluation_report(candidate.version)
         for folder in (report_dir, paths.models / candidate.version):
             remove_temporary_files(folder)
@@ -168,10 +172,21 @@ def _predict_champion(registry: Registry, split: Split, *, is_forced: bool) -> L
         return None
 
 
+def _is_unseen(models_dir: Path, champion: LabelledPredictions | None, split: Split) -> npt.NDArray[np.bool_]:
+    """Return on which test images the champion was not trained, bool (image,).
+
+    Images move between the splits if subjects are named, or a divided recording is not divided any more.
+    """
+    if champion is None:
+        return np.ones(len(split.pixels), dtype=np.bool_)
+    return np.isin(split.hash_starts, np.load(models_dir / champion.version / TRAIN_IMAGES_NAME), invert=True)
+
+
 def _decide(
     registry: Registry,
     candidate: LabelledPredictions,
     champion: LabelledPredictions | None,
+    is_unseen: npt.NDArray[np.bool_],
     gate: GateConfig | None,
     force_reason: str | None,
 ) -> Decision:
@@ -183,7 +198,11 @@ def _decide(
     except BundleMismatchError as error:
         self_test_error = str(error)
     latency_ms = _measure_latency_ms(classifier)
-    decision = decide(candidate, champion, gate, latency_ms=latency_ms, self_test_error=self_test_error)
+    if not is_unseen.any():
+        champion = None
+    decision = decide(
+        candidate, champion, gate, is_unseen=is_unseen, latency_ms=latency_ms, self_test_error=self_test_error
+    )
     champion_version = registry.champion()
     blockers = []
     if registry.state(candidate.version) == ModelState.ROLLED_BACK:
@@ -192,7 +211,7 @@ def _decide(
             "force_reason."
         )
     if champion is None and champion_version is not None:
-        blockers.append(_describe_incomparable(registry.models_dir / champion_version, candidate.emotions))
+        blockers.append(_describe_incomparable(registry.models_dir / champion_version, candidate.emotions, is_unseen))
     if blockers:
         reasons = blockers + ([] if decision.is_accepted else decision.reasons)
         decision = dataclasses.replace(decision, champion=champion_version, is_accepted=False, reasons=reasons)
@@ -201,12 +220,17 @@ def _decide(
     return decision
 
 
-def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...]) -> str:
+def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...], is_unseen: npt.NDArray[np.bool_]) -> str:
     """Say why a candidate was not compared with the champion."""
     try:
         before = tuple(read_manifest(champion_dir).emotions)
     except BundleMismatchError as error:
         return f"The candidate was not compared with the champion {champion_dir.name}: {error}"
+    if not is_unseen.any():
+        return (
+            f"The champion {champion_dir.name} was trained on all test images, so the candidate was not compared with "
+            "it. To accept the candidate, set force_reason of evaluation_report."
+        )
     if before == emotions:
         return f"The champion {champion_dir.name} is damaged, so the candidate was not compared with it."
     return (
@@ -230,11 +254,12 @@ def _evaluate(
     split: Split,
     candidate: LabelledPredictions,
     champion: LabelledPredictions | None,
+    is_unseen: npt.NDArray[np.bool_],
     decision: Decision,
 ) -> Evaluation:
     """Compute everything that the report shows."""
     external = read_external(paths, split.emotions)
-    compared = None if champion is candidate else champion
+    compared = champion.select(is_unseen) if champion and champion is not candidate and is_unseen.any() else None
     change = measure_test_set_change(paths.evaluation_report(champion.version), split, champion) if champion else None
     return Evaluation(
         manifest=classifier.manifest,

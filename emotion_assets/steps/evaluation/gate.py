@@ -10,10 +10,11 @@ docs/evaluation.md has the table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import binomtest
 
 from emotion_assets.steps.evaluation.scores import LabelledPredictions, Scores, compute_scores
@@ -51,11 +52,13 @@ def decide(
     champion: LabelledPredictions | None = None,
     config: GateConfig | None = None,
     *,
+    is_unseen: npt.NDArray[np.bool_] | None = None,
     latency_ms: float | None = None,
     self_test_error: str | None = None,
 ) -> Decision:
     """Accept or reject a candidate by its predictions and the champion's, if there is one, for the same images.
 
+    They are compared on the images that `is_unseen`, bool (image,), marks: the champion was not trained on these.
     `latency_ms` is the candidate's, if it was measured, `self_test_error` the message of its failed self-test.
     """
     config = config or GateConfig()
@@ -66,43 +69,54 @@ def decide(
         reject_reasons.append(
             f"Latency of {latency_ms:.1f} ms for one image exceeds the maximum of {config.max_latency_ms:g} ms."
         )
+    notes = []
     if champion is None:
-        accepted = (
-            f"First model: accuracy {scores.accuracy:.3f} meets the minimum of {_min_accuracy(scores, config):.3f}."
-        )
-        return Decision(
-            candidate=candidate.version,
-            is_accepted=not reject_reasons,
-            reasons=reject_reasons or [accepted],
-            latency_ms=latency_ms,
-        )
+        minimum = _min_accuracy(scores, config)
+        first = f"First model: accuracy {scores.accuracy:.3f} meets the minimum of {minimum:.3f}."
+        decision = Decision(candidate=candidate.version, is_accepted=True, reasons=[first])
+    else:
+        if is_unseen is not None and not is_unseen.all():
+            candidate, champion = candidate.select(is_unseen), champion.select(is_unseen)
+            notes = [f"Compared without {(~is_unseen).sum():,} test images that the champion was trained on."]
+        decision = _compare(candidate, champion, config)
+    if not decision.is_accepted:
+        reject_reasons += decision.reasons
+    return replace(
+        decision,
+        is_accepted=not reject_reasons,
+        reasons=(reject_reasons or decision.reasons) + notes,
+        latency_ms=latency_ms,
+    )
+
+
+def _compare(candidate: LabelledPredictions, champion: LabelledPredictions, config: GateConfig) -> Decision:
+    """Decide by the comparison alone."""
+    before, after = compute_scores(champion).accuracy, compute_scores(candidate).accuracy
     only_candidate = int(np.sum(candidate.is_correct & ~champion.is_correct))
     only_champion = int(np.sum(champion.is_correct & ~candidate.is_correct))
     p_value = _mcnemar_pvalue(only_champion, only_candidate)
+    reject_reasons = []
     if p_value < config.significance_level:
         reject_reasons.append(
             f"Significantly worse than the champion: only the champion is correct on {only_champion} images, only the "
             f"candidate on {only_candidate} (McNemar p = {p_value:.4f} < {config.significance_level})."
         )
-    champion_scores = compute_scores(champion)
-    difference = scores.accuracy - champion_scores.accuracy
-    if -difference > config.max_accuracy_loss + _ROUNDING and only_champion - only_candidate >= config.min_images_lost:
+    is_chance = only_champion - only_candidate < config.min_images_lost
+    if before - after > config.max_accuracy_loss + _ROUNDING and not is_chance:
         reject_reasons.append(
-            f"Accuracy dropped from {champion_scores.accuracy:.3f} to {scores.accuracy:.3f}, "
-            f"by more than {config.max_accuracy_loss}."
+            f"Accuracy dropped from {before:.3f} to {after:.3f}, by more than {config.max_accuracy_loss}."
         )
     reject_reasons += _check_recalls_lost(candidate, champion, config)
-    accepted = f"Not worse than the champion: accuracy {difference:+.3f}, McNemar p = {p_value:.3f}."
+    accepted = f"Not worse than the champion: accuracy {after - before:+.3f}, McNemar p = {p_value:.3f}."
     return Decision(
         candidate=candidate.version,
         champion=champion.version,
         is_accepted=not reject_reasons,
         reasons=reject_reasons or [accepted],
-        accuracy_difference=difference,
+        accuracy_difference=after - before,
         p_value=p_value,
         num_only_candidate_correct=only_candidate,
         num_only_champion_correct=only_champion,
-        latency_ms=latency_ms,
     )
 
 

@@ -71,6 +71,11 @@ class LabelledPredictions:
     emotions: tuple[str, ...] = EMOTIONS
     """The classes, in order."""
 
+    def select(self, chosen: npt.NDArray[np.bool_]) -> LabelledPredictions:
+        """Return those for some of the images, bool (image,), without activation maps."""
+        probabilities, class_indices = self.probabilities[chosen], self.class_indices[chosen]
+        return LabelledPredictions(self.version, probabilities, class_indices, emotions=self.emotions)
+
     @property
     def is_correct(self) -> npt.NDArray[np.bool_]:
         """Which predictions agree with the label, bool (image,)."""

@@ -39,6 +39,11 @@ class Split:
     emotions: tuple[str, ...] = EMOTIONS
     """The classes, in order."""
 
+    @property
+    def hash_starts(self) -> npt.NDArray[np.uint64]:
+        """The first 64 bits of each content hash, uint64 (image,)."""
+        return np.array([int(content_hash[:16], 16) for content_hash in self.content_hashes], dtype=np.uint64)
+
 
 class SplitArrays(NamedTuple):
     """The arrays of a split as they are written, when the images may not fit in memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import platform
 import time
@@ -28,6 +29,7 @@ from emotion_assets.core.bundle import (
     MODEL_NAME,
     ORIENTATION_WEIGHTS_NAME,
     REFERENCE_NAME,
+    TRAIN_IMAGES_NAME,
     WEIGHTS_NAME,
     Manifest,
     is_version,
@@ -98,6 +100,9 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path) -> Path:
     corruptions = corruption_profile(val, predict)
     if corruptions is not None:
         files[CORRUPTIONS_NAME] = corruptions.to_parquet(index=False)
+    train_images = io.BytesIO()
+    np.save(train_images, run.train.hash_starts)
+    files[TRAIN_IMAGES_NAME] = train_images.getvalue()
     now = datetime.now(UTC)
     bundle_dir = models_dir / make_version(models_dir, now, files[WEIGHTS_NAME])
     for name, content in files.items():

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
+from emotion_assets.core.files import file_sha256
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_face
-from emotion_assets.steps.evaluation.candidate import evaluate_candidate
+from emotion_assets.steps.evaluation.candidate import CandidateEvaluation, evaluate_candidate
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry, read_decision
 from emotion_assets.steps.splits.splits import read_split
 from tests.bundles import change_manifest
@@ -208,3 +210,29 @@ def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None
     assert [row for row in summary.tables["intervals"] if row["low"] >= row["high"]] == []
     assert {"confusion", "reliability", "mistakes", "learning_curves"} <= set(summary.images)
     assert all(path.is_file() for path in [*summary.pages.values(), *summary.files.values()])
+
+
+def test_the_champion_is_not_scored_on_its_training_images(paths: DataPaths) -> None:
+    """Which move to the test split when subjects are named; if it was trained on all of them, nothing is compared."""
+    registry = Registry(paths.models)
+    registry.record(ACCEPTED)
+    add_bundle(paths.models, paths.models / version(1), 2)
+    test_images = read_split(paths.splits, "test").hash_starts
+
+    def evaluate(trained_on: np.ndarray) -> CandidateEvaluation:
+        path = paths.models / version(1) / "train_images.npy"
+        np.save(path, trained_on)
+        files = read_manifest(path.parent).files | {path.name: file_sha256(path)}
+        change_manifest(path.parent, files=files)
+        return evaluate_candidate(paths, LENIENT)
+
+    nothing = evaluate(test_images)
+    some = evaluate(test_images[:3])
+
+    assert not nothing.decision.is_accepted
+    assert "was trained on all test images" in nothing.decision.reasons[0]
+    assert nothing.evaluation.champion_scores is None
+    assert some.decision.is_accepted
+    assert some.decision.reasons[1].startswith("Compared without 3 test images")
+    assert some.evaluation.champion_scores
+    assert some.evaluation.champion_scores.num_images == len(test_images) - 3

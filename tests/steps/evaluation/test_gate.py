@@ -203,3 +203,19 @@ def test_many_classes_do_not_reject_better_candidates() -> None:
     num_accepted = sum(decide(predict(0.75), predict(0.7)).is_accepted for _ in range(20))
 
     assert num_accepted >= 18
+
+
+def test_images_that_the_champion_was_trained_on_do_not_count() -> None:
+    """A champion knows its training images by heart; the others decide, and the reasons say how many were left out."""
+    champion, candidate = simulate(0.7, version="old", confidence=0.7), simulate(0.75, seed=1, confidence=0.7)
+    is_unseen = np.arange(1000) % 2 == 0
+    champion.probabilities[~is_unseen] = np.eye(5)[champion.class_indices[~is_unseen]]
+    assert not decide(candidate, champion).is_accepted
+
+    decision = decide(candidate, champion, is_unseen=is_unseen)
+
+    assert decision.is_accepted
+    assert decision.accuracy_difference == pytest.approx(
+        candidate.is_correct[is_unseen].mean() - champion.is_correct[is_unseen].mean()
+    )
+    assert decision.reasons[1] == "Compared without 500 test images that the champion was trained on."

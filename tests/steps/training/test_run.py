@@ -20,7 +20,7 @@ def test_bundle_records_how_it_was_made(bundle_dir: Path) -> None:
     assert len(manifest.data_fingerprint) == 64
     assert manifest.training["history"][0]["epoch"] == 1
     assert manifest.environment["pytorch-lightning"]
-    assert set(manifest.files) == {"model.onnx", "weights.safetensors", "reference.parquet"}
+    assert set(manifest.files) == {"model.onnx", "weights.safetensors", "reference.parquet", "train_images.npy"}
     assert {path.name for path in bundle_dir.iterdir()} == {*manifest.files, "manifest.json"}
 
 
