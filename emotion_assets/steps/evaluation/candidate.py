@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from emotion_assets.core.bundle import TRAIN_IMAGES_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier, golden_input
@@ -35,8 +36,9 @@ from emotion_assets.steps.evaluation.scores import (
 )
 from emotion_assets.steps.evaluation.slices import score_slices
 from emotion_assets.steps.evaluation.subjects import score_subjects
+from emotion_assets.steps.ingest.export import read_catalogue
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry
-from emotion_assets.steps.splits.splits import Split, read_assignments, read_split
+from emotion_assets.steps.splits.splits import Split, hash_starts, read_assignments, read_split
 
 _NUM_THREADS: Final = 2
 _NUM_LATENCY_RUNS: Final = 30
@@ -133,7 +135,7 @@ def evaluate_candidate(
         candidate = predict_split(classifier, split, with_maps=True)
         is_champion = registry.champion() == candidate.version
         champion = candidate if is_champion else _predict_champion(registry, split, is_forced=force_reason is not None)
-        is_unseen = _is_unseen(paths.models, None if is_champion else champion, split)
+        is_unseen = _is_unseen(paths, None if is_champion else champion, split)
         # A champion keeps the decision that accepted it: compared with itself, it proves nothing.
         accepted = registry.acceptance(candidate.version) if is_champion else None
         is_new = registry.state(candidate.version) not in {ModelState.REJECTED, ModelState.ROLLED_BACK}
@@ -172,14 +174,20 @@ def _predict_champion(registry: Registry, split: Split, *, is_forced: bool) -> L
         return None
 
 
-def _is_unseen(models_dir: Path, champion: LabelledPredictions | None, split: Split) -> npt.NDArray[np.bool_]:
-    """Return on which test images the champion was not trained, bool (image,).
+def _is_unseen(paths: DataPaths, champion: LabelledPredictions | None, split: Split) -> npt.NDArray[np.bool_]:
+    """Return which test images are new to the champion, bool (image,): it was not trained on their subject or group.
 
     Images move between the splits if subjects are named, or a divided recording is not divided any more.
     """
     if champion is None:
         return np.ones(len(split.pixels), dtype=np.bool_)
-    return np.isin(split.hash_starts, np.load(models_dir / champion.version / TRAIN_IMAGES_NAME), invert=True)
+    images = read_catalogue(paths.catalogue)[["content_hash", "near_duplicate_group", "subject"]]
+    images = images.dropna(subset="content_hash").drop_duplicates("content_hash").set_index("content_hash")
+    trained_on = np.load(paths.models / champion.version / TRAIN_IMAGES_NAME)
+    is_seen = pd.Series(np.isin(hash_starts(images.index), trained_on), images.index)
+    for column in ("near_duplicate_group", "subject"):
+        is_seen |= images[column].isin(images.loc[is_seen, column].dropna())
+    return ~is_seen.reindex(list(split.content_hashes), fill_value=False).to_numpy(dtype=np.bool_)
 
 
 def _decide(
@@ -228,8 +236,8 @@ def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...], is_uns
         return f"The candidate was not compared with the champion {champion_dir.name}: {error}"
     if not is_unseen.any():
         return (
-            f"The champion {champion_dir.name} was trained on all test images, so the candidate was not compared with "
-            "it. To accept the candidate, set force_reason of evaluation_report."
+            f"The champion {champion_dir.name} knows all test images, or their subjects, from its training, so the "
+            "candidate was not compared with it. To accept the candidate, set force_reason of evaluation_report."
         )
     if before == emotions:
         return f"The champion {champion_dir.name} is damaged, so the candidate was not compared with it."

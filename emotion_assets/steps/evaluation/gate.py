@@ -77,7 +77,7 @@ def decide(
     else:
         if is_unseen is not None and not is_unseen.all():
             candidate, champion = candidate.select(is_unseen), champion.select(is_unseen)
-            notes = [f"Compared without {(~is_unseen).sum():,} test images that the champion was trained on."]
+            notes = [f"Compared without {(~is_unseen).sum():,} test images that the champion knows from its training."]
         decision = _compare(candidate, champion, config)
     if not decision.is_accepted:
         reject_reasons += decision.reasons

@@ -39,11 +39,6 @@ class Split:
     emotions: tuple[str, ...] = EMOTIONS
     """The classes, in order."""
 
-    @property
-    def hash_starts(self) -> npt.NDArray[np.uint64]:
-        """The first 64 bits of each content hash, uint64 (image,)."""
-        return np.array([int(content_hash[:16], 16) for content_hash in self.content_hashes], dtype=np.uint64)
-
 
 class SplitArrays(NamedTuple):
     """The arrays of a split as they are written, when the images may not fit in memory."""
@@ -158,6 +153,11 @@ def read_split(splits_dir: Path, name: str) -> Split:
             raise UnusableDataError(f"{path} is not an array ({error}). Materialize greyscale_splits again.") from error
     hashes = tuple(value.decode() for value in arrays["content_hashes"].tolist())
     return Split(arrays["pixels"], arrays["class_indices"], hashes, tuple(manifest["emotions"]))
+
+
+def hash_starts(content_hashes: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """Return the first 64 bits of each content hash, uint64 (image,)."""
+    return np.array([int(content_hash[:16], 16) for content_hash in content_hashes], dtype=np.uint64)
 
 
 def read_assignments(splits_dir: Path) -> pd.DataFrame:

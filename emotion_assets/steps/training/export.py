@@ -42,6 +42,7 @@ from emotion_assets.core.images import Pixels
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.reference.corruptions import corruption_profile
 from emotion_assets.steps.reference.reference import build_reference
+from emotion_assets.steps.splits.splits import hash_starts
 from emotion_assets.steps.training.checkpoints import is_first_process, remove_run_files
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.model import InferenceModel, InferenceOutput, fuse_batch_norm
@@ -101,7 +102,7 @@ def export_bundle(trained: TrainedNetwork, models_dir: Path) -> Path:
     if corruptions is not None:
         files[CORRUPTIONS_NAME] = corruptions.to_parquet(index=False)
     train_images = io.BytesIO()
-    np.save(train_images, run.train.hash_starts)
+    np.save(train_images, hash_starts(run.train.content_hashes))
     files[TRAIN_IMAGES_NAME] = train_images.getvalue()
     now = datetime.now(UTC)
     bundle_dir = models_dir / make_version(models_dir, now, files[WEIGHTS_NAME])

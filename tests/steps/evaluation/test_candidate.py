@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,9 +14,10 @@ from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.core.files import file_sha256
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_face
-from emotion_assets.steps.evaluation.candidate import CandidateEvaluation, evaluate_candidate
+from emotion_assets.steps.evaluation.candidate import evaluate_candidate
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry, read_decision
-from emotion_assets.steps.splits.splits import read_split
+from emotion_assets.steps.splits.splits import hash_starts, read_split
 from tests.bundles import change_manifest
 from tests.steps.evaluation.helpers import LENIENT, STRICT, add_bundle, version
 
@@ -212,27 +214,49 @@ def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None
     assert all(path.is_file() for path in [*summary.pages.values(), *summary.files.values()])
 
 
+def train_champion_on(paths: DataPaths, content_hashes: Iterable[str]) -> None:
+    """Change the training images of the first model, and accept it."""
+    path = paths.models / version(1) / "train_images.npy"
+    np.save(path, hash_starts(content_hashes))
+    change_manifest(path.parent, files=read_manifest(path.parent).files | {path.name: file_sha256(path)})
+    Registry(paths.models).record(ACCEPTED)
+    add_bundle(paths.models, path.parent, 2)
+
+
 def test_the_champion_is_not_scored_on_its_training_images(paths: DataPaths) -> None:
-    """Which move to the test split when subjects are named; if it was trained on all of them, nothing is compared."""
-    registry = Registry(paths.models)
-    registry.record(ACCEPTED)
-    add_bundle(paths.models, paths.models / version(1), 2)
-    test_images = read_split(paths.splits, "test").hash_starts
+    """Which move to the test split when subjects are named."""
+    test_images = read_split(paths.splits, "test").content_hashes
+    train_champion_on(paths, test_images[:3])
 
-    def evaluate(trained_on: np.ndarray) -> CandidateEvaluation:
-        path = paths.models / version(1) / "train_images.npy"
-        np.save(path, trained_on)
-        files = read_manifest(path.parent).files | {path.name: file_sha256(path)}
-        change_manifest(path.parent, files=files)
-        return evaluate_candidate(paths, LENIENT)
+    result = evaluate_candidate(paths, LENIENT)
 
-    nothing = evaluate(test_images)
-    some = evaluate(test_images[:3])
+    assert result.decision.is_accepted
+    assert result.decision.reasons[1] == "Compared without 3 test images that the champion knows from its training."
+    assert result.evaluation.champion_scores
+    assert result.evaluation.champion_scores.num_images == len(test_images) - 3
 
-    assert not nothing.decision.is_accepted
-    assert "was trained on all test images" in nothing.decision.reasons[0]
-    assert nothing.evaluation.champion_scores is None
-    assert some.decision.is_accepted
-    assert some.decision.reasons[1].startswith("Compared without 3 test images")
-    assert some.evaluation.champion_scores
-    assert some.evaluation.champion_scores.num_images == len(test_images) - 3
+
+def test_a_champion_that_was_trained_on_all_test_images_is_not_compared(paths: DataPaths) -> None:
+    train_champion_on(paths, read_split(paths.splits, "test").content_hashes)
+
+    result = evaluate_candidate(paths, LENIENT)
+
+    assert not result.decision.is_accepted
+    assert "knows all test images, or their subjects, from its training" in result.decision.reasons[0]
+    assert result.evaluation.champion_scores is None
+
+
+@pytest.mark.parametrize("column", ["subject", "near_duplicate_group"])
+def test_the_champion_knows_whom_it_was_trained_on(paths: DataPaths, column: str) -> None:
+    """Other images of a person, or of a group of copies, do not count either."""
+    test_images = read_split(paths.splits, "test").content_hashes
+    table = read_catalogue(paths.catalogue)
+    table.loc[table["content_hash"].isin(test_images[:4]), column] = "anna"
+    paths.catalogue.unlink()
+    paths.catalogue.mkdir()
+    table.to_parquet(paths.catalogue / TABLE_NAME)
+    train_champion_on(paths, test_images[:1])
+
+    decision = evaluate_candidate(paths, LENIENT).decision
+
+    assert decision.reasons[1] == "Compared without 4 test images that the champion knows from its training."

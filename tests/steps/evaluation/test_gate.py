@@ -218,4 +218,4 @@ def test_images_that_the_champion_was_trained_on_do_not_count() -> None:
     assert decision.accuracy_difference == pytest.approx(
         candidate.is_correct[is_unseen].mean() - champion.is_correct[is_unseen].mean()
     )
-    assert decision.reasons[1] == "Compared without 500 test images that the champion was trained on."
+    assert decision.reasons[1] == "Compared without 500 test images that the champion knows from its training."
