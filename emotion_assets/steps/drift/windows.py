@@ -108,6 +108,8 @@ class ReportHistory:
                 break
             with contextlib.suppress(FileNotFoundError):
                 channels |= set(json.loads((report.folder / NOTIFIED_NAME).read_text()))
+            if report.record["window"]["is_opened"]:
+                break
         return channels
 
     def label_requests(self) -> dict[str, Path]:

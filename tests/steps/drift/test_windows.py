@@ -84,10 +84,11 @@ def write_report(
     source: str = "predictions",
     until: str = "b",
     is_incident: bool = True,
+    is_opened: bool = False,
 ) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
-    window = {"until": until, "is_incident": is_incident}
+    window = {"until": until, "is_incident": is_incident, "is_opened": is_opened}
     (folder / VERDICT_NAME).write_text(json.dumps({"model_version": version, "source": source, "window": window}))
     return folder
 
@@ -107,15 +108,14 @@ def test_the_history_has_the_complete_reports_of_one_model(tmp_path: Path) -> No
         "2025-01-01T00:00:00.000+00:00",
     ]
     assert [report.record["source"] for report in history.of(Source.EXTERNAL)] == ["external"]
-    assert history.last_window() == {"until": "b", "is_incident": True}
+    assert history.last_window() == {"until": "b", "is_incident": True, "is_opened": False}
     assert ReportHistory(tmp_path / "none", "v1").last_window() is None
 
 
 def test_the_channels_of_the_open_incident_are_remembered(tmp_path: Path) -> None:
-    """All channels since the incident opened count; those of an earlier incident do not."""
+    """All channels since the incident opened count; those of an incident before a rollback do not."""
     record_notified(write_report(tmp_path, "20250101T000000000000"), ["earlier"])
-    write_report(tmp_path, "20250102T000000000000", is_incident=False)
-    record_notified(write_report(tmp_path, "20250103T000000000000"), ["log"])
+    record_notified(write_report(tmp_path, "20250103T000000000000", is_opened=True), ["log"])
     write_report(tmp_path, "20250104T000000000000")
     record_notified(write_report(tmp_path, "20250105T000000000000"), ["slack-1"])
 
