@@ -176,9 +176,13 @@ def test_the_service_predicts_with_the_accepted_model(site: Site, service: str) 
 def test_each_request_is_a_line_of_json(site: Site, service: str) -> None:
     """In the log that `bentoml serve` writes, whatever levels it sets."""
     request_id = predict(service, draw_face("happy", np.random.default_rng(0))).headers["X-Request-Id"]
-    log = (site.home / "service.log").read_text().splitlines()
+    for _ in range(100):  # the line follows the response
+        log = (site.home / "service.log").read_text().splitlines()
+        if lines := [line for line in log if request_id in line and line.startswith("{")]:
+            break
+        time.sleep(0.1)
 
-    (line,) = [line for line in log if request_id in line and line.startswith("{")]
+    (line,) = lines
     assert (json.loads(line)["route"], json.loads(line)["status"]) == ("/predict", 200)
     assert any("Serving model" in line for line in log)
 

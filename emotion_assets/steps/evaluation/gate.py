@@ -32,7 +32,9 @@ class GateConfig:
     """Of a first model: (accuracy - chance) / (1 - chance), where chance is 1 / number of classes."""
     min_recall_over_chance: float = 0.5
     """Recall of every class as a multiple of chance: a model that never predicts one of them is broken. It must also be
-    significantly below chance: of a few test images, none may be predicted by bad luck."""
+    significantly below the accuracy on the other classes: of a few test images, none may be predicted by bad luck."""
+    min_images_for_recall: int = 3
+    """With fewer test images of a class, wrong labels may explain a recall of 0."""
     max_accuracy_loss: float = 0.01
     """Against the champion, even if not significant: a small test set proves nothing."""
     max_recall_loss: float = 0.08
@@ -125,8 +127,7 @@ def _check_minimums(scores: Scores, config: GateConfig, *, is_first: bool) -> It
         yield f"Accuracy {scores.accuracy:.3f} is below the minimum of {minimum:.3f} for a first model."
     min_recall = config.min_recall_over_chance / len(scores.emotions)
     for emotion, recall in scores.recall.items():
-        num_images = scores.support[emotion]
-        if recall < min_recall and num_images and _is_below_chance(recall, num_images, len(scores.emotions), config):
+        if recall < min_recall and _is_significant(emotion, scores, config):
             yield f"Recall of {emotion} is {recall:.3f}, below the minimum of {min_recall:.3f}."
     error = scores.calibration_error
     if scores.num_images >= config.min_images_for_calibration and error > config.max_calibration_error:
@@ -138,9 +139,15 @@ def _min_accuracy(scores: Scores, config: GateConfig) -> float:
     return chance + config.min_skill * (1 - chance)
 
 
-def _is_below_chance(recall: float, num_images: int, num_classes: int, config: GateConfig) -> bool:
-    test = binomtest(round(recall * num_images), num_images, 1 / num_classes, alternative="less")
-    return bool(test.pvalue < config.significance_level)
+def _is_significant(emotion: str, scores: Scores, config: GateConfig) -> bool:
+    """Return whether a recall is significantly below the accuracy on the other classes, corrected for their number."""
+    num_images, others = scores.support[emotion], set(scores.emotions) - {emotion}
+    if num_images < config.min_images_for_recall:
+        return False
+    hits = {name: round(scores.recall[name] * scores.support[name]) for name in scores.emotions}
+    accuracy = sum(hits[name] for name in others) / max(1, sum(scores.support[name] for name in others))
+    p_value = float(binomtest(hits[emotion], num_images, accuracy, alternative="less").pvalue)
+    return p_value < config.significance_level / len(scores.emotions)
 
 
 def _check_recalls_lost(

@@ -169,9 +169,9 @@ def test_a_first_model_must_know_every_emotion(recall: float, is_accepted: bool)
     assert decide(candidate).is_accepted == is_accepted
 
 
-@pytest.mark.parametrize(("num_fear", "is_accepted"), [(13, True), (14, False)])
+@pytest.mark.parametrize(("num_fear", "is_accepted"), [(2, True), (3, False)])
 def test_a_recall_of_a_few_images_is_chance(num_fear: int, is_accepted: bool) -> None:
-    """With 13 test images of an emotion, none of them found proves nothing: 0.8 to the power of 13 is 0.055."""
+    """With two test images of an emotion, none of them found proves nothing."""
     candidate = simulate(1, confidence=0.95)
     is_fear = candidate.class_indices == 1
     kept = np.concatenate([np.flatnonzero(~is_fear), np.flatnonzero(is_fear)[:num_fear]])
