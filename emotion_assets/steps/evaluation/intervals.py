@@ -72,6 +72,7 @@ def proportion_interval(proportion: float, num_units: int, variance: float | Non
     """
     if num_units == 0:
         return 0.0, 1.0
+    # scipy's takes whole numbers only, and an effective size is none.
     size = min(num_units, proportion * (1 - proportion) / variance) if variance else num_units
     center = (proportion + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
     half = _Z / (1 + _Z**2 / size) * np.sqrt(proportion * (1 - proportion) / size + (_Z / (2 * size)) ** 2)
