@@ -123,6 +123,7 @@ def run_job(environment: dict[str, str], log_path: Path, run_config: Path) -> bo
     if process.returncode:
         say("".join(log_path.read_text().splitlines(keepends=True)[-40:]))
         say(f"The job failed. Its last lines are above, all of them in {log_path}.")
+        say(f"If an earlier version of this code wrote {log_path.parent}, remove that folder and start again.")
     return process.returncode == 0
 
 
