@@ -30,7 +30,7 @@ from emotion_service.errors import RequestError, error_body
 from emotion_service.feedback import parse_feedback
 from emotion_service.inference import DeadlineExceededError, PredictionResult, PredictOptions
 from emotion_service.labels import LabelQueue
-from emotion_service.memory import large_images_that_fit
+from emotion_service.memory import large_images_that_fit, upload_bytes_that_fit
 from emotion_service.metrics import Metrics
 from emotion_service.middleware import RequestMiddleware
 from emotion_service.model_watcher import ModelWatcher
@@ -71,10 +71,11 @@ class EmotionApp:
         self._storage = open_storage(settings)
         self._queue = LabelQueue(self._storage)
         self._num_running = 0
-        # Slow senders: far more bodies may arrive at a time than predictions are made.
-        self._budget = BodyBudget(8 * settings.max_concurrency)
         # A pool of its own: a thread whose request has timed out still needs its memory until it is done.
-        self._large = ThreadPoolExecutor(large_images_that_fit(settings.workers), "large-images")
+        num_large = large_images_that_fit(settings.workers)
+        self._large = ThreadPoolExecutor(num_large, "large-images")
+        # Slow senders: far more bodies may arrive at a time than predictions are made.
+        self._budget = BodyBudget(8 * settings.max_concurrency, upload_bytes_that_fit(settings.workers, num_large))
         self.endpoints = self._describe_endpoints()
         self._documents: dict[str, Response] = {}
         """The description of the interface, by the model's version."""

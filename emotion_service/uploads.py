@@ -20,7 +20,6 @@ BATCH_FIELD_NAME: Final = "images"
 MAX_BATCH_IMAGES: Final = 64
 MAX_BATCH_BYTES: Final = 32 * 1024 * 1024
 MAX_JSON_BYTES: Final = 4096
-MAX_BUFFERED_BYTES: Final = 256 * 1024 * 1024
 
 _BOUNDARY: Final = re.compile(
     r'multipart/form-data; ?boundary=(?:"([A-Za-z0-9_-]{1,70})"|([A-Za-z0-9_-]{1,70}))', re.IGNORECASE
@@ -40,9 +39,9 @@ _MAX_DRAINED_BYTES: Final = 8 * MAX_IMAGE_BYTES
 class BodyBudget:
     """Limits the bodies that a worker buffers, so that slow senders neither fill memory nor block others."""
 
-    def __init__(self, max_bodies: int) -> None:
-        """Allow `max_bodies` at once, and 256 MiB in all."""
-        self._max_bodies = max_bodies
+    def __init__(self, max_bodies: int, max_bytes: int) -> None:
+        """Allow `max_bodies` at once, and `max_bytes` in all."""
+        self._max_bodies, self._max_bytes = max_bodies, max_bytes
         self._num_bodies = self._num_bytes = 0
 
     @contextlib.contextmanager
@@ -56,7 +55,7 @@ class BodyBudget:
 
         def add(num_bytes: int) -> None:
             nonlocal buffered
-            if self._num_bytes + num_bytes > MAX_BUFFERED_BYTES:
+            if self._num_bytes + num_bytes > self._max_bytes:
                 raise _too_many_uploads()
             buffered += num_bytes
             self._num_bytes += num_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from emotion_assets.steps.packing.bento import build_bento
 from tests import abuse
@@ -70,6 +72,19 @@ def remove(groups: list[Path]) -> None:
             time.sleep(0.1)
 
 
+@contextlib.contextmanager
+def unfinished_uploads(port: int, count: int) -> Iterator[None]:
+    """Hold uploads of 10 MiB whose last byte does not come; those that are too many are answered and closed."""
+    size = 10 * 2**20
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {size}\r\n\r\n".encode()
+    with contextlib.ExitStack() as connections:
+        for _ in range(count):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            with contextlib.suppress(OSError):
+                connection.sendall(head + b"x" * (size - 1))
+        yield
+
+
 def test_the_service_fits_into_a_small_container(
     bundle_dir: Path, face: bytes, tmp_path: Path, control_group: list[Path]
 ) -> None:
@@ -103,12 +118,16 @@ def test_the_service_fits_into_a_small_container(
                 status, body = abuse.send(address, case.raw)
                 if status not in case.statuses:
                     wrong.append((case.name, status, body[:200]))
+            png = io.BytesIO()
+            Image.new("RGB", (8000, 5000)).save(png, "PNG")
+            with unfinished_uploads(port, 25):
+                large, _ = abuse.send(address, abuse.raw(png.getvalue(), "image/png"))
             healthy, _ = abuse.send(address, abuse.raw(face))
         finally:
             process.terminate()
     text = log_path.read_text()
 
-    assert healthy == 200
+    assert (large, healthy) == (200, 200)
     assert wrong == []
     assert text.count("Service emotion_service initialized") == 1
     assert "512 MB of memory are allowed: each of 1 workers handles" in text

@@ -98,10 +98,9 @@ def test_both_paths_read_the_same(content: bytes, head: bytes, end: bytes, conte
         assert found == read_form(body, content_type)
 
 
-def test_the_budget_counts_bodies_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_budget_counts_bodies_and_bytes() -> None:
     """What is over is rejected, and what has ended counts no more."""
-    monkeypatch.setattr(uploads, "MAX_BUFFERED_BYTES", 100)
-    budget = BodyBudget(2)
+    budget = BodyBudget(2, 100)
     for _ in range(3):
         with budget.body() as add, budget.body() as other:
             add(60)
