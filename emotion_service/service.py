@@ -81,6 +81,7 @@ def _configure_logging() -> None:
 @bentoml.service(
     name="emotion_service",
     image=_image,
+    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
     workers=_settings.workers,
     # Our own limits apply first, with our own error body.
     traffic={"timeout": int(_settings.timeout_seconds) + 30},

@@ -185,6 +185,7 @@ def _store_model(bundle_dir: Path, manifest: Manifest, models_dir: Path, labels:
         "metrics": manifest.metrics,
         "data_fingerprint": manifest.data_fingerprint,
     }
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     with bentoml.models.create(f"{MODEL_NAME}:{manifest.version}", labels=dict(labels), metadata=metadata) as model:
         for name in (*manifest.files, MANIFEST_NAME, CARD_NAME):
             if (bundle_dir / name).exists():
