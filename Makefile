@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 # DEMO=1 points every target below, `ui` and `serve` above all, at what `make demo` left behind.
-DEMO_DIR := $(CURDIR)/data/demo$(if $(CLASSES),-$(basename $(notdir $(CLASSES))))
+DEMO_DIR := $(CURDIR)/data/demo$(if $(CLASSES),-$(shell file="$(CLASSES)"; name="$${file##*/}"; echo "$${name%.*}"))
 ifeq ($(DEMO),1)
 EMOTION_DATA_DIR := $(DEMO_DIR)
 export BENTOML_HOME := $(DEMO_DIR)/bentoml
