@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import statistics
 import timeit
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,7 @@ from emotion_assets.steps.evaluation.scores import (
 )
 from emotion_assets.steps.evaluation.slices import score_slices
 from emotion_assets.steps.evaluation.subjects import score_subjects
-from emotion_assets.steps.ingest.export import read_catalogue
+from emotion_assets.steps.ingest.export import read_contents
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry
 from emotion_assets.steps.splits.splits import Split, hash_starts, read_assignments, read_split
 
@@ -120,8 +121,10 @@ def evaluate_candidate(
     Raises:
         MissingModelError: nothing was trained yet.
         BundleMismatchError: a bundle is damaged.
-        UnusableDataError: there are no splits, or `force_reason` is blank.
+        UnusableDataError: there are no splits, the candidate was trained on images that are now in the test split, or
+            `force_reason` is blank.
     """
+    gate = gate or GateConfig()
     if force_reason is not None and not force_reason.strip():
         raise UnusableDataError(
             "force_reason is blank. Say why the candidate should be accepted although the gate rejects it, or omit it."
@@ -131,6 +134,11 @@ def evaluate_candidate(
     with registry.locked():
         split = read_split(paths.splits, "test")
         classifier = Classifier(paths.models / registry.candidate(), _NUM_THREADS)
+        if num_known := _was_trained_on(paths.models / classifier.version, split.content_hashes).sum():
+            raise UnusableDataError(
+                f"{classifier.version} was trained on {num_known:,} of the {len(split.pixels):,} test images: the "
+                "splits have changed since. Materialize trained_cnn first."
+            )
         _logger.info("Scoring the candidate %s on %d test images", classifier.version, len(split.pixels))
         candidate = predict_split(classifier, split, with_maps=True)
         is_champion = registry.champion() == candidate.version
@@ -140,7 +148,9 @@ def evaluate_candidate(
         accepted = registry.acceptance(candidate.version) if is_champion else None
         is_new = registry.state(candidate.version) not in {ModelState.REJECTED, ModelState.ROLLED_BACK}
         decision = accepted or _decide(registry, candidate, champion, is_unseen, gate, force_reason)
-        evaluation = _evaluate(paths, classifier, split, candidate, champion, is_unseen, decision)
+        is_compared = champion is not None and not is_champion and _is_comparable(is_unseen, gate)
+        compared = champion.select(is_unseen) if champion and is_compared else None
+        evaluation = _evaluate(paths, classifier, split, candidate, champion, compared, decision)
         report_dir = paths.evaluation_report(candidate.version)
         for folder in (report_dir, paths.models / candidate.version):
             remove_temporary_files(folder)
@@ -177,17 +187,27 @@ def _predict_champion(registry: Registry, split: Split, *, is_forced: bool) -> L
 def _is_unseen(paths: DataPaths, champion: LabelledPredictions | None, split: Split) -> npt.NDArray[np.bool_]:
     """Return which test images are new to the champion, bool (image,): it was not trained on their subject or group.
 
-    Images move between the splits if subjects are named, or a divided recording is not divided any more.
+    Images move between the splits if subjects are named, or a divided recording is not divided any more. While it is
+    divided, the candidate knows its subjects as well as the champion does.
     """
     if champion is None:
         return np.ones(len(split.pixels), dtype=np.bool_)
-    images = read_catalogue(paths.catalogue)[["content_hash", "near_duplicate_group", "subject"]]
-    images = images.dropna(subset="content_hash").drop_duplicates("content_hash").set_index("content_hash")
-    trained_on = np.load(paths.models / champion.version / TRAIN_IMAGES_NAME)
-    is_seen = pd.Series(np.isin(hash_starts(images.index), trained_on), images.index)
+    images = read_contents(paths.catalogue, ["near_duplicate_group", "subject"])
+    is_seen = pd.Series(_was_trained_on(paths.models / champion.version, images.index), images.index)
+    assignments = read_assignments(paths.splits)
+    is_divided = images.index.isin(assignments.loc[assignments["is_divided"], "content_hash"])
     for column in ("near_duplicate_group", "subject"):
-        is_seen |= images[column].isin(images.loc[is_seen, column].dropna())
+        is_seen |= images[column].isin(images.loc[is_seen, column].dropna()) & ~is_divided
     return ~is_seen.reindex(list(split.content_hashes), fill_value=False).to_numpy(dtype=np.bool_)
+
+
+def _was_trained_on(bundle_dir: Path, content_hashes: Iterable[str]) -> npt.NDArray[np.bool_]:
+    return np.isin(hash_starts(content_hashes), np.load(bundle_dir / TRAIN_IMAGES_NAME))
+
+
+def _is_comparable(is_unseen: npt.NDArray[np.bool_], gate: GateConfig) -> bool:
+    """Return whether enough test images are new to the champion; of a small test split, all are."""
+    return bool(is_unseen.all() or is_unseen.sum() >= gate.min_images_compared)
 
 
 def _decide(
@@ -195,7 +215,7 @@ def _decide(
     candidate: LabelledPredictions,
     champion: LabelledPredictions | None,
     is_unseen: npt.NDArray[np.bool_],
-    gate: GateConfig | None,
+    gate: GateConfig,
     force_reason: str | None,
 ) -> Decision:
     """Apply the gate, what people decided before, and `force_reason`."""
@@ -206,7 +226,7 @@ def _decide(
     except BundleMismatchError as error:
         self_test_error = str(error)
     latency_ms = _measure_latency_ms(classifier)
-    if not is_unseen.any():
+    if not _is_comparable(is_unseen, gate):
         champion = None
     decision = decide(
         candidate, champion, gate, is_unseen=is_unseen, latency_ms=latency_ms, self_test_error=self_test_error
@@ -219,7 +239,8 @@ def _decide(
             "force_reason."
         )
     if champion is None and champion_version is not None:
-        blockers.append(_describe_incomparable(registry.models_dir / champion_version, candidate.emotions, is_unseen))
+        bundle_dir = registry.models_dir / champion_version
+        blockers.append(_describe_incomparable(bundle_dir, candidate.emotions, is_unseen, gate))
     if blockers:
         reasons = blockers + ([] if decision.is_accepted else decision.reasons)
         decision = dataclasses.replace(decision, champion=champion_version, is_accepted=False, reasons=reasons)
@@ -228,16 +249,19 @@ def _decide(
     return decision
 
 
-def _describe_incomparable(champion_dir: Path, emotions: tuple[str, ...], is_unseen: npt.NDArray[np.bool_]) -> str:
+def _describe_incomparable(
+    champion_dir: Path, emotions: tuple[str, ...], is_unseen: npt.NDArray[np.bool_], gate: GateConfig
+) -> str:
     """Say why a candidate was not compared with the champion."""
     try:
         before = tuple(read_manifest(champion_dir).emotions)
     except BundleMismatchError as error:
         return f"The candidate was not compared with the champion {champion_dir.name}: {error}"
-    if not is_unseen.any():
+    if not _is_comparable(is_unseen, gate):
         return (
-            f"The champion {champion_dir.name} knows all test images, or their subjects, from its training, so the "
-            "candidate was not compared with it. To accept the candidate, set force_reason of evaluation_report."
+            f"The champion {champion_dir.name} knows {(~is_unseen).sum():,} of {len(is_unseen):,} test images, or "
+            f"their subjects, from its training; a comparison needs {gate.min_images_compared} others. To accept the "
+            "candidate, set force_reason of evaluation_report."
         )
     if before == emotions:
         return f"The champion {champion_dir.name} is damaged, so the candidate was not compared with it."
@@ -262,12 +286,11 @@ def _evaluate(
     split: Split,
     candidate: LabelledPredictions,
     champion: LabelledPredictions | None,
-    is_unseen: npt.NDArray[np.bool_],
+    compared: LabelledPredictions | None,
     decision: Decision,
 ) -> Evaluation:
-    """Compute everything that the report shows."""
+    """Compute everything that the report shows; `compared` is the champion on the images that decided."""
     external = read_external(paths, split.emotions)
-    compared = champion.select(is_unseen) if champion and champion is not candidate and is_unseen.any() else None
     change = measure_test_set_change(paths.evaluation_report(champion.version), split, champion) if champion else None
     return Evaluation(
         manifest=classifier.manifest,

@@ -23,10 +23,11 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
-from emotion_assets.steps.ingest.export import TABLE_NAME
+from emotion_assets.steps.ingest.export import read_contents
 from emotion_assets.steps.report_images import contact_sheet
 from emotion_assets.steps.splits.splits import Split, read_manifest, read_split, write_splits
 from emotion_assets.steps.training.calibration import predict_logits
@@ -80,12 +81,11 @@ def audit_labels(paths: DataPaths, config: TrainingConfig, *, num_folds: int = 3
     An interrupted audit resumes from its last epoch if `code_version` is the same.
 
     Raises:
-        UnusableDataError: there are no splits.
+        UnusableDataError: there are no splits, or fewer different images than folds.
     """
     fingerprint = str(read_manifest(paths.splits)["fingerprint"])
     split = read_split(paths.splits, "train")
-    table = pd.read_parquet(paths.catalogue / TABLE_NAME, columns=["path", "content_hash", "near_duplicate_group"])
-    table = table.drop_duplicates("content_hash").set_index("content_hash").reindex(list(split.content_hashes))
+    table = read_contents(paths.catalogue, ["path", "near_duplicate_group"]).reindex(list(split.content_hashes))
     folds = _split_folds(split, table, num_folds, config.seed)
     work_dir = paths.reports / _FOLDER_NAME / ".work"
     probabilities = _predict_out_of_fold(split, folds, fingerprint, work_dir, config, code_version)
@@ -132,6 +132,11 @@ _Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 def _split_folds(split: Split, table: pd.DataFrame, num_folds: int, seed: int) -> list[_Fold]:
     """Return stratified folds that never separate near-duplicates."""
     groups = table["near_duplicate_group"].fillna(pd.Series(split.content_hashes, index=table.index)).to_numpy()
+    if (num_groups := len(set(groups))) < num_folds:
+        raise UnusableDataError(
+            f"The labels cannot be audited in {num_folds} folds: near-duplicates taken together, the train split has "
+            f"only {num_groups} different images. Add images of other people."
+        )
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     return list(folds.split(split.pixels, split.class_indices, groups))
 

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.stats import rankdata
 
 from emotion_assets.core.classes import ClassSet, read_classes
@@ -17,7 +16,7 @@ from emotion_assets.core.image_stats import all_image_statistics
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.intervals import proportion_interval
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
-from emotion_assets.steps.ingest.export import TABLE_NAME
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_contents
 from emotion_assets.steps.splits.splits import Split
 
 MIN_SLICE_IMAGES: Final = 20
@@ -74,11 +73,9 @@ def _by_statistic(split: Split) -> Iterator[_Selection]:
 
 
 def _by_origin(split: Split, catalogue_dir: Path, classes: ClassSet) -> Iterator[_Selection]:
-    path = catalogue_dir / TABLE_NAME
-    if not path.exists():
+    if not (catalogue_dir / TABLE_NAME).exists():
         return
-    table = pd.read_parquet(path, columns=["path", "content_hash", "width_px", "height_px"])
-    table = table.drop_duplicates("content_hash").set_index("content_hash").reindex(list(split.content_hashes))
+    table = read_contents(catalogue_dir, ["path", "width_px", "height_px"]).reindex(list(split.content_hashes))
     sides = table[["width_px", "height_px"]].min(axis=1).to_numpy(dtype=np.float64, na_value=np.nan)
     for name, low, high in _SIZES_PX:
         yield "original size", name, (sides >= low) & (sides < high)

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import atomic_file
 from emotion_assets.steps.ingest.conflicts import Subjects, resolve_labels
 from emotion_assets.steps.ingest.near_duplicates import duplicate_groups
@@ -55,6 +56,20 @@ def export_catalogue(store: Store, catalogue_dir: Path, subjects: Subjects, tabl
 def read_catalogue(catalogue_dir: Path) -> pd.DataFrame:
     """Return the published catalogue, one row for each file."""
     return pd.read_parquet(catalogue_dir / TABLE_NAME)
+
+
+def read_contents(catalogue_dir: Path, columns: list[str]) -> pd.DataFrame:
+    """Return columns of the accepted images, one row for each content, by its hash.
+
+    Raises:
+        UnusableDataError: nothing was ingested yet.
+    """
+    path = catalogue_dir / TABLE_NAME
+    if not path.exists():
+        raise UnusableDataError(f"There is no catalogue {path}. Materialize raw_images first.")
+    table = pd.read_parquet(path, columns=["content_hash", "is_accepted", *columns])
+    # The hash of a rejected file may be a stand-in, such as its size.
+    return table[table["is_accepted"]].drop_duplicates("content_hash").set_index("content_hash")[columns]
 
 
 def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.evaluation.candidate import evaluate_candidate
 from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry, read_decision
-from emotion_assets.steps.splits.splits import hash_starts, read_split
+from emotion_assets.steps.splits.splits import hash_starts, read_assignments, read_split
 from tests.bundles import change_manifest
 from tests.steps.evaluation.helpers import LENIENT, STRICT, add_bundle, version
 
@@ -216,11 +218,21 @@ def test_the_summary_has_everything_that_dagster_shows(paths: DataPaths) -> None
 
 def train_champion_on(paths: DataPaths, content_hashes: Iterable[str]) -> None:
     """Change the training images of the first model, and accept it."""
-    path = paths.models / version(1) / "train_images.npy"
-    np.save(path, hash_starts(content_hashes))
-    change_manifest(path.parent, files=read_manifest(path.parent).files | {path.name: file_sha256(path)})
+    add_bundle(paths.models, paths.models / version(1), 2)
+    change_training_images(paths.models / version(1), content_hashes)
     Registry(paths.models).record(ACCEPTED)
-    add_bundle(paths.models, path.parent, 2)
+
+
+def change_training_images(bundle_dir: Path, content_hashes: Iterable[str]) -> None:
+    path = bundle_dir / "train_images.npy"
+    np.save(path, hash_starts(content_hashes))
+    change_manifest(bundle_dir, files=read_manifest(bundle_dir).files | {path.name: file_sha256(path)})
+
+
+def change_catalogue(paths: DataPaths, table: pd.DataFrame) -> None:
+    paths.catalogue.unlink()
+    paths.catalogue.mkdir()
+    table.to_parquet(paths.catalogue / TABLE_NAME)
 
 
 def test_the_champion_is_not_scored_on_its_training_images(paths: DataPaths) -> None:
@@ -242,8 +254,54 @@ def test_a_champion_that_was_trained_on_all_test_images_is_not_compared(paths: D
     result = evaluate_candidate(paths, LENIENT)
 
     assert not result.decision.is_accepted
-    assert "knows all test images, or their subjects, from its training" in result.decision.reasons[0]
+    assert "knows 20 of 20 test images, or their subjects, from its training" in result.decision.reasons[0]
     assert result.evaluation.champion_scores is None
+    assert "compared with" not in (result.report_dir / "report.html").read_text()
+
+
+def test_a_few_test_images_decide_nothing(paths: DataPaths) -> None:
+    """If the champion knows most of them, the others could not show that the candidate is far worse."""
+    train_champion_on(paths, read_split(paths.splits, "test").content_hashes[:3])
+
+    decision = evaluate_candidate(paths, replace(LENIENT, min_images_compared=18)).decision
+
+    assert not decision.is_accepted
+    assert "knows 3 of 20 test images" in decision.reasons[0]
+    assert "a comparison needs 18 others" in decision.reasons[0]
+
+
+def test_training_images_are_no_test_images(paths: DataPaths) -> None:
+    """After the splits changed, a model must be trained anew before it is evaluated."""
+    change_training_images(paths.models / version(1), read_split(paths.splits, "test").content_hashes[:3])
+
+    with pytest.raises(UnusableDataError, match="was trained on 3 of the 20 test images"):
+        evaluate_candidate(paths, LENIENT)
+
+
+def test_a_rejected_file_is_no_image_of_the_champion(paths: DataPaths) -> None:
+    """A file that is too large has no hash of its content."""
+    table = read_catalogue(paths.catalogue)
+    rejected = {"path": "Happy/large.png", "content_hash": "size-12015239", "is_accepted": False}
+    change_catalogue(paths, pd.concat([table, pd.DataFrame([rejected])]))
+    train_champion_on(paths, [])
+
+    assert evaluate_candidate(paths, LENIENT).decision.is_accepted
+
+
+def test_both_models_know_the_subject_of_a_divided_recording(paths: DataPaths) -> None:
+    """So they are compared on its test images."""
+    table = read_catalogue(paths.catalogue).assign(subject="anna")
+    change_catalogue(paths, table)
+    splits = paths.splits.resolve()
+    paths.splits.unlink()
+    shutil.copytree(splits, paths.splits)
+    read_assignments(paths.splits).assign(is_divided=True).to_parquet(paths.splits / "assignments.parquet")
+    train_champion_on(paths, read_split(paths.splits, "train").content_hashes)
+
+    result = evaluate_candidate(paths, LENIENT)
+
+    assert result.decision.p_value == 1
+    assert "A recording was divided" in result.card_path.read_text()
 
 
 @pytest.mark.parametrize("column", ["subject", "near_duplicate_group"])
@@ -252,9 +310,7 @@ def test_the_champion_knows_whom_it_was_trained_on(paths: DataPaths, column: str
     test_images = read_split(paths.splits, "test").content_hashes
     table = read_catalogue(paths.catalogue)
     table.loc[table["content_hash"].isin(test_images[:4]), column] = "anna"
-    paths.catalogue.unlink()
-    paths.catalogue.mkdir()
-    table.to_parquet(paths.catalogue / TABLE_NAME)
+    change_catalogue(paths, table)
     train_champion_on(paths, test_images[:1])
 
     decision = evaluate_candidate(paths, LENIENT).decision

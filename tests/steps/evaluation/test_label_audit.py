@@ -10,12 +10,26 @@ import pandas as pd
 import pytest
 
 from emotion_assets.core.classes import EMOTIONS
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.evaluation.label_audit import audit_labels, read_audit
+from emotion_assets.steps.ingest.export import TABLE_NAME, read_catalogue
 from emotion_assets.steps.splits.splits import read_manifest, read_split, write_splits
 from emotion_assets.steps.training.config import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=20, width=12, dropout=0.1, batch_size=16, learning_rate=0.03, is_progressive=False)
+
+
+def test_too_few_groups_cannot_be_audited(drawn_root: Path, tmp_path: Path) -> None:
+    """A recording of one person is one group of near-duplicates."""
+    paths = DataPaths(tmp_path)
+    paths.splits.symlink_to(drawn_root / "splits")
+    paths.catalogue.mkdir()
+    table = read_catalogue(drawn_root / "catalogue").assign(near_duplicate_group="one")
+    table.to_parquet(paths.catalogue / TABLE_NAME)
+
+    with pytest.raises(UnusableDataError, match="only 1 different images"):
+        audit_labels(paths, CONFIG, num_folds=3)
 
 
 def test_wrong_labels_are_found(drawn_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -46,6 +46,7 @@ def test_sizes_and_sources_come_from_the_catalogue(tmp_path: Path) -> None:
             "path": [f"Angry/phone/{i}.jpg" if i < 25 else f"studio/Angry/{i}.jpg" for i in range(55)]
             + [f"Angry/{i}.jpg" for i in range(55, 60)],
             "content_hash": split.content_hashes,
+            "is_accepted": True,
             "width_px": [48] * 30 + [300] * 30,
             "height_px": [60] * 30 + [400] * 30,
         }
