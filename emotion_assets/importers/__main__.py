@@ -55,6 +55,12 @@ def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) ->
     importer = Importer(paths, name, held_out)
     source = source or _download_from_kaggle()
     if source.is_dir():
+        inner, outer = sorted((source.resolve(), paths.raw.resolve()), key=lambda path: len(path.parts), reverse=True)
+        if inner.is_relative_to(outer):
+            raise UnusableDataError(
+                f"{source} cannot be imported into {paths.raw}: one is in the other. Its images are there already, or "
+                "move it elsewhere."
+            )
         import_folder(source, importer)
     elif not source.is_file():
         raise UnusableDataError(f"There is no file {source}. Name an archive, a table or a folder.")
@@ -82,13 +88,16 @@ def _download_from_kaggle() -> Path:
 def describe_raw(paths: DataPaths) -> list[str]:
     """Return lines on what an ingest will find in `raw/`: files by class, and what has none."""
     counts: Counter[str] = Counter()
-    problems: list[str] = []
+    skipped: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     for entry in FolderScan(paths.raw, read_classes(paths.classes)):
         if isinstance(entry, SourceFile):
             counts[entry.label] += 1
         else:
-            problems.append(f"{entry.num_files:,} not used, such as raw/{path_text(entry.path)}: {entry.reason}")
+            skipped[entry.code] += entry.num_files
+            examples.setdefault(entry.code, f"raw/{path_text(entry.path)}: {entry.reason}")
     found = ", ".join(f"{label} {number:,}" for label, number in sorted(counts.items())) or "no labelled images"
+    problems = [f"{number:,} not used, such as {examples[code]}" for code, number in skipped.most_common()]
     return [f"raw/ has {found}.", *problems, *(["Next: `make ui`, then Materialize all."] if counts else [])]
 
 

@@ -34,6 +34,9 @@ class Importer:
         """Start an import, with a folder or part `held_out`, such as `test`, that must never be trained on."""
         self.classes = read_classes(paths.classes)
         self._roots = (paths.raw / name, paths.external / name)
+        self._held_out_roots = self._roots
+        """Those of the images that were held out last."""
+        self._held_out_name = held_out
         # As people type it: `test/`, `./archive/test`, `"Test "`.
         self._held_out = _plain((held_out or "").replace("\\", "/").rstrip("/ ").rpartition("/")[2])
         self._holds_all_out = bool(self._held_out) and _plain(name) == self._held_out
@@ -58,6 +61,8 @@ class Importer:
             if not is_held_out and external.joinpath(*parts).exists():
                 self.left_out["held out in external/ by an earlier import"] += 1
                 return None
+            if is_held_out:
+                self._held_out_roots = raw, external
             self.num_held_out += is_held_out
             self.num_also_in_raw += is_held_out and raw.joinpath(*parts).exists()
             return (external if is_held_out else raw).joinpath(*parts)
@@ -110,12 +115,13 @@ class Importer:
     def report(self) -> Iterable[str]:
         """Yield a line for each number that is not 0."""
         yield f"{self.num_new:,} images are new, {self.num_existing:,} were there before."
+        raw, external = self._held_out_roots
         if self.num_held_out:
-            yield f"{self.num_held_out:,} of them are held out in {self._roots[1]}."
+            yield f"{self.num_held_out:,} of them are held out in {external}."
         elif self._held_out:
-            yield f"No folder is called {self._held_out}, so nothing was held out."
+            yield f"No folder is called {self._held_out_name}, so nothing was held out."
         if self.num_also_in_raw:
-            yield f"{self.num_also_in_raw:,} of those are in {self._roots[0]} as well: remove them there."
+            yield f"{self.num_also_in_raw:,} of those are in {raw} as well: remove them there."
         for reason, number in self.left_out.most_common():
             yield f"{number:,} entries were left out: {reason}."
 

@@ -61,7 +61,9 @@ def _import_row(
     if code.isdecimal() and (label := importer.classes.find(code)):
         emotion = raw_folder(label)
     elif code.isdecimal():
-        if int(code) >= len(FER2013_CODES) or not any(map(importer.classes.find, FER2013_CODES)):
+        # Whoever lists codes of their own does not mean FER2013's by the others.
+        has_own_codes = any(name.isdecimal() for name in importer.classes.folders)
+        if has_own_codes or int(code) >= len(FER2013_CODES) or not any(map(importer.classes.find, FER2013_CODES)):
             importer.left_out["a row whose code names no class: list it in quotes under folders in classes.yaml"] += 1
             return
         emotion = FER2013_CODES[int(code)]
@@ -77,7 +79,7 @@ def _import_row(
         values = np.empty(0, dtype=np.uint8)
     side = math.isqrt(len(values))
     if side < MIN_SIDE_PX or side * side != len(values):
-        importer.left_out["a row whose pixels are no square of values from 0 to 255"] += 1
+        importer.left_out["a row whose pixels are not a square of values from 0 to 255"] += 1
         return
     file = io.BytesIO()
     Image.fromarray(values.reshape(side, side)).save(file, "PNG")

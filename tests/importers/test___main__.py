@@ -23,17 +23,29 @@ def run(root: Path, *arguments: str, **environment: str) -> subprocess.Completed
 def test_the_command_says_what_an_ingest_will_find(tmp_path: Path, face: bytes) -> None:
     """Classes with their numbers, and folders that name none with the remedy."""
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
-        for name in ("train/happy/1.jpg", "train/happy/2.jpg", "train/neutral/3.jpg"):
+        for name in ("train/happy/1.jpg", "train/happy/2.jpg", "test/neutral/3.jpg", "train/neutral/3.jpg"):
             archive.writestr(name, face)
 
     result = run(tmp_path, str(tmp_path / "faces.zip"))
 
     assert result.returncode == 0, result.stderr
-    assert "3 images are new" in result.stdout
+    assert "4 images are new" in result.stdout
     assert "raw/ has happy 2." in result.stdout
     assert (
-        "1 not used, such as raw/faces/train/neutral/3.jpg: The folder neutral is none of the classes" in result.stdout
+        "2 not used, such as raw/faces/test/neutral/3.jpg: The folder neutral is none of the classes" in result.stdout
     )
+
+
+def test_raw_is_not_imported_into_itself(tmp_path: Path, face: bytes) -> None:
+    """It would double every image."""
+    image = tmp_path / "raw" / "happy" / "1.jpg"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(face)
+
+    for folder in (tmp_path, tmp_path / "raw", tmp_path / "raw" / "happy"):
+        result = run(tmp_path, str(folder), EMOTION_DATA_DIR=str(tmp_path))
+        assert "one is in the other" in result.stderr
+    assert list(tmp_path.rglob("*.jpg")) == [image]
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:

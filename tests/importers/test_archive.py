@@ -87,6 +87,15 @@ def test_a_test_part_is_held_out(tmp_path: Path, face: bytes) -> None:
     assert f"1 of them are held out in {paths.external / 'faces'}." in lines
 
 
+def test_the_folder_of_a_held_out_part_is_named_as_it_is(tmp_path: Path, face: bytes) -> None:
+    """An archive that is called like a class gets another folder."""
+    paths = DataPaths(tmp_path / "data")
+
+    lines = import_faces(paths, make_zip(tmp_path / "happy.zip", dict.fromkeys(TREE, face)), "test")
+
+    assert f"1 of them are held out in {paths.external / 'import of happy'}." in lines
+
+
 def test_a_part_is_held_out_in_either_form_of_unicode(tmp_path: Path, face: bytes) -> None:
     """macOS writes folder names in pieces."""
     paths = DataPaths(tmp_path / "data")

@@ -83,14 +83,25 @@ def test_a_table_in_an_archive(tmp_path: Path) -> None:
     assert len(list((paths.raw / "fer2013" / "fer2013" / "fer2013" / "Training").rglob("*.png"))) == 7
 
 
+def test_own_codes_are_not_mixed_with_those_of_fer2013(tmp_path: Path) -> None:
+    """A table whose 0 means happy does not call happy 3 as well."""
+    source, paths = write_table(tmp_path / "own.csv", "emotion,pixels,Usage", (0, 1, 2)), DataPaths(tmp_path)
+    paths.classes.write_text('- {name: happy, folders: ["0"]}\n- {name: sad, folders: ["1"]}\n')
+
+    lines = import_faces(paths, source, None)
+
+    assert lines[0].startswith("6 images are new")
+    assert lines[1].startswith("15 entries were left out: a row whose code names no class")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         ("7," + " ".join(["0"] * 64), "whose code names no class"),
-        ("3,1 2 3", "no square"),
-        ("3," + " ".join(["0"] * 65), "no square"),
-        ("3," + " ".join(["256"] * 64), "no square"),
-        ("3,a b c d", "no square"),
+        ("3,1 2 3", "not a square"),
+        ("3," + " ".join(["0"] * 65), "not a square"),
+        ("3," + " ".join(["256"] * 64), "not a square"),
+        ("3,a b c d", "not a square"),
         ("3", "too few columns"),
         ("../../..," + " ".join(["0"] * 64), "leads out of the folder"),
         ("x/../../../..," + " ".join(["0"] * 64), "leads out of the folder"),
