@@ -67,7 +67,7 @@ def _brightness_scale(image: Image.Image, *, is_negative: bool) -> float:
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > whites[-1]:
         raise UnreadableImageError(
             f"The image's values run from {low} to {high}; gray values of 0 to {whites[-1]} are read. "
-            "Save it with 8 or 16 bits a channel."
+            "Save it with 8 or 16 bits per channel."
         )
     return 255 / next(white for white in whites if high <= white)
 

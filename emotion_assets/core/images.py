@@ -280,7 +280,7 @@ def _check_size(image: Image.Image, image_format: str) -> None:
         )
     if min(width_px, height_px) < MIN_SIDE_PX:
         raise UnreadableImageError(
-            f"The image has {width_px} × {height_px} pixels; a face needs at least {MIN_SIDE_PX} a side. "
+            f"The image has {width_px} × {height_px} pixels; a face needs at least {MIN_SIDE_PX} per side. "
             "Send a larger one."
         )
 

@@ -57,7 +57,8 @@ class IngestReport:
         rejected = catalogue[~catalogue["is_accepted"] & ~is_other_class]
         num_rejected = int(rejected["num_files"].sum())
         conflicting = [str(path) for path in accepted.loc[accepted["has_label_conflict"].astype(bool), "path"]]
-        counts = accepted["label"].value_counts()
+        contents = accepted.drop_duplicates("content_hash")
+        counts, group_sizes = contents["label"].value_counts(), contents["near_duplicate_group"].value_counts()
         return Summary(
             values={
                 **{count_key(emotion): int(counts.get(emotion, 0)) for emotion in self.emotions},
@@ -68,7 +69,7 @@ class IngestReport:
                 "num_warnings": int(accepted["warning"].notna().sum()),
                 "num_label_conflicts": len(conflicting),
                 "num_labels_set_aside": sum(is_feedback(path.encode()) for path in conflicting),
-                "num_near_duplicate_groups": int(accepted["near_duplicate_group"].nunique()),
+                "num_near_duplicate_groups": int((group_sizes > 1).sum()),
                 "near_duplicate_search": describe_search(num_compared),
                 "seconds": round(self.seconds, 2),
                 "fingerprint": self.fingerprint,

@@ -142,7 +142,7 @@ def _deep(values: np.ndarray, kind: str) -> bytes:
 
 
 def _deep_color(white: int) -> bytes:
-    """Return a PNG with 16 bits a channel, which Pillow reads but does not write."""
+    """Return a PNG with 16 bits per channel, which Pillow reads but does not write."""
     rows = np.repeat((_GRADIENT * white).astype(">u2")[:, :, None], 3, axis=2)
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
 

@@ -10,16 +10,17 @@ from emotion_assets.steps.ingest.report import count_key
 
 
 def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
-    """Everything that people see of an ingest."""
+    """Everything that people see of an ingest; a copy of an image is no other image."""
     (raw / "Happy" / "text.jpg").write_text("not an image")
     shutil.copyfile(raw / "Sad" / "9.jpg", raw / "Angry" / "copy.jpg")
+    shutil.copyfile(next((raw / "Happy").iterdir()), raw / "Happy" / "copy.jpg")
 
     report = ingest_images(DataPaths(raw.parent))
     summary = report.summary()
 
     assert summary.values["fingerprint"] == report.fingerprint
     names = ("images/angry", "images/happy", "num_files", "num_new", "num_rejected", "num_label_conflicts")
-    assert [summary.values[name] for name in names] == [4, 3, 17, 17, 1, 2]
+    assert [summary.values[name] for name in names] == [4, 3, 18, 18, 1, 2]
     assert [(row["path"], row["reason_code"]) for row in summary.tables["rejected"]] == [
         ("Happy/text.jpg", "unsupported_format")
     ]
