@@ -106,6 +106,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
 
     Windows do not overlap: what was assessed before counts again only while fewer than 50 newer predictions follow, and
     then it is not a new alarm. Two alarms in a row for one model, or one that is significant alone, open an incident.
+    After a rollback, what the model predicted before it is over.
 
     Raises:
         MissingModelError: no model has been accepted yet.
@@ -128,20 +129,23 @@ def check_drift(paths: DataPaths) -> DriftCheck:
     reference = DriftReference.load(paths.models / version)
     history = ReportHistory(paths.drift_reports, version)
     report_dir = new_report_dir(paths.drift_reports)
+    rolled_back_at = registry.rolled_back_at() if version == champion else None
+    since = rolled_back_at.isoformat(timespec="milliseconds") if rolled_back_at else ""
     logged = log.latest(version, classifier.manifest.emotions)
+    logged = logged[logged["time"] >= since]
     if len(logged) < MIN_IMAGES and paths.external.is_dir():
         current, num_rejected = predict_folder(paths.external, classifier)
         verdict, window, informative = assess(current, reference), Window(), []
         source = Source.EXTERNAL
     else:
-        before = history.last_window(registry.champion_since() if version == champion else None)
+        before = history.last_window(since)
         current, is_new = _next_predictions(logged, before, now)
         verdict, num_rejected, source = assess(current, reference), 0, Source.PREDICTIONS
         accuracy = labelled_accuracy(history.label_requests(), paths.feedback)
         window = dataclasses.replace(next_window(verdict, current, before, is_new=is_new), labelled=accuracy)
         is_outlier, stored = reference.outliers.is_outlier(current), stored_images(paths.image_log)
         informative = most_informative_images(current, is_outlier, stored)
-        if window.is_incident:
+        if window.is_incident and len(current):
             _request_labels(sample_for_labelling(current, is_outlier, stored), report_dir, paths, version)
     record = {
         "schema_version": 2,
@@ -173,7 +177,10 @@ def deployed_model(registry: Registry, log: PredictionLogReader) -> str:
     since = (registry.champion_since() + _DEPLOYED_WITHIN).isoformat(timespec="milliseconds")
     logged = log.latest().tail(WINDOW_IMAGES)
     counts = logged[logged["time"] > since]["model_version"].value_counts()
-    others = [str(name) for name, count in counts.items() if count >= MIN_IMAGES and name in registry.versions()]
+    versions = registry.versions()
+    others = [str(name) for name, count in counts.items() if count >= MIN_IMAGES and name in versions]
+    for name in counts.index.difference(versions):
+        _logger.warning("A service predicts with %s, which is not among the models: its drift is not checked.", name)
     return others[0] if others and counts.get(champion, 0) < MIN_IMAGES else champion
 
 

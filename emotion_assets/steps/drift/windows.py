@@ -88,34 +88,35 @@ class ReportHistory:
         """Yield the reports on one kind of source."""
         return (report for report in self.reports if report.record["source"] == source)
 
-    def last_window(self, accepted: datetime | None = None) -> dict[str, Any] | None:
-        """Return the record of the newest window of the prediction log; None if there is none.
-
-        Alarms before the model was last accepted, at `accepted`, are over: there was a rollback to it.
-        """
+    def last_window(self, since: str = "") -> dict[str, Any] | None:
+        """Return the record of the newest window of the prediction log; None if it ended before `since`, or is none."""
         for report in self.of(Source.PREDICTIONS):
             window: dict[str, Any] = report.record["window"]
             if window["until"]:
-                is_over = accepted is not None and report.time < accepted.isoformat(timespec="milliseconds")
-                return window | ({"alarms_in_a_row": 0, "is_incident": False} if is_over else {})
+                return window if window["until"] >= since else None
         return None
 
     def notified_channels(self) -> set[str]:
         """Return the channels that took the alert of the incident that is open."""
         channels: set[str] = set()
-        for report in self.of(Source.PREDICTIONS):
-            if not report.record["window"]["is_incident"]:
-                break
+        for report in self._of_incident():
             with contextlib.suppress(FileNotFoundError):
                 channels |= set(json.loads((report.folder / NOTIFIED_NAME).read_text()))
-            if report.record["window"]["is_opened"]:
-                break
         return channels
 
     def label_requests(self) -> dict[str, Path]:
-        """Return the CSV files of what people were asked to label, by time, the oldest first."""
-        found = {report.time: report.folder / LABEL_REQUEST_CSV for report in reversed(self.reports)}
+        """Return the CSV files of what people were asked to label in the open incident, by time, the oldest first."""
+        found = {report.time: report.folder / LABEL_REQUEST_CSV for report in reversed([*self._of_incident()])}
         return {time: path for time, path in found.items() if path.exists()}
+
+    def _of_incident(self) -> Iterator[PastReport]:
+        """Yield the reports of the incident that is open, the newest first."""
+        for report in self.of(Source.PREDICTIONS):
+            if not report.record["window"]["is_incident"]:
+                return
+            yield report
+            if report.record["window"]["is_opened"]:
+                return
 
 
 def new_report_dir(drift_reports_dir: Path) -> Path:

@@ -147,10 +147,17 @@ class Registry:
 
     def champion_since(self) -> datetime:
         """Return when the champion last changed; the year 1 if it never did."""
-        for entry in reversed(self.history()):
-            if entry.get("is_accepted") or "rolled_back_to" in entry:
-                return datetime.fromisoformat(entry["at"])
-        return datetime.min.replace(tzinfo=UTC)
+        last = self._last_change()
+        return datetime.fromisoformat(last["at"]) if last else datetime.min.replace(tzinfo=UTC)
+
+    def rolled_back_at(self) -> datetime | None:
+        """Return when a rollback accepted the champion again; None if it was accepted as a candidate."""
+        last = self._last_change()
+        return datetime.fromisoformat(last["at"]) if "rolled_back_to" in last else None
+
+    def _last_change(self) -> dict[str, Any]:
+        changes = (entry for entry in reversed(self.history()) if entry.get("is_accepted") or "rolled_back_to" in entry)
+        return next(changes, {})
 
     def history(self) -> list[dict[str, Any]]:
         """Return every recorded decision and rollback, oldest first."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.drift.check import DriftCheck, check_drift, deployed_model
 from emotion_assets.steps.drift.prediction_log import PredictionLogReader, predict_folder
 from emotion_assets.steps.drift.verdict import DriftState
-from emotion_assets.steps.drift.windows import VERDICT_NAME, Source, record_notified
+from emotion_assets.steps.drift.windows import VERDICT_NAME, Source, Window, record_notified
 from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV
 from emotion_assets.steps.registry.registry import Registry
 from tests.steps.drift.helpers import (
@@ -111,21 +110,38 @@ def test_two_alarms_in_a_row_open_an_incident(paths: DataPaths, version: str) ->
 
 
 def test_a_model_that_is_accepted_again_begins_anew(paths: DataPaths, version: str) -> None:
-    """After a rollback, an incident of old is over: one alarm opens none, two open one that people are alerted to."""
-    registry = Registry(paths.models)
+    """After a rollback, an incident of old is over: one alarm opens none, two open one that people are alerted to.
+
+    What was predicted before the rollback counts no more, even if it was not assessed.
+    """
     for hour in (0, 1):
         write_segment(paths.predictions, slightly_drifted_window(120, hour), version, hour)
         assert check_drift(paths).window.is_incident == (hour == 1)
-    time.sleep(1)  # the registry counts in seconds
-    registry.roll_back(version, "the other one was worse")
+    write_segment(paths.predictions, slightly_drifted_window(120, 4), version, hour=1, second=600)
+    Registry(paths.models).roll_back(version, "the other one was worse")
+    path = paths.models / "champion.json"
+    record = json.loads(path.read_text())
+    record["history"][-1]["at"] = "2025-01-01T01:30:00+00:00"
+    path.write_text(json.dumps(record))
 
-    checks = []
+    checks = [check_drift(paths)]
     for hour in (2, 3):
         write_segment(paths.predictions, slightly_drifted_window(120, hour), version, hour)
         checks.append(check_drift(paths))
 
-    assert [check.window.alarms_in_a_row for check in checks] == [1, 2]
-    assert [check.window.is_opened for check in checks] == [False, True]
+    assert [check.verdict.num_current for check in checks] == [0, 120, 120]
+    assert [check.window.alarms_in_a_row for check in checks] == [0, 1, 2]
+    assert [check.window.is_opened for check in checks] == [False, False, True]
+
+
+def test_an_open_incident_without_predictions_asks_for_no_other_labels(paths: DataPaths, version: str) -> None:
+    """After their retention, the queue of labels stays as it is."""
+    check_hours(paths, version, slightly_drifted_window(120, 1), slightly_drifted_window(120, 2))
+    queue = (paths.feedback / LABEL_REQUEST_NAME).read_text()
+    shutil.rmtree(paths.predictions)
+
+    assert check_drift(paths).window.is_incident
+    assert (paths.feedback / LABEL_REQUEST_NAME).read_text() == queue
 
 
 def test_an_incident_asks_for_labels(paths: DataPaths, version: str) -> None:
@@ -243,6 +259,10 @@ def test_the_deployed_model_is_found_in_the_log(
     assert (check.model_version, check.champion) == (earlier, later)
     assert f"The service predicts with {earlier} although {later} is accepted" in caplog.text
 
+    shutil.rmtree(paths.models / earlier)
+    assert deployed() == later
+    assert f"A service predicts with {earlier}, which is not among the models" in caplog.text
+
     write_segment(paths.predictions, random_window(60, 1), later, hour=3)
     assert deployed() == later
 
@@ -268,7 +288,8 @@ def test_the_accuracy_on_requested_labels_is_reported(paths: DataPaths, version:
     report_dir.mkdir(parents=True)
     request = table[["prediction_id", "emotion"]].assign(reason=["random"] * 40 + ["uncertain"] * 60)
     request.to_csv(report_dir / LABEL_REQUEST_CSV, index=False)
-    record = {"model_version": version, "source": "external", "window": {"until": ""}}
+    window = asdict(Window(is_incident=True, is_opened=True))
+    record = {"model_version": version, "source": "predictions", "window": window}
     (report_dir / VERDICT_NAME).write_text(json.dumps(record))
     for number, row in enumerate(table.itertuples()):
         wrong = EMOTIONS[(EMOTIONS.index(str(row.emotion)) + 1) % 5]

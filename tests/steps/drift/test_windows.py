@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +122,17 @@ def test_the_channels_of_the_open_incident_are_remembered(tmp_path: Path) -> Non
 
 
 def test_label_requests_are_found_by_time(tmp_path: Path) -> None:
-    """The oldest first, whatever the source; reports without a request are skipped."""
-    names = ("20250101T000000000000", "20250102T000000000000", "20250103T000000000000")
-    folders = [write_report(tmp_path, name, source="external") for name in names]
-    for folder in (folders[0], folders[2]):
+    """Those of the open incident, the oldest first; reports without a request are skipped."""
+    folders = [write_report(tmp_path, f"2025010{day}T000000000000", is_opened=day == 2) for day in range(1, 5)]
+    for folder in (folders[0], folders[1], folders[3]):
         (folder / LABEL_REQUEST_CSV).touch()
 
     assert list(ReportHistory(tmp_path, "v1").label_requests().items()) == [
-        ("2025-01-01T00:00:00.000+00:00", folders[0] / LABEL_REQUEST_CSV),
-        ("2025-01-03T00:00:00.000+00:00", folders[2] / LABEL_REQUEST_CSV),
+        ("2025-01-02T00:00:00.000+00:00", folders[1] / LABEL_REQUEST_CSV),
+        ("2025-01-04T00:00:00.000+00:00", folders[3] / LABEL_REQUEST_CSV),
     ]
+    write_report(tmp_path, "20250105T000000000000", is_incident=False)
+    assert ReportHistory(tmp_path, "v1").label_requests() == {}
 
 
 def test_a_new_report_is_the_newest(tmp_path: Path) -> None:
@@ -154,19 +154,13 @@ def test_the_last_window_has_predictions(tmp_path: Path) -> None:
     assert window["until"] == "b"
 
 
-def test_alarms_before_the_acceptance_are_over(tmp_path: Path) -> None:
+def test_a_window_that_ended_before_a_rollback_is_over(tmp_path: Path) -> None:
     """Those after it are not."""
-    folder = write_report(tmp_path, "20250102T000000000000")
-    window = {"until": "b", "is_incident": True, "alarms_in_a_row": 2}
-    record = {"model_version": "v1", "source": "predictions", "window": window}
-    (folder / VERDICT_NAME).write_text(json.dumps(record))
+    write_report(tmp_path, "20250102T000000000000", until="2025-01-02")
     history = ReportHistory(tmp_path, "v1")
 
-    assert history.last_window(datetime(2025, 1, 1, tzinfo=UTC)) == window
-    assert history.last_window(datetime(2025, 1, 3, tzinfo=UTC)) == window | {
-        "alarms_in_a_row": 0,
-        "is_incident": False,
-    }
+    assert history.last_window("2025-01-01") == history.last_window()
+    assert history.last_window("2025-01-03") is None
 
 
 def test_an_incident_stays_open_while_nothing_is_new() -> None:
