@@ -34,7 +34,8 @@ _logger = logging.getLogger(__name__)
 def create_backup(paths: DataPaths, archive: Path) -> int:
     """Write everything below the data root to a tar archive, compressed unless its name ends in `.tar`.
 
-    A folder of the data root may be a link, for example to a larger disk: what it links to is archived.
+    A folder of the data root may be a link, for example to a larger disk: what it links to is archived. Links below it
+    are not followed.
 
     Waits for running steps, so that no artefact is half written. A service may keep running; its newest records may
     be missing.
@@ -43,11 +44,13 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
         How many files the archive has.
 
     Raises:
-        UnusableDataError: there is no such data root, or the archive would lie in it.
+        UnusableDataError: there is no such data root, or the archive is a folder or would lie in the root.
         OSError: the archive cannot be written; the message names it.
     """
     if not paths.root.is_dir():
         raise UnusableDataError(f"There is no data root {paths.root}. Set EMOTION_DATA_DIR.")
+    if archive.is_dir():
+        raise UnusableDataError(f"{archive} is a folder. Name a file in it, such as {archive / 'backup.tar.gz'}.")
     folders = [paths.root, *paths.root.iterdir()]
     if any(archive.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise UnusableDataError(f"{archive} lies in the data root. Write it elsewhere, best to another disk.")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from emotion_assets.core.errors import EmotionError
+from emotion_assets.core.errors import EmotionError, UnusableDataError
 from emotion_assets.core.layout import DAY_PATTERN, DataPaths
 from emotion_assets.core.remote import local_root
 from emotion_assets.steps.drift.prediction_log import HISTORY_NAME
@@ -38,7 +38,13 @@ class Expired:
 
 
 def find_expired(paths: DataPaths, days: float = DAYS) -> list[Expired]:
-    """Return the predictions, stored images, drift reports and training logs older than `days`, and old models."""
+    """Return the predictions, stored images, drift reports and training logs older than `days`, and old models.
+
+    Raises:
+        UnusableDataError: `days` is less than one, so that running steps could lose their files.
+    """
+    if days < 1:
+        raise UnusableDataError(f"DAYS={days:g} would remove what is in use. Name at least one day.")
     found = [
         each
         for kind, entries in (
@@ -46,7 +52,7 @@ def find_expired(paths: DataPaths, days: float = DAYS) -> list[Expired]:
             ("predictions", _entries(paths.predictions / HISTORY_NAME)),
             ("stored images", _entries(paths.image_log)),
             ("drift report", _entries(paths.drift_reports)),
-            ("training log", _entries(paths.training_runs)),
+            ("training log", [path for path in _entries(paths.training_runs) if path.is_dir()]),
         )
         for path in entries
         if (each := _describe(kind, path)).days > days
@@ -98,7 +104,8 @@ def main() -> None:
         lines = [
             f"{each.kind:14} {each.days:6.0f} days {each.size_bytes / 1e6:10.1f} MB  {each.path}" for each in expired
         ]
-        total = f"{len(expired)} items, {sum(each.size_bytes for each in expired) / 1e6:.1f} MB"
+        items = "item" if len(expired) == 1 else "items"
+        total = f"{len(expired)} {items}, {sum(each.size_bytes for each in expired) / 1e6:.1f} MB"
         if options.apply:
             remove_expired(paths, expired)
             lines.append(f"Removed: {total}.")

@@ -110,6 +110,8 @@ def test_nothing_is_overwritten(paths: DataPaths, tmp_path: Path, capsys: pytest
         restore_backup(archive, paths)
     with pytest.raises(UnusableDataError, match="lies in the data root"):
         create_backup(paths, paths.root / "backup.tar")
+    with pytest.raises(UnusableDataError, match="Name a file in it"):
+        create_backup(paths, tmp_path)
     with pytest.raises(UnusableDataError, match="no data root"):
         create_backup(DataPaths(tmp_path / "none"), archive)
     assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.steps.maintenance.retention import find_expired, main, remove_expired
 from emotion_assets.steps.registry.registry import Decision, Registry
@@ -33,7 +34,8 @@ def paths(bundle_dir: Path, tmp_path: Path) -> DataPaths:
             (folder / name / "file").write_text("x")
     year_ago = NOW.timestamp() - 365 * 86_400
     (paths.training_runs / YEAR_AGO).rename(paths.training_runs / "run")
-    for path in [*paths.training_runs.rglob("run"), *paths.training_runs.rglob("run/*"), *paths.models.rglob("*")]:
+    (paths.training_runs / "precision.json").write_text("{}")  # no log: interrupted trainings resume by it
+    for path in [*paths.training_runs.rglob("*"), *paths.training_runs.rglob("run/*"), *paths.models.rglob("*")]:
         os.utime(path, (year_ago, year_ago))
     return paths
 
@@ -103,6 +105,12 @@ def test_what_is_younger_than_its_retention_stays(tmp_path: Path, age_days: int,
     (day / "a.jsonl").write_text("{}")
 
     assert bool(find_expired(paths, days)) == is_expired
+
+
+def test_days_are_at_least_one(paths: DataPaths) -> None:
+    """A running training and today's predictions stay."""
+    with pytest.raises(UnusableDataError, match="at least one day"):
+        find_expired(paths, 0)
 
 
 def test_a_compacted_day_is_a_file(tmp_path: Path) -> None:
