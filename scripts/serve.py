@@ -13,7 +13,7 @@ BENTOML = Path(sys.executable).with_name("bentoml")
 
 
 def main() -> None:
-    """Check first what BentoML would explain by a traceback, or not at all."""
+    """Serve, after checks of what BentoML would explain by a traceback, or not at all."""
     bentos = HOME / "bentos" / "emotion_service"
     try:
         version = (bentos / "latest").read_text().strip()

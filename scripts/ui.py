@@ -15,9 +15,7 @@ from pathlib import Path
 
 from emotion_assets.core.settings import EmotionSettings
 
-UI_PORT, REPORTS_PORT = (
-    int(os.environ.get(name) or port) for name, port in (("UI_PORT", 3000), ("REPORTS_PORT", 3002))
-)
+PORTS = {"UI_PORT": "3000", "REPORTS_PORT": "3002"}
 CHECKOUT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
@@ -29,6 +27,18 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
+def listen(name: str, port: str) -> socket.socket:
+    """Listen on a port, or exit and name the setting that chooses another."""
+    try:
+        return socket.create_server(("127.0.0.1", int(port)))
+    except (OSError, OverflowError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a port number"
+        sys.exit(
+            f"Port {port} cannot be used ({reason}): does another `make ui` run? Stop it, or choose another port: "
+            f"make ui {name}=…"
+        )
+
+
 def main() -> int:
     """Run both until the UI ends, and return its exit status."""
     reports = EmotionSettings.load().paths.reports
@@ -37,22 +47,16 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         shutil.copy(CHECKOUT / "dagster_home" / "dagster.yaml", home)
-    os.environ.setdefault("EMOTION_REPORTS_URL", f"http://localhost:{REPORTS_PORT}")
-    try:
-        # Checked first: Dagster says that it serves even if another program has its port.
-        port = UI_PORT
-        socket.create_server(("127.0.0.1", port)).close()
-        port = REPORTS_PORT
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=reports))
-    except OSError as error:
-        name = "UI_PORT" if port == UI_PORT else "REPORTS_PORT"
-        sys.exit(
-            f"Port {port} cannot be used ({error.strerror}): does another `make ui` run? Stop it, or choose another "
-            f"port: make ui {name}=…"
-        )
+    ports = {name: os.environ.get(name) or port for name, port in PORTS.items()}
+    os.environ.setdefault("EMOTION_REPORTS_URL", f"http://localhost:{ports['REPORTS_PORT']}")
+    # Dagster says that it serves even if another program has its port.
+    with listen("UI_PORT", ports["UI_PORT"]):
+        listen("REPORTS_PORT", ports["REPORTS_PORT"]).close()
+    handler = partial(QuietHandler, directory=reports)
+    server = ThreadingHTTPServer(("127.0.0.1", int(ports["REPORTS_PORT"])), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    command = [BIN / "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(UI_PORT)]
-    # Started in the background, a shell hands down an ignored SIGINT, by which `dagster dev` stops its own processes.
+    command = [BIN / "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports["UI_PORT"]]
+    # In the background, a shell hands down an ignored SIGINT, by which `dagster dev` stops its own processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, cwd=CHECKOUT) as ui:
         # Ctrl-C reaches the UI too, which takes a moment to stop its daemon; a plain kill is passed on.
