@@ -19,7 +19,7 @@ from emotion_assets.demo.faces import draw_face
 from emotion_assets.steps.drift.check import DriftCheck, check_drift, deployed_model
 from emotion_assets.steps.drift.prediction_log import PredictionLogReader, predict_folder
 from emotion_assets.steps.drift.verdict import DriftState
-from emotion_assets.steps.drift.windows import VERDICT_NAME, Source, Window, record_notified
+from emotion_assets.steps.drift.windows import VERDICT_NAME, Source, record_notified
 from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV
 from emotion_assets.steps.registry.registry import Registry
 from tests.steps.drift.helpers import (
@@ -281,23 +281,20 @@ def test_an_alert_is_due_until_it_was_delivered(paths: DataPaths, version: str) 
 
 
 def test_the_accuracy_on_requested_labels_is_reported(paths: DataPaths, version: str) -> None:
-    """The record has the accuracy on predictions that were drawn at random, with its interval."""
-    write_segment(paths.predictions, calibrated_window(100, 1), version)
-    table = PredictionLogReader(paths.predictions, 100).latest(version)
-    report_dir = paths.drift_reports / "20250101T000000000000"
-    report_dir.mkdir(parents=True)
-    request = table[["prediction_id", "emotion"]].assign(reason=["random"] * 40 + ["uncertain"] * 60)
-    request.to_csv(report_dir / LABEL_REQUEST_CSV, index=False)
-    window = asdict(Window(is_incident=True, is_opened=True))
-    record = {"model_version": version, "source": "predictions", "window": window}
-    (report_dir / VERDICT_NAME).write_text(json.dumps(record))
-    for number, row in enumerate(table.itertuples()):
+    """On those drawn at random, with its interval, as long as the incident is open."""
+    incident = check_hours(paths, version, slightly_drifted_window(120, 1), slightly_drifted_window(120, 2))[1]
+    request = pd.read_csv(incident.report_dir / LABEL_REQUEST_CSV)
+    request = request.sort_values("reason", key=lambda reason: reason != "random")
+    for number, row in enumerate(request.itertuples()):
         wrong = EMOTIONS[(EMOTIONS.index(str(row.emotion)) + 1) % 5]
-        write_label(paths.feedback, str(row.prediction_id), str(row.emotion) if number < 30 else wrong)
+        write_label(paths.feedback, str(row.prediction_id), str(row.emotion) if number < 30 else wrong, "2099-01-01")
 
     check = check_drift(paths)
+    write_segment(paths.predictions, calibrated_window(120, 3), version, hour=3)
+    last, later = check_drift(paths), check_drift(paths)
 
     accuracy = json.loads((check.report_dir / VERDICT_NAME).read_text())["window"]["labelled"]
-    assert (accuracy["num_labels"], accuracy["accuracy"]) == (40, 0.75)
-    assert accuracy["low"] < 0.75 < accuracy["high"]
-    assert asdict(check.summary())["values"]["labelled_accuracy"] == 0.75
+    assert (accuracy["num_labels"], accuracy["accuracy"]) == (50, 0.6)
+    assert accuracy["low"] < 0.6 < accuracy["high"]
+    assert asdict(check.summary())["values"]["labelled_accuracy"] == 0.6
+    assert [each.window.labelled.num_labels for each in (last, later) if each.window.labelled] == [50, 0]
