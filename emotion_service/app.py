@@ -132,7 +132,8 @@ class EmotionApp:
                 CORSMiddleware,
                 allow_origins=list(self.settings.cors_origins),
                 allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type"],
+                allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+                expose_headers=["Retry-After", "X-Request-Id"],
             )
             middleware.insert(0, cors)
         return Starlette(routes=routes, middleware=middleware)

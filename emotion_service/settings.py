@@ -13,7 +13,12 @@ from emotion_service.memory import default_workers
 
 
 def _split(value: Any) -> Any:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+    # Browsers name an origin without a slash.
+    return (
+        tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        if isinstance(value, str)
+        else value
+    )
 
 
 def _check_token(token: SecretStr) -> SecretStr:

@@ -166,3 +166,46 @@ def test_a_label_is_for_the_face_on_the_screen(  # noqa: PLR0915 -- one visit, s
         {"prediction_id": ids[0], "emotion": "happy"},
         {"prediction_id": ids[3], "emotion": "fear"},
     ]
+
+
+@needs_chromium
+def test_the_keyboard_alone_suffices(app: EmotionApp, faces: list[tuple[str, bytes]]) -> None:
+    """A key that is held down labels one face, Undo leaves the focus at the classes, and a refusal can be repeated."""
+    from playwright.sync_api import Route, expect, sync_playwright
+
+    request_labels(app, faces, 4)
+    statuses = [429, 200]
+
+    def requests(route: Route) -> None:
+        if (status := statuses.pop(0)) == 200:
+            return route.continue_()
+        return route.fulfill(status=status, json={"error": {"code": "rate_limited", "message": "Too many."}})
+
+    with RunningServer(app) as server, sync_playwright() as playwright:
+        browser = launch(playwright)
+        page = browser.new_page()
+        page.route("**/label_requests", requests)
+        page.goto(f"{server.address}/label")
+        state, skip = page.locator("#state"), page.get_by_role("button", name="skip")
+        page.get_by_label("Service token").fill("secret")
+        page.keyboard.press("Enter")
+        expect(state).to_contain_text("Too many.")
+        page.get_by_role("button", name="Try again").press("Enter")
+        expect(state).to_contain_text("4 to go")
+        page.wait_for_timeout(450)
+        page.keyboard.press("3")
+        expect(state).to_contain_text("3 to go")
+        page.wait_for_timeout(450)
+        page.get_by_role("button", name="Undo").press("Enter")
+        expect(state).to_contain_text("4 to go")
+        expect(page.get_by_role("button", name="1 angry")).to_be_focused()
+        page.wait_for_timeout(450)
+        skip.focus()
+        for _ in range(6):
+            page.keyboard.down("Enter")
+            page.wait_for_timeout(450)
+        page.keyboard.up("Enter")
+        expect(state).to_contain_text("3 to go")
+        expect(skip).to_be_focused()
+        browser.close()
+    app.close()

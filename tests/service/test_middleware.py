@@ -150,10 +150,14 @@ def test_other_origins_are_rejected_by_default(bundle_dir: Path, tmp_path: Path)
     """Only configured origins may send requests from a browser."""
     origin = {"Origin": "https://example.org"}
     closed = make_client(bundle_dir, tmp_path).get("/model", headers=origin)
-    opened = make_client(bundle_dir, tmp_path, cors_origins=("https://example.org",)).get("/model", headers=origin)
+    client = make_client(bundle_dir, tmp_path, cors_origins=("https://example.org",))
+    opened = client.get("/model", headers=origin)
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-request-id"}
 
     assert "access-control-allow-origin" not in closed.headers
     assert opened.headers["access-control-allow-origin"] == "https://example.org"
+    assert opened.headers["access-control-expose-headers"] == "Retry-After, X-Request-Id"
+    assert client.options("/predict", headers=origin | asked).status_code == 200
 
 
 def test_an_idle_client_has_no_more_than_a_burst() -> None:

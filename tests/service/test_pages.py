@@ -125,6 +125,11 @@ def test_a_label_is_never_for_an_image_that_the_camera_hides(page: Any, face: by
     expect(page.locator("#prediction")).to_have_text("Take a photo")
     page.get_by_role("button", name="Close the camera").click()
     expect(page.locator("#prediction")).to_have_text("No image yet")
+    send(page, b"no image", "scan.tiff")
+    expect(page.locator("#hint")).to_contain_text("This browser cannot show scan.tiff")
+    page.get_by_role("button", name="Use the camera").click()
+    page.get_by_role("button", name="Close the camera").click()
+    expect(page.locator("#hint")).to_contain_text("Choose an image")
 
 
 @pytest.mark.parametrize("path", ["", "label"])

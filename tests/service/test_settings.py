@@ -15,7 +15,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("EMOTION_TIMEOUT_SECONDS", "2.5")
     monkeypatch.setenv("EMOTION_STORE_IMAGES", "1")
     monkeypatch.setenv("EMOTION_TOKEN", "secret")
-    monkeypatch.setenv("EMOTION_CORS_ORIGINS", "https://a.example, https://b.example,")
+    monkeypatch.setenv("EMOTION_CORS_ORIGINS", "https://a.example, https://b.example/,")
     settings = Settings.load()
 
     assert (settings.data_dir, settings.workers, settings.timeout_seconds) == (tmp_path, 3, 2.5)
