@@ -23,7 +23,7 @@ export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-faults test-cluster check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention docs docs-serve test-docs figures screenshots tensorboard profile profile-service load bench clean
+.PHONY: help install demo demo-loop test test-faults test-cluster check ui drift-ui serve container-test audit data import models rollback clean-models backup restore retention docs docs-serve test-docs figures screenshots tensorboard profile profile-service load bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into .venv (a few minutes the first time)"
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
 	@touch $(READY)
+
+install: $(READY) ## install the pinned packages into .venv, as the other targets do by themselves
 
 demo: $(READY) ## draw faces, run the whole pipeline, predict one over HTTP; two minutes. CLASSES=examples/…
 	$(BIN)/python scripts/demo.py $(if $(CLASSES),"$(CLASSES)")
