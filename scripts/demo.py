@@ -25,6 +25,7 @@ import numpy as np
 from emotion_assets.core.classes import read_classes
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.remote import is_remote
 from emotion_assets.demo.faces import draw_dataset, draw_face
 
 CHECKOUT = Path(__file__).parents[1]
@@ -45,8 +46,10 @@ def main() -> int:
     """Run the demo and return the exit status."""
     classes_file = Path(sys.argv[1]).expanduser() if len(sys.argv) > 1 else None  # zsh leaves CLASSES=~/… to us
     folder = f"demo-{classes_file.stem}" if classes_file else "demo"
-    home = Path(os.environ["EMOTION_DATA_DIR"]) if is_chosen() else CHECKOUT / "data" / folder
-    home = home.absolute()
+    if is_remote(os.environ.get("EMOTION_DATA_DIR", "")):
+        say("The demo draws into a folder. Unset EMOTION_DATA_DIR, or name an empty one.")
+        return 1
+    home = Path(os.environ["EMOTION_DATA_DIR"] if is_chosen() else CHECKOUT / "data" / folder).absolute()
     environment = os.environ | {
         "EMOTION_DATA_DIR": str(home),
         "BENTOML_HOME": str(home / "bentoml"),

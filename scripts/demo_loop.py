@@ -58,7 +58,7 @@ class LoopResult:
 
 
 def degrade(face: bytes, rng: np.random.Generator) -> bytes:
-    """What a camera does that was turned, went out of focus and has too little light."""
+    """Degrade a face as a camera does that was turned, went out of focus and has too little light."""
     image = Image.open(io.BytesIO(face)).convert("L")
     image = image.rotate(55 + rng.normal(0, 4), Image.Resampling.BILINEAR, fillcolor=110)
     image = image.filter(ImageFilter.GaussianBlur(1.2)).point(lambda gray: int(gray * 0.45))

@@ -8,7 +8,6 @@ Both use the data root and BentoML's store that the environment names, change ne
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+from demo import BIN, LOOPBACK, free_port
 
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.demo.faces import draw_face
@@ -24,12 +24,9 @@ from emotion_assets.steps.splits.splits import read_split
 from emotion_assets.steps.training.config import training_config
 from emotion_assets.steps.training.train import train
 
-BIN = Path(sys.executable).parent
 OUTPUT = Path(__file__).parents[1] / "build"
 SECONDS = 10
 NUM_IMAGES = 10_000
-# Requests to this machine never go through http_proxy.
-LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def train_a_little() -> None:
@@ -45,8 +42,7 @@ def profile_training(output: Path) -> None:
 
 
 def profile_service(output: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     serve = [BIN / "bentoml", "serve", "emotion_service:latest", "--host", "127.0.0.1", "--port", str(port)]
     face = draw_face("happy", np.random.default_rng(0))
     address = f"http://127.0.0.1:{port}"

@@ -9,6 +9,7 @@ from pydantic import Field
 from emotion_assets.assets.metadata import DATA_VERSION_TAG, as_metadata, table
 from emotion_assets.assets.packing import emotion_bento
 from emotion_assets.resources import Engine, Settings, code_version, uses_data
+from emotion_assets.steps.packing.models import KEEP_ACCEPTED, KEEP_REJECTED
 from emotion_assets.steps.training.config import Preset
 
 
@@ -45,8 +46,8 @@ def _list_models(context: dg.OpExecutionContext, settings: Settings) -> None:
 class CleaningConfig(dg.Config):
     """What is kept besides the champion."""
 
-    keep_accepted: int = Field(5, ge=0, description="Accepted models to go back to.")
-    keep_rejected: int = Field(3, ge=0, description="Rejected candidates to look at.")
+    keep_accepted: int = Field(KEEP_ACCEPTED, ge=0, description="Accepted models to go back to.")
+    keep_rejected: int = Field(KEEP_REJECTED, ge=0, description="Rejected candidates to look at.")
 
 
 @dg.op(name="remove_old_models")

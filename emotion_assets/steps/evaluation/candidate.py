@@ -71,12 +71,11 @@ class CandidateEvaluation:
     def summary(self) -> Summary:
         """Return decision, scores with intervals, slices, charts, report and model card."""
         scores, decision, intervals = self.scores, self.decision, self.evaluation.intervals
-        champion = decision.candidate if decision.is_accepted else decision.champion
         return Summary(
             values={
                 **scores.flatten(),
                 "version": decision.candidate,
-                "champion": champion or "none",
+                "champion": decision.served or "none",
                 "is_accepted": decision.is_accepted,
                 "is_new": self.is_new,
                 **({"force_reason": decision.force_reason} if decision.force_reason else {}),
