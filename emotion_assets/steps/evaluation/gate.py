@@ -42,7 +42,7 @@ class GateConfig:
     min_images_lost: int = 3
     """Minimum loss of accuracy, in images; one or two in a small test set are noise."""
     min_images_compared: int = 30
-    """Of test images that the champion does not know, if it knows others: fewer prove nothing."""
+    """Of test images that the champion does not know, or half of a small test split: fewer prove nothing."""
     max_calibration_error: float = 0.15
     min_images_for_calibration: int = 500
     """With fewer test images chance alone often exceeds the limit, such as with 40 images in 15 bins."""

@@ -261,13 +261,15 @@ def test_a_champion_that_was_trained_on_all_test_images_is_not_compared(paths: D
 
 def test_a_few_test_images_decide_nothing(paths: DataPaths) -> None:
     """If the champion knows most of them, the others could not show that the candidate is far worse."""
-    train_champion_on(paths, read_split(paths.splits, "test").content_hashes[:3])
+    train_champion_on(paths, read_split(paths.splits, "test").content_hashes[:11])
 
-    decision = evaluate_candidate(paths, replace(LENIENT, min_images_compared=18)).decision
+    few, enough = (
+        evaluate_candidate(paths, replace(LENIENT, min_images_compared=number)).decision for number in (10, 9)
+    )
 
-    assert not decision.is_accepted
-    assert "knows 3 of 20 test images" in decision.reasons[0]
-    assert "a comparison needs 18 others" in decision.reasons[0]
+    assert not few.is_accepted
+    assert "knows 11 of 20 test images, or their subjects, from its training; the others are too few" in few.reasons[0]
+    assert enough.is_accepted
 
 
 def test_training_images_are_no_test_images(paths: DataPaths) -> None:
@@ -288,19 +290,21 @@ def test_a_rejected_file_is_no_image_of_the_champion(paths: DataPaths) -> None:
     assert evaluate_candidate(paths, LENIENT).decision.is_accepted
 
 
-def test_both_models_know_the_subject_of_a_divided_recording(paths: DataPaths) -> None:
-    """So they are compared on its test images."""
-    table = read_catalogue(paths.catalogue).assign(subject="anna")
-    change_catalogue(paths, table)
+@pytest.mark.parametrize("column", ["subject", "near_duplicate_group"])
+def test_what_both_models_know_is_compared(paths: DataPaths, column: str) -> None:
+    """Such as the people of a divided recording, or images that a later one made a group with training images."""
+    change_catalogue(paths, read_catalogue(paths.catalogue).assign(**{column: "anna"}))
     splits = paths.splits.resolve()
     paths.splits.unlink()
     shutil.copytree(splits, paths.splits)
     read_assignments(paths.splits).assign(is_divided=True).to_parquet(paths.splits / "assignments.parquet")
-    train_champion_on(paths, read_split(paths.splits, "train").content_hashes)
+    Registry(paths.models).record(ACCEPTED)
+    add_bundle(paths.models, paths.models / version(1), 2)
 
     result = evaluate_candidate(paths, LENIENT)
 
     assert result.decision.p_value == 1
+    assert result.decision.reasons[1:] == []
     assert "A recording was divided" in result.card_path.read_text()
 
 
