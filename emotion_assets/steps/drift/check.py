@@ -106,7 +106,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
 
     Windows do not overlap: what was assessed before counts again only while fewer than 50 newer predictions follow, and
     then it is not a new alarm. Two alarms in a row for one model, or one that is significant alone, open an incident.
-    After a rollback, what the model predicted before it is over.
+    After a rollback, what the model predicted before does not count.
 
     Raises:
         MissingModelError: no model has been accepted yet.
@@ -129,8 +129,8 @@ def check_drift(paths: DataPaths) -> DriftCheck:
     reference = DriftReference.load(paths.models / version)
     history = ReportHistory(paths.drift_reports, version)
     report_dir = new_report_dir(paths.drift_reports)
-    rolled_back_at = registry.rolled_back_at() if version == champion else None
-    since = rolled_back_at.isoformat(timespec="milliseconds") if rolled_back_at else ""
+    accepted_again = registry.accepted_again_at() if version == champion else None
+    since = accepted_again.isoformat(timespec="milliseconds") if accepted_again else ""
     logged = log.latest(version, classifier.manifest.emotions)
     logged = logged[logged["time"] >= since]
     if len(logged) < MIN_IMAGES and paths.external.is_dir():
@@ -141,7 +141,7 @@ def check_drift(paths: DataPaths) -> DriftCheck:
         before = history.last_window(since)
         current, is_new = _next_predictions(logged, before, now)
         verdict, num_rejected, source = assess(current, reference), 0, Source.PREDICTIONS
-        accuracy = labelled_accuracy(history.label_requests(), paths.feedback)
+        accuracy = labelled_accuracy(history.label_requests() if before else {}, paths.feedback)
         window = dataclasses.replace(next_window(verdict, current, before, is_new=is_new), labelled=accuracy)
         is_outlier, stored = reference.outliers.is_outlier(current), stored_images(paths.image_log)
         informative = most_informative_images(current, is_outlier, stored)

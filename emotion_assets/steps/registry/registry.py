@@ -147,17 +147,17 @@ class Registry:
 
     def champion_since(self) -> datetime:
         """Return when the champion last changed; the year 1 if it never did."""
-        last = self._last_change()
-        return datetime.fromisoformat(last["at"]) if last else datetime.min.replace(tzinfo=UTC)
+        changes = self._changes()
+        return datetime.fromisoformat(changes[-1]["at"]) if changes else datetime.min.replace(tzinfo=UTC)
 
-    def rolled_back_at(self) -> datetime | None:
-        """Return when a rollback accepted the champion again; None if it was accepted as a candidate."""
-        last = self._last_change()
-        return datetime.fromisoformat(last["at"]) if "rolled_back_to" in last else None
+    def accepted_again_at(self) -> datetime | None:
+        """Return when the champion was accepted again, by a rollback or by force; None if it never was replaced."""
+        *earlier, last = [entry.get("rolled_back_to") or entry["candidate"] for entry in self._changes()] or [None]
+        return self.champion_since() if last in earlier else None
 
-    def _last_change(self) -> dict[str, Any]:
-        changes = (entry for entry in reversed(self.history()) if entry.get("is_accepted") or "rolled_back_to" in entry)
-        return next(changes, {})
+    def _changes(self) -> list[dict[str, Any]]:
+        """Return the entries of the history that made a champion, the oldest first."""
+        return [entry for entry in self.history() if entry.get("is_accepted") or "rolled_back_to" in entry]
 
     def history(self) -> list[dict[str, Any]]:
         """Return every recorded decision and rollback, oldest first."""

@@ -21,7 +21,7 @@ from emotion_assets.steps.drift.prediction_log import PredictionLogReader, predi
 from emotion_assets.steps.drift.verdict import DriftState
 from emotion_assets.steps.drift.windows import VERDICT_NAME, Source, record_notified
 from emotion_assets.steps.feedback.sampling import LABEL_REQUEST_CSV
-from emotion_assets.steps.registry.registry import Registry
+from emotion_assets.steps.registry.registry import Decision, Registry
 from tests.steps.drift.helpers import (
     calibrated_window,
     make_root,
@@ -110,15 +110,16 @@ def test_two_alarms_in_a_row_open_an_incident(paths: DataPaths, version: str) ->
 
 
 def test_a_model_that_is_accepted_again_begins_anew(paths: DataPaths, version: str) -> None:
-    """After a rollback, an incident of old is over: one alarm opens none, two open one that people are alerted to.
+    """After a rollback, or by force, an incident of old is over: one alarm opens none, two open one that people are alerted to.
 
-    What was predicted before the rollback counts no more, even if it was not assessed.
+    What was predicted before counts no more, even if it was not assessed.
     """
     for hour in (0, 1):
         write_segment(paths.predictions, slightly_drifted_window(120, hour), version, hour)
         assert check_drift(paths).window.is_incident == (hour == 1)
     write_segment(paths.predictions, slightly_drifted_window(120, 4), version, hour=1, second=600)
-    Registry(paths.models).roll_back(version, "the other one was worse")
+    Registry(paths.models).record(Decision(candidate="another", is_accepted=True, reasons=[]))
+    Registry(paths.models).record(Decision(candidate=version, is_accepted=True, reasons=[], force_reason="better"))
     path = paths.models / "champion.json"
     record = json.loads(path.read_text())
     record["history"][-1]["at"] = "2025-01-01T01:30:00+00:00"

@@ -202,8 +202,10 @@ def test_the_champion_changes_with_an_acceptance_or_a_rollback(registry: Registr
     path.write_text(json.dumps(record))
 
     assert registry.champion_since().day == 5
+    assert registry.accepted_again_at() == registry.champion_since()
     path.write_text(json.dumps(record | {"history": record["history"][:4]}))
     assert registry.champion_since().day == 4
+    assert registry.accepted_again_at() is None
 
 
 def test_the_candidate_is_the_newest_model(registry: Registry) -> None:
