@@ -72,6 +72,12 @@ def read_contents(catalogue_dir: Path, columns: list[str]) -> pd.DataFrame:
     return table[table["is_accepted"]].drop_duplicates("content_hash").set_index("content_hash")[columns]
 
 
+def different_images(catalogue: pd.DataFrame) -> pd.DataFrame:
+    """Return the accepted images, one row for each content: that of a file whose label counts, if there is one."""
+    accepted = catalogue[catalogue["is_accepted"]]
+    return accepted.sort_values("has_label_conflict", kind="stable").drop_duplicates("content_hash")
+
+
 def _table_rows(store: Store, subjects: Subjects) -> Iterator[tuple[object, ...]]:
     groups = duplicate_groups(store.pairs(), store.hashes_by_id())
     resolved = resolve_labels(store, subjects)

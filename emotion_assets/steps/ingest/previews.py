@@ -9,6 +9,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from emotion_assets.steps.ingest.export import different_images
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
 from emotion_assets.steps.report_images import contact_sheet, encode_svg, label_classes
 
@@ -25,14 +26,15 @@ def catalogue_previews(catalogue_dir: Path, table: pd.DataFrame, emotions: Seque
     Returns:
         By name: `class_balance`, `faces_<emotion>`, and `near_duplicates` and `label_conflicts` where there are any.
     """
-    accepted = table[table["is_accepted"]].drop_duplicates("content_hash")
+    accepted, is_conflicting = different_images(table), table["has_label_conflict"].astype(bool)
+    conflicting = table[table["is_accepted"] & is_conflicting].drop_duplicates("content_hash")
     samples = {
         f"faces_{emotion}": sorted(accepted.loc[accepted["label"] == emotion, "content_hash"])[:_NUM_FACES]
         for emotion in emotions
     }
-    is_conflicting = accepted["has_label_conflict"].astype(bool)
-    samples["near_duplicates"] = _sample_groups(accepted[~is_conflicting], min_members=2)
-    samples["label_conflicts"] = _sample_groups(accepted[is_conflicting], min_members=1)
+    is_clear = ~accepted["content_hash"].isin(conflicting["content_hash"])
+    samples["near_duplicates"] = _sample_groups(accepted[is_clear], min_members=2)
+    samples["label_conflicts"] = _sample_groups(conflicting, min_members=1)
     images = {"class_balance": _draw_class_balance(accepted, emotions)}
     with Store(catalogue_dir / STORE_NAME) as store:
         images |= {name: contact_sheet(store.read_pixels(hashes)) for name, hashes in samples.items() if hashes}

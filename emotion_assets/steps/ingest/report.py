@@ -11,7 +11,7 @@ import pandas as pd
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Row, Summary
 from emotion_assets.steps.ingest.conflicts import is_feedback
-from emotion_assets.steps.ingest.export import TABLE_NAME, path_text, read_catalogue
+from emotion_assets.steps.ingest.export import TABLE_NAME, different_images, path_text, read_catalogue
 from emotion_assets.steps.ingest.near_duplicates import describe_search
 from emotion_assets.steps.ingest.scan import FolderState, SkipCode
 from emotion_assets.steps.ingest.store import STORE_NAME, Store
@@ -57,7 +57,7 @@ class IngestReport:
         rejected = catalogue[~catalogue["is_accepted"] & ~is_other_class]
         num_rejected = int(rejected["num_files"].sum())
         conflicting = [str(path) for path in accepted.loc[accepted["has_label_conflict"].astype(bool), "path"]]
-        contents = accepted.drop_duplicates("content_hash")
+        contents = different_images(catalogue)
         counts, group_sizes = contents["label"].value_counts(), contents["near_duplicate_group"].value_counts()
         return Summary(
             values={

@@ -28,6 +28,17 @@ def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
     assert summary.files["catalogue"].exists()
 
 
+def test_a_label_that_is_set_aside_counts_for_no_class(raw: Path) -> None:
+    """The image is one of the class that it was delivered with."""
+    folder = raw / "Angry" / "feedback"
+    folder.mkdir()
+    shutil.copyfile(next((raw / "Sad").iterdir()), folder / "1.jpg")
+
+    values = ingest_images(DataPaths(raw.parent)).summary().values
+
+    assert (values["images/angry"], values["images/sad"], values["num_labels_set_aside"]) == (3, 3, 1)
+
+
 def test_classes_may_be_called_like_other_numbers(tmp_path: Path) -> None:
     """A class `new` does not hide how many files are new."""
     paths = DataPaths(tmp_path)
