@@ -31,12 +31,11 @@ def listen(name: str, port: str) -> socket.socket:
     """Listen on a port, or exit and name the setting that chooses another."""
     try:
         return socket.create_server(("127.0.0.1", int(port)))
-    except (OSError, OverflowError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a port number"
-        sys.exit(
-            f"Port {port} cannot be used ({reason}): does another `make ui` run? Stop it, or choose another port: "
-            f"make ui {name}=…"
-        )
+    except OSError as error:
+        reason = f"{error.strerror}). Does another `make ui` run? Stop it, or choose another port"
+    except (OverflowError, ValueError):
+        reason = "not a port number). Choose another"
+    sys.exit(f"Port {port} cannot be used ({reason}: make ui {name}=…")
 
 
 def main() -> int:

@@ -94,10 +94,12 @@ def describe_raw(paths: DataPaths) -> list[str]:
         if isinstance(entry, SourceFile):
             counts[entry.label] += 1
         else:
-            skipped[entry.code] += entry.num_files
-            examples.setdefault(entry.code, f"raw/{path_text(entry.path)}: {entry.reason}")
+            skipped[entry.reason] += entry.num_files
+            examples.setdefault(entry.reason, f"raw/{path_text(entry.path)}")
     found = ", ".join(f"{label} {number:,}" for label, number in sorted(counts.items())) or "no labelled images"
-    problems = [f"{number:,} not used, such as {examples[code]}" for code, number in skipped.most_common()]
+    problems = [
+        f"{number:,} not used, such as {examples[reason]}: {reason}" for reason, number in skipped.most_common()
+    ]
     return [f"raw/ has {found}.", *problems, *(["Next: `make ui`, then Materialize all."] if counts else [])]
 
 

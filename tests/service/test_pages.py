@@ -130,6 +130,7 @@ def test_a_label_is_never_for_an_image_that_the_camera_hides(page: Any, face: by
     page.get_by_role("button", name="Use the camera").click()
     page.get_by_role("button", name="Close the camera").click()
     expect(page.locator("#hint")).to_contain_text("Choose an image")
+    expect(page.locator("#hint .soft")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["", "label"])

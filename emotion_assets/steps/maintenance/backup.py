@@ -49,11 +49,11 @@ def create_backup(paths: DataPaths, archive: Path) -> int:
     """
     if not paths.root.is_dir():
         raise UnusableDataError(f"There is no data root {paths.root}. Set EMOTION_DATA_DIR.")
-    if archive.is_dir():
-        raise UnusableDataError(f"{archive} is a folder. Name a file in it, such as {archive / 'backup.tar.gz'}.")
     folders = [paths.root, *paths.root.iterdir()]
     if any(archive.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise UnusableDataError(f"{archive} lies in the data root. Write it elsewhere, best to another disk.")
+    if archive.is_dir():
+        raise UnusableDataError(f"{archive} is a folder. Name a file in it, such as {archive / 'backup.tar.gz'}.")
     count = 0
     with (
         # Locks in the order in which the steps take them.
