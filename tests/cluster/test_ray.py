@@ -19,7 +19,7 @@ from emotion_assets.steps.registry.registry import Registry
 from tests.ray_nodes import Nodes
 
 # Enough for the gate: a network that never answers one of the emotions is rejected.
-TRAINING = {"preset": "quick", "epochs": 12, "width": 12, "batch_size": 16, "devices": 2, "precision": "32-true"}
+TRAINING = {"preset": "quick", "epochs": 20, "width": 16, "batch_size": 16, "devices": 2, "precision": "32-true"}
 GRAPH = """
 import json, logging, sys
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
