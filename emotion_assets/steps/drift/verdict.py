@@ -201,11 +201,12 @@ def assess(current: pd.DataFrame, reference: DriftReference) -> DriftVerdict:
             f"{num_outliers} of {len(current)} images are outliers, against {usual} % of validation images"
         )
     state = _state(verdict, reference)
+    is_drift = verdict.has_prediction_drift or state == DriftState.PREDICTION_DRIFT  # or the distances are chance
     return replace(
         verdict,
         state=state,
         cause=("; ".join(sentences) or "no change beyond chance") + ".",
-        severity=Severity.NONE if state == DriftState.OK else _severity(distances, table),
+        severity=_severity(distances, table) if is_drift else Severity.NONE,
     )
 
 

@@ -113,6 +113,16 @@ def test_other_class_priors_are_label_shift() -> None:
     assert drifted.severity == Severity.STRONG
 
 
+def test_input_drift_alone_has_no_severity() -> None:
+    """In a small window, chance moves the predictions as far as drift would."""
+    reference = random_window(3000, seed=0)
+    verdicts = [assess_tables(random_window(50, seed, shift=0.15), reference) for seed in range(1, 6)]
+
+    alone = [verdict for verdict in verdicts if verdict.has_input_drift and not verdict.has_prediction_drift]
+    assert len(alone) >= 3
+    assert {verdict.severity for verdict in alone if verdict.state == DriftState.INPUT_DRIFT} == {Severity.NONE}
+
+
 def test_a_few_outliers_among_many_images_are_counted() -> None:
     """Ten percent of images unlike any face are found, though every distribution looks nearly the same."""
     reference = random_window(3000, seed=0)
