@@ -32,10 +32,8 @@ def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[
     The temperature of the smallest log loss (Guo et al. 2017) leaves networks that were trained with label smoothing
     overconfident even on the faces that it was fitted to; `docs/log.md` has the comparison.
     """
-    num_images, num_classes = logits.shape
-    prior = _prior_weight(num_images, num_classes)
-    accuracy = float((logits.argmax(axis=1) == class_indices).mean())
-    target: float = (1 - prior) * accuracy + prior / num_classes
+    # A pseudo-count of each outcome (Platt 1999): a few dozen correctly classified faces justify no confidence of 1.
+    target = (int((logits.argmax(axis=1) == class_indices).sum()) + 1) / (len(logits) + 2)
 
     def excess(log_temperature: float) -> float:
         probabilities: npt.NDArray[np.float64] = softmax(logits / np.exp(log_temperature), axis=1)
@@ -51,7 +49,7 @@ def fit_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[
 def fit_log_loss_temperature(logits: npt.NDArray[np.float32], class_indices: npt.NDArray[np.int64]) -> float:
     """Return the temperature, 0.1 to 10, of the smallest log loss (Guo et al. 2017); teachers use it."""
     num_images, num_classes = logits.shape
-    prior = _prior_weight(num_images, num_classes)
+    prior = num_classes / (num_images + num_classes)  # a pseudo-count of each class
 
     def log_loss(log_temperature: float) -> float:
         scaled: npt.NDArray[Any] = log_softmax(logits / np.exp(log_temperature), axis=1)
@@ -59,11 +57,3 @@ def fit_log_loss_temperature(logits: npt.NDArray[np.float32], class_indices: npt
         return -float((1 - prior) * labelled + prior * scaled.mean())
 
     return float(np.exp(minimize_scalar(log_loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
-
-
-def _prior_weight(num_images: int, num_classes: int) -> float:
-    """Return the weight of a uniform prior of one count per class (Platt 1999).
-
-    Without it, a few dozen correctly classified faces would justify a confidence of 1.
-    """
-    return num_classes / (num_images + num_classes)
