@@ -132,10 +132,11 @@ _Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 def _split_folds(split: Split, table: pd.DataFrame, num_folds: int, seed: int) -> list[_Fold]:
     """Return stratified folds that never separate near-duplicates."""
     groups = table["near_duplicate_group"].fillna(pd.Series(split.content_hashes, index=table.index)).to_numpy()
-    if (num_groups := len(set(groups))) < num_folds:
+    num_groups = len(set(groups))
+    if min(num_groups, np.bincount(split.class_indices).max()) < num_folds:
         raise UnusableDataError(
             f"The labels cannot be audited in {num_folds} folds: near-duplicates taken together, the train split has "
-            f"only {num_groups} different images. Add images of other people."
+            f"only {num_groups} different images, or too few of each class. Add images of other people."
         )
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     return list(folds.split(split.pixels, split.class_indices, groups))

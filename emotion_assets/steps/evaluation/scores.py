@@ -8,9 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
@@ -158,19 +156,19 @@ def compute_scores(predictions: LabelledPredictions) -> Scores:
     indices = list(range(len(emotions)))
     rates: Any = precision_recall_fscore_support(truth, predicted, labels=indices, zero_division=0)
     precision, recall, f1, support = (dict(zip(emotions, values.tolist(), strict=True)) for values in rates)
-    error = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(truth), len(emotions), n_bins=NUM_CALIBRATION_BINS
-    )
+    confidence = probabilities.max(axis=1)
+    gaps = np.bincount(confidence_bins(confidence), confidence - (predicted == truth))
     return Scores(
         num_images=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
         # Images of another source may have only some of the classes.
         macro_f1=float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)),
         log_loss=float(log_loss(truth, probabilities, labels=indices)),
-        calibration_error=float(error),
+        calibration_error=float(np.abs(gaps).sum() / len(truth)),
         precision=precision,
         recall=recall,
         f1=f1,
-        support=support,
+        # scikit-learn's are fractions if every prediction is wrong.
+        support={emotion: int(count) for emotion, count in support.items()},
         confusion=confusion_matrix(truth, predicted, labels=indices).tolist(),
     )

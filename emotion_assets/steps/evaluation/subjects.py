@@ -12,12 +12,15 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from emotion_assets.steps.evaluation.intervals import Interval, proportion_interval
 from emotion_assets.steps.evaluation.scores import LabelledPredictions
 from emotion_assets.steps.splits.splits import Split, read_assignments
 
 MIN_SUBJECTS: Final = 2
+_TAIL: Final = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,13 @@ def score_subjects(predictions: LabelledPredictions, split: Split, splits_dir: P
     accuracy = float(rows["is_correct"].mean())
     residuals = groups[:, 1] - accuracy * groups[:, 0]
     variance = float((residuals**2).sum()) / len(rows) ** 2 * len(groups) / (len(groups) - 1)
+    # Of a few subjects, the variance itself is uncertain.
+    variance *= (student_t.isf(_TAIL, len(groups) - 1) / norm.isf(_TAIL)) ** 2
     return SubjectScores(
         by_subject=[
             SubjectAccuracy(str(subject), int(num_images), float(accuracy))
             for subject, num_images, accuracy in by_subject.sort_values("mean", kind="stable").itertuples(name=None)
         ],
         mean_accuracy=float(by_subject["mean"].mean()),
-        interval=proportion_interval(accuracy, len(groups), variance),
+        interval=proportion_interval(accuracy, len(rows) if variance else len(groups), variance),
     )

@@ -9,6 +9,7 @@ import pytest
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.core.errors import UnusableDataError
+from emotion_assets.steps.evaluation.gate import decide
 from emotion_assets.steps.evaluation.scores import (
     SCORE_NAMES,
     LabelledPredictions,
@@ -42,6 +43,18 @@ def test_scores_of_a_small_example_by_hand() -> None:
     # Three predictions with confidence 0.6 are correct; one with 0.5 is wrong.
     assert scores.calibration_error == pytest.approx((3 * 0.4 + 0.5) / 4, rel=1e-5)
     assert scores.flatten()["test/recall_happy"] == 1
+
+
+def test_images_are_counted_though_every_prediction_is_wrong() -> None:
+    """So that the gate can reject such a model, and a confidence of 1 is in the last bin."""
+    predictions = LabelledPredictions("x", np.eye(5, dtype=np.float32)[[1, 1, 0]], np.array([0, 0, 1]))
+
+    scores = compute_scores(predictions)
+
+    assert [type(count) for count in scores.support.values()] == [int] * 5
+    assert scores.support["angry"] == 2
+    assert scores.calibration_error == 1
+    assert not decide(predictions).is_accepted
 
 
 def test_an_empty_split_is_rejected(bundle_dir: Path) -> None:

@@ -48,6 +48,18 @@ def test_the_interval_is_wider_than_that_of_images(tmp_path: Path) -> None:
     assert high > 0.7
 
 
+def test_subjects_that_do_not_differ_give_a_narrow_interval(tmp_path: Path) -> None:
+    """The interval follows from how subjects differ, not from their number alone."""
+    is_correct = [number % 5 > 0 for number in range(1000)]
+    is_correct[0] = True  # or the variance would be 0
+    predictions, split = make(tmp_path, [f"s{number // 100}" for number in range(1000)], is_correct)
+
+    scores = score_subjects(predictions, split, tmp_path)
+
+    assert scores
+    assert scores.interval == pytest.approx((0.775, 0.825), abs=0.003)
+
+
 @pytest.mark.parametrize("subjects", [[None, None], ["a", "a"], ["a", None]])
 def test_without_two_subjects_there_are_no_scores(tmp_path: Path, subjects: list[str | None]) -> None:
     predictions, split = make(tmp_path, subjects, [True, False])
