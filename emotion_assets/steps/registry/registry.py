@@ -195,7 +195,7 @@ class Registry:
 
         The champion, the `keep_accepted` latest models before it and the `keep_rejected` newest rejected ones stay.
         Champions that led to the present one stay before those that were rolled back. A model that was not evaluated
-        is never removed.
+        is never removed, nor the newest: the next training on the same data would make it again, without its decision.
         """
         replay = self._replay()
         states = {model.version: model.state for model in reversed(self.models())}
@@ -204,6 +204,7 @@ class Registry:
         rejected = [name for name, state in states.items() if state == ModelState.REJECTED]
         kept = {*earlier[::-1][:keep_accepted], *rejected[::-1][:keep_rejected]}
         kept |= {name for name, state in states.items() if state in (ModelState.CHAMPION, ModelState.NOT_EVALUATED)}
+        kept |= {*list(states)[-1:]}
         return [name for name in states if name not in kept]
 
     def record(self, decision: Decision) -> None:

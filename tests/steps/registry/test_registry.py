@@ -178,6 +178,9 @@ def test_old_models_are_removable(registry: Registry, bundle_dir: Path) -> None:
     decide(registry, version(5))
     # 2 and 4 were rolled back, so the champion before 5 is kept first.
     assert registry.select_removable(keep_accepted=1, keep_rejected=1) == [version(2), version(4)]
+    # The newest stays: trained again on the same data, it would not be known to have been rolled back.
+    roll_back(registry, version(1))
+    assert version(5) not in registry.select_removable(keep_accepted=0, keep_rejected=0)
 
 
 def test_a_decision_is_read_from_the_report(tmp_path: Path) -> None:
