@@ -13,11 +13,15 @@ from emotion_assets.resources import Engine, Settings, code_version, uses_data
 SIGNATURE = "folder_signature"
 """Metadata key: the state of `raw/` that was read. Without it the sensor asks for another run, an hour later."""
 SIGNATURE_WITHOUT_FEEDBACK = "folder_signature_without_feedback"
-_MAX_REJECTED_FRACTION = 0.1
+_MAX_LEFT_OUT = 0.1
 
 _CATALOGUE_CHECKS = [
     dg.AssetCheckSpec("every_class_has_images", asset="raw_images", description="Every class has a usable image."),
-    dg.AssetCheckSpec("few_files_are_rejected", asset="raw_images", description="At most 10 % of files are rejected."),
+    dg.AssetCheckSpec(
+        "few_files_are_rejected",
+        asset="raw_images",
+        description="At most 10 % of the files are rejected, and as few have conflicting labels.",
+    ),
 ]
 _SPLITS_CHECKS = [
     dg.AssetCheckSpec(
@@ -64,9 +68,14 @@ def raw_images(context: dg.AssetExecutionContext, settings: Settings, config: In
         }
     missing = [emotion for emotion in report.emotions if not summary.values[count_key(emotion)]]
     fraction = float(summary.values["rejected_fraction"])
+    conflict_fraction = float(summary.values["conflict_fraction"])
+    left_out = (
+        f"{fraction:.0%} of the files are rejected." if fraction > _MAX_LEFT_OUT else "",
+        f"{conflict_fraction:.0%} of the images have conflicting labels." if conflict_fraction > _MAX_LEFT_OUT else "",
+    )
     problems = (
         f"There is no usable image of {', '.join(missing)}." if missing else "",
-        f"{fraction:.0%} of the files are rejected." if fraction > _MAX_REJECTED_FRACTION else "",
+        " ".join(filter(None, left_out)),
     )
     not_used = summary.lists.get("not_used", ())
     results = [

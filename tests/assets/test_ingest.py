@@ -57,6 +57,18 @@ def test_an_empty_class_and_rejected_files_are_reported(settings: PipelineSettin
     )
 
 
+def test_many_label_conflicts_are_reported(settings: PipelineSettings, face: bytes) -> None:
+    """A delivery in the wrong folder excludes the images of another class."""
+    for folder in ("Happy", "Sad"):
+        (settings.paths.raw / folder).mkdir(parents=True)
+        (settings.paths.raw / folder / "1.jpg").write_bytes(face)
+
+    result = dg.materialize([raw_images], resources={"settings": settings})
+
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["few_files_are_rejected"].description == "100% of the images have conflicting labels."
+
+
 @pytest.mark.parametrize(
     ("kept", "missing", "named"),
     [

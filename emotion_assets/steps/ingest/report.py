@@ -56,7 +56,7 @@ class IngestReport:
         is_other_class = catalogue["reason_code"] == SkipCode.OTHER_CLASS
         rejected = catalogue[~catalogue["is_accepted"] & ~is_other_class]
         num_rejected = int(rejected["num_files"].sum())
-        conflicting = [str(path) for path in accepted.loc[accepted["has_label_conflict"].astype(bool), "path"]]
+        conflicts = accepted[accepted["has_label_conflict"].astype(bool)]
         contents = different_images(catalogue)
         counts, group_sizes = contents["label"].value_counts(), contents["near_duplicate_group"].value_counts()
         return Summary(
@@ -67,8 +67,9 @@ class IngestReport:
                 "rejected_fraction": num_rejected / max(1, int(catalogue.loc[~is_other_class, "num_files"].sum())),
                 "num_other_class": int(catalogue.loc[is_other_class, "num_files"].sum()),
                 "num_warnings": int(accepted["warning"].notna().sum()),
-                "num_label_conflicts": len(conflicting),
-                "num_labels_set_aside": sum(is_feedback(path.encode()) for path in conflicting),
+                "num_label_conflicts": len(conflicts),
+                "conflict_fraction": len(conflicts) / max(1, len(accepted)),
+                "num_labels_set_aside": sum(is_feedback(str(path).encode()) for path in conflicts["path"]),
                 "num_near_duplicate_groups": int((group_sizes > 1).sum()),
                 "near_duplicate_search": describe_search(num_compared),
                 "seconds": round(self.seconds, 2),
@@ -79,6 +80,7 @@ class IngestReport:
                 "rejected": _first_rows(
                     catalogue[~catalogue["is_accepted"]], ["path", "num_files", "reason_code", "reason"]
                 ),
+                "label_conflicts": _first_rows(conflicts, ["path", "label", "near_duplicate_group"]),
                 "warnings": _first_rows(accepted[accepted["warning"].notna()], ["path", "warning"]),
             },
             images=catalogue_previews(self.paths.catalogue, catalogue, self.emotions),

@@ -24,6 +24,7 @@ def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
     assert [(row["path"], row["reason_code"]) for row in summary.tables["rejected"]] == [
         ("Happy/text.jpg", "unsupported_format")
     ]
+    assert [row["path"] for row in summary.tables["label_conflicts"]] == ["Angry/copy.jpg", "Sad/9.jpg"]
     assert {"class_balance", "faces_angry", "label_conflicts"} <= summary.images.keys()
     assert summary.files["catalogue"].exists()
 
