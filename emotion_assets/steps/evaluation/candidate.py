@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import statistics
 import timeit
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emotion_assets.core.bundle import TRAIN_IMAGES_NAME, read_manifest
+from emotion_assets.core.bundle import read_manifest
 from emotion_assets.core.classifier import Classifier, golden_input
 from emotion_assets.core.errors import BundleMismatchError, UnusableDataError
 from emotion_assets.core.files import remove_temporary_files
@@ -39,7 +38,7 @@ from emotion_assets.steps.evaluation.slices import score_slices
 from emotion_assets.steps.evaluation.subjects import score_subjects
 from emotion_assets.steps.ingest.export import read_contents
 from emotion_assets.steps.registry.registry import Decision, ModelState, Registry
-from emotion_assets.steps.splits.splits import Split, hash_starts, read_assignments, read_split
+from emotion_assets.steps.splits.splits import Split, read_assignments, read_split, was_trained_on
 
 _NUM_THREADS: Final = 2
 _NUM_LATENCY_RUNS: Final = 30
@@ -133,7 +132,7 @@ def evaluate_candidate(
     with registry.locked():
         split = read_split(paths.splits, "test")
         classifier = Classifier(paths.models / registry.candidate(), _NUM_THREADS)
-        if num_known := _was_trained_on(paths.models / classifier.version, split.content_hashes).sum():
+        if num_known := was_trained_on(paths.models / classifier.version, split.content_hashes).sum():
             raise UnusableDataError(
                 f"{classifier.version} was trained on {num_known:,} of the {len(split.pixels):,} test images: the "
                 "splits have changed since. Materialize trained_cnn first."
@@ -148,8 +147,9 @@ def evaluate_candidate(
         is_new = registry.state(candidate.version) not in {ModelState.REJECTED, ModelState.ROLLED_BACK}
         decision = accepted or _decide(registry, candidate, champion, is_unseen, gate, force_reason)
         is_compared = champion is not None and not is_champion and _is_comparable(is_unseen, gate)
-        compared = champion.select(is_unseen) if champion and is_compared else None
-        evaluation = _evaluate(paths, classifier, split, candidate, champion, compared, decision)
+        evaluation = _evaluate(
+            paths, classifier, split, candidate, champion, is_unseen, is_compared=is_compared, decision=decision
+        )
         report_dir = paths.evaluation_report(candidate.version)
         for folder in (report_dir, paths.models / candidate.version):
             remove_temporary_files(folder)
@@ -195,17 +195,13 @@ def _is_unseen(
         return np.ones(len(split.pixels), dtype=np.bool_)
     images = read_contents(paths.catalogue, ["near_duplicate_group", "subject"])
     by_champion, by_candidate = (
-        _was_trained_on(paths.models / each.version, images.index) for each in (champion, candidate)
+        was_trained_on(paths.models / each.version, images.index) for each in (champion, candidate)
     )
     is_seen = pd.Series(by_champion, images.index)
     for column in ("near_duplicate_group", "subject"):
         names = set(images.loc[by_champion, column].dropna()) - set(images.loc[by_candidate, column])
         is_seen |= images[column].isin(names)
     return ~is_seen.reindex(list(split.content_hashes), fill_value=False).to_numpy(dtype=np.bool_)
-
-
-def _was_trained_on(bundle_dir: Path, content_hashes: Iterable[str]) -> npt.NDArray[np.bool_]:
-    return np.isin(hash_starts(content_hashes), np.load(bundle_dir / TRAIN_IMAGES_NAME))
 
 
 def _is_comparable(is_unseen: npt.NDArray[np.bool_], gate: GateConfig) -> bool:
@@ -289,12 +285,17 @@ def _evaluate(
     split: Split,
     candidate: LabelledPredictions,
     champion: LabelledPredictions | None,
-    compared: LabelledPredictions | None,
+    is_unseen: npt.NDArray[np.bool_],
+    *,
+    is_compared: bool,
     decision: Decision,
 ) -> Evaluation:
-    """Compute everything that the report shows; `compared` is the champion on the images that decided."""
-    external = read_external(paths, split.emotions)
-    change = measure_test_set_change(paths.evaluation_report(champion.version), split, champion) if champion else None
+    """Compute everything that the report shows."""
+    compared = champion.select(is_unseen) if champion and is_compared else None
+    external = read_external(paths, split.emotions, paths.models / classifier.version)
+    change = None
+    if champion:
+        change = measure_test_set_change(paths.evaluation_report(champion.version), split, champion, is_unseen)
     return Evaluation(
         manifest=classifier.manifest,
         decision=decision,

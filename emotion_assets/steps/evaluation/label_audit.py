@@ -27,7 +27,7 @@ from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.summary import Summary
-from emotion_assets.steps.ingest.export import read_contents
+from emotion_assets.steps.ingest.export import read_catalogue, read_contents
 from emotion_assets.steps.report_images import contact_sheet
 from emotion_assets.steps.splits.splits import Split, read_manifest, read_split, write_splits
 from emotion_assets.steps.training.calibration import predict_logits
@@ -85,7 +85,10 @@ def audit_labels(paths: DataPaths, config: TrainingConfig, *, num_folds: int = 3
     """
     fingerprint = str(read_manifest(paths.splits)["fingerprint"])
     split = read_split(paths.splits, "train")
-    table = read_contents(paths.catalogue, ["path", "near_duplicate_group"]).reindex(list(split.content_hashes))
+    table = read_contents(paths.catalogue, ["near_duplicate_group"]).reindex(list(split.content_hashes))
+    # Every copy is listed: to move only one would make a label conflict.
+    files = read_catalogue(paths.catalogue).groupby("content_hash")["path"].agg("; ".join)
+    table["path"] = files.reindex(table.index)
     folds = _split_folds(split, table, num_folds, config.seed)
     work_dir = paths.reports / _FOLDER_NAME / ".work"
     probabilities = _predict_out_of_fold(split, folds, fingerprint, work_dir, config, code_version)

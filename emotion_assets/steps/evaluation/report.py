@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -109,21 +110,24 @@ def write_report(
 
 
 def measure_test_set_change(
-    champion_report_dir: Path, split: Split, champion: LabelledPredictions
+    champion_report_dir: Path, split: Split, champion: LabelledPredictions, is_unseen: npt.NDArray[np.bool_]
 ) -> TestSetChange | None:
-    """Compare the test split with the one on which the champion was accepted; None if there is no report of it."""
+    """Compare the test split with the one on which the champion was accepted; None if there is no report of it.
+
+    Accuracies are those on the images that `is_unseen`, bool (image,), marks: it was not trained on these.
+    """
     path = champion_report_dir / PREDICTIONS_NAME
     if not path.exists():
         return None
     before = set(pd.read_parquet(path, columns=["content_hash"])["content_hash"])
     is_known = np.array([content_hash in before for content_hash in split.content_hashes], dtype=np.bool_)
-    is_correct = champion.is_correct
+    known, new, is_correct = is_known & is_unseen, ~is_known & is_unseen, champion.is_correct
     return TestSetChange(
         num_before=len(before),
         num_new=int((~is_known).sum()),
         num_removed=len(before) - int(is_known.sum()),
-        accuracy_on_known=float(is_correct[is_known].mean()) if is_known.any() else None,
-        accuracy_on_new=float(is_correct[~is_known].mean()) if (~is_known).any() else None,
+        accuracy_on_known=float(is_correct[known].mean()) if known.any() else None,
+        accuracy_on_new=float(is_correct[new].mean()) if new.any() else None,
     )
 
 

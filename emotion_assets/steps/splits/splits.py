@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from emotion_assets.core.bundle import TRAIN_IMAGES_NAME
 from emotion_assets.core.classes import EMOTIONS
 from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.core.files import atomic_file, file_sha256, write_json
@@ -158,6 +159,11 @@ def read_split(splits_dir: Path, name: str) -> Split:
 def hash_starts(content_hashes: Iterable[str]) -> npt.NDArray[np.uint64]:
     """Return the first 64 bits of each content hash, uint64 (image,)."""
     return np.array([int(content_hash[:16], 16) for content_hash in content_hashes], dtype=np.uint64)
+
+
+def was_trained_on(bundle_dir: Path, content_hashes: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Return which images a model was trained on, bool (image,)."""
+    return np.isin(hash_starts(content_hashes), np.load(bundle_dir / TRAIN_IMAGES_NAME))
 
 
 def read_assignments(splits_dir: Path) -> pd.DataFrame:

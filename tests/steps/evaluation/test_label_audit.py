@@ -37,7 +37,9 @@ def test_wrong_labels_are_found(drawn_root: Path, tmp_path: Path, caplog: pytest
     caplog.set_level(logging.INFO)
     paths = DataPaths(tmp_path)
     shutil.copytree(drawn_root / "splits", paths.splits)
-    paths.catalogue.symlink_to(drawn_root / "catalogue")
+    paths.catalogue.mkdir()
+    table = read_catalogue(drawn_root / "catalogue")
+    pd.concat([table, table.assign(path="copy.jpg")]).to_parquet(paths.catalogue / TABLE_NAME)
     train, val = (read_split(paths.splits, name) for name in ("train", "val"))
     rng = np.random.default_rng(0)
     changed = rng.choice(len(train.pixels), 12, replace=False)
@@ -58,7 +60,7 @@ def test_wrong_labels_are_found(drawn_root: Path, tmp_path: Path, caplog: pytest
     assert audit.out_of_fold_accuracy > 0.5
     assert set(issues["label"]) <= set(EMOTIONS)
     assert (issues["label"] != issues["likely_label"]).all()
-    assert issues["path"].str.endswith(".jpg").all()
+    assert issues["path"].str.endswith(".jpg; copy.jpg").all()
     assert (audit.report_dir / "gallery.webp").stat().st_size > 1000
     record = read_audit(paths, fingerprint)
     assert record is not None

@@ -104,7 +104,7 @@ def test_baselines_and_champion_are_shown_beside_the_model(written: Written) -> 
     assert record["majority_scores"]["accuracy"] == pytest.approx(np.bincount(truth).max() / len(truth))
     assert record["baseline"]["epochs"] == 1
     assert record["champion_scores"]["accuracy"] == record["test"]["accuracy"]
-    assert record["external"]["num_images"] == 80
+    assert record["external"]["num_images"] == 16  # the others were trained on
     assert record["test_set_change"] == {
         "num_before": len(truth),
         "num_new": 0,
@@ -170,14 +170,15 @@ def test_images_are_small_enough_for_the_event_log(written: Written) -> None:
 
 
 def test_the_champion_is_scored_on_new_test_images_too(tmp_path: Path) -> None:
-    """Images added since its acceptance are separated from those on which it was accepted."""
+    """Images added since its acceptance are separated from those on which it was accepted; training images are none."""
     pd.DataFrame({"content_hash": ["a", "b", "c"]}).to_parquet(tmp_path / "predictions.parquet")
     split = Split(np.zeros((4, 64, 64), dtype=np.uint8), np.zeros(4, dtype=np.int64), ("a", "b", "d", "e"))
-    champion = LabelledPredictions("x", np.eye(5, dtype=np.float32)[[0, 1, 0, 0]], split.class_indices)
+    champion = LabelledPredictions("x", np.eye(5, dtype=np.float32)[[0, 1, 0, 1]], split.class_indices)
 
-    change = report.measure_test_set_change(tmp_path, split, champion)
+    is_unseen = np.array([True, True, False, True])
+    change = report.measure_test_set_change(tmp_path, split, champion, is_unseen)
 
     assert change == report.TestSetChange(
-        num_before=3, num_new=2, num_removed=1, accuracy_on_known=0.5, accuracy_on_new=1.0
+        num_before=3, num_new=2, num_removed=1, accuracy_on_known=0.5, accuracy_on_new=0.0
     )
-    assert report.measure_test_set_change(tmp_path / "none", split, champion) is None
+    assert report.measure_test_set_change(tmp_path / "none", split, champion, is_unseen) is None
