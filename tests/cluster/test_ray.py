@@ -75,7 +75,7 @@ def test_two_nodes_give_what_a_laptop_gives_also_when_one_is_lost(
 
     One node is killed while images are read and again during training; another one takes its place.
     """
-    moments = ["new and 0 known files so far", "Epoch 3 of 12"]
+    moments = ["new and 0 known files so far", f"Epoch 3 of {TRAINING['epochs']}"]
     lines: list[str] = []
 
     def kill(line: str) -> None:
