@@ -160,7 +160,7 @@ def predict_one(environment: dict[str, str], home: Path, emotions: Sequence[str]
     predicted = prediction["emotion"]
     where = "DEMO=1" if home == CHECKOUT / "data" / "demo" else shell_settings(home)
     say(
-        f"\nThe service predicts {predicted} ({prediction['probabilities'][predicted]:.0%}). Next:\n"
+        f"\nThe service predicts {predicted} ({prediction['probabilities'][predicted]:.1%}). Next:\n"
         f"  make ui {where}\n      the assets with every number and image, http://localhost:3000\n"
         f"  make serve {where}\n      the page, http://localhost:3001\n"
         "  your own images\n      `make import FILE=…`, or copy them to data/raw/<Class>/; then `make ui`"
