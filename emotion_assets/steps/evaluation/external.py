@@ -34,7 +34,7 @@ def read_external(paths: DataPaths, emotions: tuple[str, ...], bundle_dir: Path)
     pixels, class_indices, names, hashes = [], [], [], []
     for path, class_index in found:
         try:
-            content_hash, image = file_sha256(path), read_image(path)
+            image, content_hash = read_image(path), file_sha256(path)  # what is too large is not read
         except (ImageError, OSError):
             continue
         pixels.append(image.pixels)
