@@ -11,7 +11,7 @@ import shutil
 import sys
 from typing import Final
 
-from emotion_assets.core.bundle import MANIFEST_NAME
+from emotion_assets.core.bundle import MANIFEST_NAME, read_manifest
 from emotion_assets.core.errors import EmotionError
 from emotion_assets.core.layout import DataPaths
 from emotion_assets.core.remote import local_root
@@ -88,7 +88,8 @@ def main() -> None:
             text = _table(model_rows(paths))
         elif options.command == "rollback":
             version = roll_back(paths, options.version or None, "by command")
-            text = f"{version} is accepted and packed; a running service follows within seconds."
+            classes = ", ".join(read_manifest(paths.models / version).emotions)
+            text = f"{version} ({classes}) is accepted and packed; a running service follows within seconds."
         else:
             text = f"Removed: {', '.join(clean_models(paths)) or 'nothing'}."
     except (EmotionError, OSError) as error:
