@@ -118,13 +118,6 @@ def check_drift(paths: DataPaths) -> DriftCheck:
     now = (datetime.now(UTC) + CLOCK_TOLERANCE).isoformat(timespec="milliseconds")
     log = PredictionLogReader(paths.predictions, WINDOW_IMAGES + MIN_IMAGES, now)
     version = deployed_model(registry, log)
-    if version != champion:
-        _logger.warning(
-            "The service predicts with %s although %s is accepted; this report is about its predictions. Serve the "
-            "newest bento, or set EMOTION_FOLLOW_CHAMPION=1.",
-            version,
-            champion,
-        )
     classifier = Classifier(paths.models / version)
     reference = DriftReference.load(paths.models / version)
     history = ReportHistory(paths.drift_reports, version)
@@ -181,7 +174,15 @@ def deployed_model(registry: Registry, log: PredictionLogReader) -> str:
     others = [str(name) for name, count in counts.items() if count >= MIN_IMAGES and name in versions]
     for name in counts.index.difference(versions):
         _logger.warning("A service predicts with %s, which is not among the models: its drift is not checked.", name)
-    return others[0] if others and counts.get(champion, 0) < MIN_IMAGES else champion
+    if not others or counts.get(champion, 0) >= MIN_IMAGES:
+        return champion
+    _logger.warning(
+        "The service predicts with %s although %s is accepted; the drift report is about its predictions. Serve the "
+        "newest bento, or set EMOTION_FOLLOW_CHAMPION=1.",
+        others[0],
+        champion,
+    )
+    return others[0]
 
 
 def _next_predictions(logged: pd.DataFrame, before: dict[str, Any] | None, now: str) -> tuple[pd.DataFrame, bool]:
