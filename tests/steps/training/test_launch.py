@@ -106,7 +106,8 @@ def test_a_killed_run_leaves_no_process_and_resumes_later(
     assert len(workers) == 3  # the launcher, too
     wait_until_gone(workers)
     train_bundle(paths, config, code_version="x")
-    lines = log_lines()
+    # A helper process of the killed run may hold the lock for a moment longer.
+    lines = [line for line in log_lines() if not line.startswith("Waiting for another run")]
     assert lines[0] == "Teacher 1 of 1 is finished already"
     assert lines[1].startswith("Resuming an interrupted run after epoch")
 
