@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from emotion_assets.core.bundle import INT8_MODEL_NAME, ORIENTATION_WEIGHTS_NAME, read_manifest
 from emotion_assets.core.classifier import Classifier
+from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.splits import read_split
 from emotion_assets.steps.training.model import NUM_ORIENTATIONS, OrientationNet, apply_orientation, preprocess
 from emotion_assets.steps.training.run import train_bundle
@@ -34,16 +35,17 @@ def test_the_bundle_recognizes_orientations_of_drawn_faces(
     network = OrientationNet()
     network.load_state_dict(load_file(bundle_dir / ORIENTATION_WEIGHTS_NAME))
     network.eval()
-    pixels = read_split(paths.splits, "val").pixels
+    # All splits, and without the prior for upright faces, so that the result hangs on no single image.
+    pixels = np.concatenate([read_split(paths.splits, name).pixels for name in SPLITS])
     views = preprocess(torch.from_numpy(pixels))
     orientations = torch.arange(len(views)) % NUM_ORIENTATIONS
     upside_down = torch.full((len(views),), 4)
     with torch.inference_mode():
-        found = network.predict(apply_orientation(views, orientations))
+        found = network(apply_orientation(views, orientations)).argmax(dim=1)
         is_clear = (network.predict(views) == 0) & (
             network.predict(apply_orientation(views, upside_down)) == upside_down
         )
-    assert (found == orientations).float().mean() > 0.4  # one in eight by chance
+    assert (found == orientations).float().mean() > 0.5  # one in eight by chance
     assert_in_float32(bundle_dir / INT8_MODEL_NAME)
 
     clear = pixels[is_clear.numpy()]
@@ -51,7 +53,8 @@ def test_the_bundle_recognizes_orientations_of_drawn_faces(
     classifier.self_test()
     assert len(clear) > 0
     upright, rotated = (classifier.predict(shown) for shown in (clear, np.rot90(clear, 2, (1, 2)).copy()))
-    assert upright.probabilities == pytest.approx(rotated.probabilities, abs=1e-3)
+    # Standardizing rounds in another order, which moves int8 values by a step.
+    assert upright.probabilities == pytest.approx(rotated.probabilities, abs=0.01)
 
 
 def assert_in_float32(path: Path) -> None:
