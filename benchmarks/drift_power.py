@@ -77,7 +77,7 @@ class Rates:
     outliers: float = 0
     subpopulation: float = 0
     acts: float = 0
-    alarm: float = 0
+    signal: float = 0
     """Any state but `ok`."""
     evidently_few: float = 0
     evidently_all: float = 0
@@ -126,7 +126,7 @@ def count(outcomes: Iterable[Outcome], cause: str | None = None) -> Rates:
         outliers=_mean(verdict.has_outliers for verdict in verdicts),
         subpopulation=_mean(verdict.subpopulation is not None for verdict in verdicts),
         acts=_mean(verdict.state == DriftState.PREDICTION_DRIFT for verdict in verdicts),
-        alarm=_mean(verdict.state != DriftState.OK for verdict in verdicts),
+        signal=_mean(verdict.state != DriftState.OK for verdict in verdicts),
         evidently_few=_mean(few for _, few, _ in outcomes),
         evidently_all=_mean(every for *_, every in outcomes),
         drifted=drifted / len(outcomes),
@@ -315,7 +315,7 @@ def show_scenarios(
     work = partial(assess_drifted, tables=drifted, reference=reference, windows=windows)
     print(f"\n## With drift, {windows} windows each, the model's reference\n")
     print(
-        "| scenario | loss | expected loss | alarm, 50 | alarm, 200 | acts, 50 | acts, 200 | named first, 200 "
+        "| scenario | loss | expected loss | signal, 50 | signal, 200 | acts, 50 | acts, 200 | named first, 200 "
         "| named, 200 | Evidently 3, 200 | Evidently all, 200 |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
@@ -337,14 +337,14 @@ def show_row(name: str, loss: float | None, rates: list[Rates]) -> None:
     small, large = rates
     shown = "" if loss is None else f"{100 * loss:.1f}"
     expected = f"{100 * np.mean(large.expected_loss):.1f}" if large.expected_loss else ""
-    numbers = [small.alarm, large.alarm, small.acts, large.acts, large.named_first, large.named]
+    numbers = [small.signal, large.signal, small.acts, large.acts, large.named_first, large.named]
     numbers += [large.evidently_few, large.evidently_all]
     print(f"| {name} | {shown} | {expected} | " + " | ".join(f"{value:.2f}" for value in numbers) + " |", flush=True)
 
 
 def show_summary(found: dict[tuple[str, int], Rates], losses: dict[str, float]) -> None:
     print("\n## All labelled corruptions\n")
-    print("| window | harmful | lowest alarm rate of them | acts: precision | acts: recall | named first | named |")
+    print("| window | harmful | lowest signal rate of them | acts: precision | acts: recall | named first | named |")
     print("|---|---|---|---|---|---|---|")
     for size in SIZES:
         rows = {name: found[name, size] for name in losses if name in CORRUPTIONS}
@@ -359,7 +359,7 @@ def show_summary(found: dict[tuple[str, int], Rates], losses: dict[str, float]) 
             for key in ("named_first", "named")
         )
         print(
-            f"| {size} | {len(harmful)} | {min(rates.alarm for rates in harmful.values()):.3f} "
+            f"| {size} | {len(harmful)} | {min(rates.signal for rates in harmful.values()):.3f} "
             f"| {hits / sum(rates.acts for rates in rows.values()):.3f} | {hits / len(harmful):.3f} "
             f"| {named_first:.3f} | {named:.3f} |",
             flush=True,

@@ -47,7 +47,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every response that is not a success."""
+    """The body of an error response; that of `/readyz` is BentoML's own."""
 
     error: ErrorDetail
 

@@ -188,7 +188,7 @@ def decode_gray(content: bytes, working_side_px: int) -> GrayImage:
 
     Raises:
         EmptyImageError: there are no bytes.
-        ImageTooLargeError: over 10 MiB, over 40 megapixels (12 for WebP) or 20,000 pixels per side.
+        ImageTooLargeError: over 10 MiB, over 40 megapixels (12.5 for WebP) or 20,000 pixels per side.
         UnsupportedFormatError: not JPEG, PNG, WebP, GIF, BMP or TIFF.
         UnreadableImageError: damaged, truncated, under 8 pixels per side, or built to be slow to decode.
         MemoryError: there is not enough memory now.
