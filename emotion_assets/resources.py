@@ -15,7 +15,7 @@ from pydantic_settings import NoDecode
 
 from emotion_assets.core.errors import ChangedElsewhereError
 from emotion_assets.core.files import source_version
-from emotion_assets.core.layout import FEEDBACK_IMAGES, DataPaths
+from emotion_assets.core.layout import COLLECTED_NAME, FEEDBACK_IMAGES, DataPaths
 from emotion_assets.core.remote import RemoteRoot
 from emotion_assets.core.settings import AbsolutePath, EmotionSettings
 
@@ -61,7 +61,11 @@ class PipelineSettings(EmotionSettings):
                 root.checkout(folder)
             elif folder != _IMAGES:
                 root.fetch(folder)
-        labelled = root.fetch_names(_IMAGES, FEEDBACK_IMAGES) if _IMAGES in writes else set()
+        labelled = set()
+        if _IMAGES in writes:
+            labelled = root.fetch_names(_IMAGES, FEEDBACK_IMAGES)
+            # The local list is ahead of the root's if a step failed before it uploaded the images.
+            root.fetch_files([f"feedback/{COLLECTED_NAME}"])
         yield self.paths
         try:
             for folder in writes:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from emotion_assets.core.errors import ChangedElsewhereError, InvalidSettingError
+from emotion_assets.core.remote import open_store
 from emotion_assets.resources import PipelineSettings, code_version, git_commit, uses_data
+from emotion_assets.steps.feedback.labels import CollectedLabels, collect_labels
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -117,3 +120,31 @@ def test_a_step_whose_files_another_host_changed_starts_again(tmp_path: Path, mo
 
     assert calls[0] == "s3://bucket/root"
     assert calls[2:] == ["fetch predictions", "checkout models", "checkout splits", "the step"]
+
+
+def test_labels_whose_images_were_not_uploaded_are_collected_again(
+    s3_root: str, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that fails between collecting and uploading loses no label."""
+    settings = PipelineSettings(data_dir=s3_root, cache_dir=tmp_path)
+    store = open_store(s3_root)
+    store.put("raw/Sad/1.jpg", face)
+    store.put("predictions/images/2026-11-22/ab1.jpeg", face)
+    store.put("feedback/ab/ab1.json", json.dumps({"prediction_id": "ab1", "emotion": "happy"}).encode())
+
+    def collect() -> CollectedLabels:
+        with settings.opened("predictions", writes=("raw", "feedback")) as paths:
+            return collect_labels(paths)
+
+    def fail(*_: object) -> None:
+        raise OSError("The storage does not respond.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_assets.core.remote.RemoteRoot.create", fail)
+        with pytest.raises(OSError, match="does not respond"):
+            collect()
+    again, after = collect(), collect()
+
+    assert (again.num_new_files, again.num_removed_by_user) == (1, 0)
+    assert (after.num_new_files, after.num_removed_by_user, after.num_files) == (0, 0, 1)
+    assert bytes(store.get("raw/Happy/feedback/ab1.jpeg").bytes()) == face

@@ -11,6 +11,8 @@ DAY_PATTERN: Final = "????-??-??"
 """Glob pattern of the folders of the prediction log and of the image log, one per day."""
 LABEL_REQUEST_NAME: Final = "requested.json"
 """In `feedback/`: the predictions that people are asked to label."""
+COLLECTED_NAME: Final = "collected.txt"
+"""In `feedback/`: the predictions whose labelled image is in `raw/`, or was."""
 FEEDBACK_IMAGES: Final = "feedback"
 """Subfolder of `raw/<Class>/` for images that people labelled."""
 

@@ -10,14 +10,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from emotion_assets.core.classes import raw_folder, read_classes
 from emotion_assets.core.files import list_files, write_atomically
-from emotion_assets.core.layout import DAY_PATTERN, FEEDBACK_IMAGES, DataPaths
+from emotion_assets.core.layout import COLLECTED_NAME, DAY_PATTERN, FEEDBACK_IMAGES, DataPaths
 from emotion_assets.core.summary import Summary
-
-COLLECTED_NAME: Final = "collected.txt"
 
 
 class Label(NamedTuple):
