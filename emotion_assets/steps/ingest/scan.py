@@ -163,14 +163,15 @@ class FolderScan:
         return os.scandir(os.path.join(os.fsencode(self._root), folder))
 
     def _skip_folder(self, folder: bytes, error: OSError) -> SkippedFile:
-        if not is_remote(self._root):
-            return skip_for_error(folder, "folder", error)
-        advice = "Try again later; if a key has // or .. in it, rename that object."
-        reason = f"The folder cannot be listed ({error.strerror}). {advice}"
+        skipped = skip_for_error(folder, "folder", error)
+        if is_remote(self._root):
+            advice = "Try again later; if a key has // or .. in it, rename that object."
+            reason = f"The folder cannot be listed ({error.strerror}). {advice}"
+            skipped = SkippedFile(folder, SkipCode.FAILED_READ, reason)
         if not folder:
             # Without its list, every image would count as removed.
-            raise UnusableDataError(f"{self._root} cannot be listed ({error.strerror}). {advice}") from error
-        return SkippedFile(folder, SkipCode.FAILED_READ, reason)
+            raise UnusableDataError(f"{self._root}: {skipped.reason}") from error
+        return skipped
 
     def _enter(self, place: _Place, name: bytes) -> _Place:
         """Return what is known about the class of files in a folder of this name."""

@@ -133,5 +133,5 @@ def test_storage_that_does_not_respond_is_tried_again_by_the_next_run(
 
     assert isinstance(result, SkippedFile)
     assert result.code == "failed_read"
-    with pytest.raises(UnusableDataError, match="dead/raw cannot be listed"):
+    with pytest.raises(UnusableDataError, match="dead/raw: The folder cannot be listed"):
         ingest_images(DataPaths(paths.root, f"{paths.remote_root}/dead"))

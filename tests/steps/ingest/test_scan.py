@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emotion_assets.core.classes import ClassSet
+from emotion_assets.core.errors import UnusableDataError
 from emotion_assets.steps.ingest.scan import FolderScan, SkipCode, SkippedFile, SourceFile, folder_state, to_int64
 
 
@@ -79,6 +80,18 @@ def test_scan_lists_folders_that_cannot_be_read(
 
     assert sum(isinstance(entry, SourceFile) for entry in entries) == 12
     assert [(entry.path, entry.code) for entry in entries if isinstance(entry, SkippedFile)] == [(b"Sad", code)]
+
+
+def test_an_unreadable_root_is_an_error(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every image would count as removed."""
+
+    def fail(path: bytes) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", fail)
+
+    with pytest.raises(UnusableDataError, match=r"cannot be read \(Permission denied\). Check its permissions"):
+        list(FolderScan(raw))
 
 
 def test_signature_changes_with_the_files(raw: Path, face: bytes) -> None:
