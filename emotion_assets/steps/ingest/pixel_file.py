@@ -51,7 +51,8 @@ class PixelFile:
         if not len(positions):
             return images
         try:
-            stored = np.memmap(self._path, dtype=np.uint8, mode="r").reshape(-1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+            shape = (self._path.stat().st_size // _IMAGE_BYTES, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+            stored = np.memmap(self._path, dtype=np.uint8, mode="r", shape=shape)
             np.take(stored, positions, axis=0, out=images)
             is_intact = all(zlib.crc32(image.data) == wanted for image, wanted in zip(images, checksums, strict=True))
         except (OSError, ValueError, IndexError):

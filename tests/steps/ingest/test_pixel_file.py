@@ -50,6 +50,16 @@ def test_uncommitted_images_are_overwritten(tmp_path: Path) -> None:
     assert np.array_equal(file.read(positions, checksums(pixels)), pixels)
 
 
+def test_a_part_of_an_image_at_the_end_does_not_count(tmp_path: Path) -> None:
+    """A write that a full disk cut off."""
+    pixels, path = images(3), tmp_path / "pixels.bin"
+    file = written(path, pixels)
+    with path.open("ab") as stream:
+        stream.write(bytes(100))
+
+    assert np.array_equal(file.read(np.arange(3), checksums(pixels)), pixels)
+
+
 @pytest.mark.parametrize("damage", ["altered", "cut", "missing"])
 def test_a_damaged_file_is_rejected(tmp_path: Path, damage: str) -> None:
     """One altered byte, a cut file or none at all is an error that says how to rebuild it."""
