@@ -89,7 +89,7 @@ class IngestReport:
 
 
 def _first_rows(table: pd.DataFrame, columns: list[str]) -> list[Row]:
-    rows = table[columns].head(_NUM_ROWS_SHOWN).itertuples(index=False)
+    rows = table[columns].head(_NUM_ROWS_SHOWN).fillna("").itertuples(index=False)
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 

@@ -25,6 +25,7 @@ def test_summary_has_counts_rejections_and_previews(raw: Path) -> None:
         ("Happy/text.jpg", "unsupported_format")
     ]
     assert [row["path"] for row in summary.tables["label_conflicts"]] == ["Angry/copy.jpg", "Sad/9.jpg"]
+    assert "nan" not in str(summary.tables["label_conflicts"])
     assert {"class_balance", "faces_angry", "label_conflicts"} <= summary.images.keys()
     assert summary.files["catalogue"].exists()
 
