@@ -117,13 +117,14 @@ def read_manifest(splits_dir: Path) -> dict[str, Any]:
     path = splits_dir / MANIFEST_NAME
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        is_known = manifest["schema_version"] == _SCHEMA_VERSION and len(manifest["emotions"]) > 1
+        is_known = (manifest["schema_version"], manifest["image_size_px"]) == (_SCHEMA_VERSION, IMAGE_SIZE_PX)
+        is_known = is_known and len(manifest["emotions"]) > 1
     except FileNotFoundError as error:
         raise UnusableDataError(f"There is no {path}. Materialize greyscale_splits first.") from error
     except (ValueError, TypeError, LookupError) as error:
         raise UnusableDataError(f"{path} is damaged ({error!r}). Materialize greyscale_splits again.") from error
     if not is_known:
-        raise UnusableDataError(f"{path} has another schema. Materialize greyscale_splits again.")
+        raise UnusableDataError(f"{path} has another schema or image size. Materialize greyscale_splits again.")
     return manifest
 
 

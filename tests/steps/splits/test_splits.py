@@ -87,6 +87,15 @@ def test_a_damaged_manifest_is_rejected_and_rewritten(root: Path, content: str) 
     assert path.read_text() == whole
 
 
+def test_splits_of_another_image_size_are_rejected(root: Path) -> None:
+    """They would only fail after the training."""
+    path = root / "splits" / "manifest.json"
+    path.write_text(path.read_text().replace('"image_size_px": 64', '"image_size_px": 48'))
+
+    with pytest.raises(UnusableDataError, match="another schema or image size"):
+        read_split(root / "splits", "val")
+
+
 def test_pixels_stay_on_disk_until_they_are_used(drawn_root: Path, tmp_path: Path) -> None:
     """A split may be larger than memory; an empty one can be read, too; and a reader cannot change the file."""
     split = read_split(drawn_root / "splits", "train")
