@@ -53,6 +53,8 @@ def find_expired(paths: DataPaths, days: float = DAYS) -> list[Expired]:
             ("stored images", _entries(paths.image_log)),
             ("drift report", _entries(paths.drift_reports)),
             ("training log", [path for path in _entries(paths.training_runs) if path.is_dir()]),
+            ("training log", _entries(paths.training_runs / ".ray")),
+            ("trial log", _entries(paths.reports / "tuning" / "runs")),
         )
         for path in entries
         if (each := _describe(kind, path)).days > days

@@ -34,6 +34,9 @@ def paths(bundle_dir: Path, tmp_path: Path) -> DataPaths:
             (folder / name / "file").write_text("x")
     year_ago = NOW.timestamp() - 365 * 86_400
     (paths.training_runs / YEAR_AGO).rename(paths.training_runs / "run")
+    for folder in (paths.training_runs / ".ray", paths.reports / "tuning" / "runs"):
+        (folder / YEAR_AGO).mkdir(parents=True)
+        (folder / YEAR_AGO / "file").write_text("x")
     (paths.training_runs / "precision.json").write_text("{}")  # no log: interrupted trainings resume by it
     for path in [*paths.training_runs.rglob("*"), *paths.training_runs.rglob("run/*"), *paths.models.rglob("*")]:
         os.utime(path, (year_ago, year_ago))
@@ -51,6 +54,8 @@ def test_what_is_old_is_listed_and_removed(paths: DataPaths) -> None:
         "stored images",
         "drift report",
         "training log",
+        "training log",
+        "trial log",
     ]
     assert all(364 < each.days < 366 and each.size_bytes > 0 for each in expired)
     remove_expired(paths, expired)
@@ -61,6 +66,8 @@ def test_what_is_old_is_listed_and_removed(paths: DataPaths) -> None:
         f"predictions/images/{YEAR_AGO}/file",
         f"reports/drift/{YEAR_AGO}/file",
         "reports/training/run/file",
+        f"reports/training/.ray/{YEAR_AGO}/file",
+        f"reports/tuning/runs/{YEAR_AGO}/file",
     }
     assert find_expired(paths) == []
 
@@ -70,13 +77,13 @@ def test_the_command_removes_nothing_by_itself(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["retention", str(paths.root), "--days", "30"])
     main()
-    assert "5 items" in (listed := capsys.readouterr().out)
+    assert "7 items" in (listed := capsys.readouterr().out)
     assert "would be removed; nothing was" in listed
-    assert len(find_expired(paths)) == 5
+    assert len(find_expired(paths)) == 7
 
     monkeypatch.setattr("sys.argv", ["retention", str(paths.root), "--apply"])
     main()
-    assert "Removed: 5 items" in capsys.readouterr().out
+    assert "Removed: 7 items" in capsys.readouterr().out
     assert find_expired(paths) == []
 
 
@@ -132,13 +139,13 @@ def test_a_compacted_day_is_a_file(tmp_path: Path) -> None:
 def test_a_run_is_as_old_as_its_newest_file(paths: DataPaths) -> None:
     """A training that still writes into an old folder is not removed; its size counts the files."""
     run = paths.training_runs / "run"
-    (before,) = (each for each in find_expired(paths) if each.kind == "training log")
+    (before,) = (each for each in find_expired(paths) if each.path == run)
     (run / "big").write_bytes(bytes(100_000))
 
-    assert not [each for each in find_expired(paths) if each.kind == "training log"]
+    assert run not in [each.path for each in find_expired(paths)]
     os.utime(run / "big", (1, 1))
     os.utime(run, (1, 1))
-    (after,) = (each for each in find_expired(paths) if each.kind == "training log")
+    (after,) = (each for each in find_expired(paths) if each.path == run)
     assert after.size_bytes - before.size_bytes >= 100_000
 
 
