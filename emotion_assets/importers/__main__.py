@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -64,6 +65,8 @@ def import_faces(paths: DataPaths, source: Path | None, held_out: str | None) ->
         import_folder(source, importer)
     elif not source.is_file():
         raise UnusableDataError(f"There is no file {source}. Name an archive, a table or a folder.")
+    elif not os.access(source, os.R_OK):
+        raise UnusableDataError(f"{source} cannot be read. Check its permissions.")
     elif source.name.casefold().endswith(TABLE_SUFFIX):
         with source.open("rb") as stream:
             import_table(stream, importer, [])
