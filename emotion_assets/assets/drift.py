@@ -51,7 +51,10 @@ def drift_report(context: dg.AssetExecutionContext, settings: Settings) -> dg.Ma
     if check.window.is_incident:
         metadata["alert_sent_through"] = ", ".join(_alert(check, settings)) or "nothing new"
     verdict = check.verdict
-    passed = (not verdict.has_input_drift, not verdict.has_prediction_drift and verdict.state != "prediction_drift")
+    passed = (
+        not verdict.has_input_drift,
+        not verdict.has_prediction_drift and verdict.state != DriftState.PREDICTION_DRIFT,
+    )
     results = [
         dg.AssetCheckResult(
             check_name=spec.name,

@@ -53,7 +53,7 @@ class CleaningConfig(dg.Config):
 @dg.op(name="remove_old_models")
 @uses_data(writes=("models", "reports/evaluation"))
 def _clean_models(context: dg.OpExecutionContext, settings: Settings, config: CleaningConfig) -> None:
-    """Remove old models; the champion, by default 5 accepted and 3 rejected ones are kept."""
+    """Remove old models; the champion, the newest, and by default 5 accepted and 3 rejected ones are kept."""
     from emotion_assets.steps.packing.models import clean_models
 
     removed = clean_models(settings.paths, keep_accepted=config.keep_accepted, keep_rejected=config.keep_rejected)
@@ -70,7 +70,7 @@ class TuningConfig(dg.Config):
     engine: Engine = Field(Engine.local, description="local, or ray: a trial for each GPU or node of a cluster.")
 
 
-@dg.op(name="search_recipes")
+@dg.op(name="tune_hyperparameters")
 @uses_data("splits", writes=("reports/tuning",))
 def _tune(context: dg.OpExecutionContext, settings: Settings, config: TuningConfig) -> None:
     """Search for better hyperparameters with Optuna; an interrupted search continues, the best ones are shown."""

@@ -125,7 +125,7 @@ class GrayImage:
     mode: str
     format: str
     warning: str | None = None
-    """What the decoder made up for."""
+    """A defect for which the image is not rejected."""
 
 
 def decode_image(content: bytes) -> DecodedImage:

@@ -78,7 +78,7 @@ class _SyncedFile:
     """A file of the local copy as it was when it and its object were the same."""
 
     key: str
-    """Of the object, which is never changed."""
+    """Key of the object, which is never changed."""
     size_bytes: int
     mtime_ns: int
 

@@ -76,9 +76,9 @@ class Attribution:
     is_near: bool
     """Whether the window is about as near as real changes are to simulated ones."""
     expected: pd.DataFrame
-    """Features and predictions of validation images under the best explanation, one row each, and …"""
+    """Features and predictions of validation images under the best explanation, one row each."""
     weights: Weights
-    """… their weights, float (row,)."""
+    """Weights of the rows of `expected`, float (row,)."""
 
     @property
     def is_corruption(self) -> bool:

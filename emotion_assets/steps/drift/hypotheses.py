@@ -42,11 +42,11 @@ class Condition:
     table: pd.DataFrame
     """Features and predictions, one row for each image."""
     means: Floats
-    """Of the features, float (class, feature)."""
+    """Means of the features, float (class, feature)."""
     shift: Floats
-    """Of the mean from that of the same images without a corruption, float (feature,)."""
+    """Shift of the mean from that of the same images without a corruption, float (feature,)."""
     covariance: Floats
-    """Of the features of an image, float (feature, feature)."""
+    """Covariance of the features of an image, float (feature, feature)."""
     error: Floats
     """Covariance of `means`, float (feature, feature)."""
     losses: Floats

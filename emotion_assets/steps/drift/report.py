@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import re
@@ -18,6 +17,7 @@ from emotion_assets.core.files import write_atomically, write_json
 from emotion_assets.core.images import IMAGE_SIZE_PX, decode_gray
 from emotion_assets.steps.drift.verdict import MIN_DISTANCE, DriftState, significance_level
 from emotion_assets.steps.drift.windows import VERDICT_NAME, ReportHistory, Source
+from emotion_assets.steps.report_images import data_uri
 
 REPORT_NAME: Final = "report.html"
 SNAPSHOT_NAME: Final = "evidently.json"
@@ -87,14 +87,14 @@ def _render_verdict(record: dict[str, Any], windows: list[dict[str, Any]], infor
 
 
 def _thumbnail(path: Path) -> str | None:
-    """Return a small gray copy of a stored image as base64 WebP; None if it has expired."""
+    """Return a small gray copy of a stored image as a data URI; None if it has expired."""
     try:
         gray = decode_gray(path.read_bytes(), IMAGE_SIZE_PX).image
     except (OSError, ImageError):
         return None
     file = io.BytesIO()
     gray.resize((_THUMBNAIL_PX, _THUMBNAIL_PX)).save(file, "WEBP", quality=70)
-    return base64.b64encode(file.getvalue()).decode()
+    return data_uri(file.getvalue())
 
 
 def _run_evidently(record: dict[str, Any], current: pd.DataFrame, reference: pd.DataFrame) -> Any:

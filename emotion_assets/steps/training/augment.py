@@ -80,7 +80,7 @@ def build_sampling_grid(affine: Tensor, side_px: int) -> Tensor:
     return torch.addcmul(from_row[..., None], affine[:, :, 0, None, None], centers).movedim(1, 3)
 
 
-def disorient(views: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+def randomize_orientation(views: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Turn a few views on their side or upside down, and invert a few.
 
     This costs upright faces at most half a point of accuracy, and the others lose far less (docs/log.md).

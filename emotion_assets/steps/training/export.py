@@ -53,6 +53,7 @@ _logger = logging.getLogger(__name__)
 
 PARITY_TOLERANCE: Final = 1e-4
 _NUM_PARITY_FACES: Final = 256
+_BATCH_SIZE: Final = 256
 _LIBRARIES: Final = ("torch", "pytorch-lightning", "numpy", "pillow", "onnx", "onnxruntime")
 
 
@@ -195,8 +196,8 @@ def _export_graph(model: InferenceModel) -> bytes:
 
 def _run(session: onnxruntime.InferenceSession, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
     chunks = [
-        session.run(list(InferenceOutput._fields), {"pixels": pixels[start : start + _NUM_PARITY_FACES]})
-        for start in range(0, len(pixels), _NUM_PARITY_FACES)
+        session.run(list(InferenceOutput._fields), {"pixels": pixels[start : start + _BATCH_SIZE]})
+        for start in range(0, len(pixels), _BATCH_SIZE)
     ]
     return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from emotion_assets.steps.training.augment import augment, disorient
+from emotion_assets.steps.training.augment import augment, randomize_orientation
 from emotion_assets.steps.training.config import TrainingConfig
 from emotion_assets.steps.training.datamodule import Batch
 from emotion_assets.steps.training.model import (
@@ -132,7 +132,7 @@ class EmotionModule(pl.LightningModule):
         side_px = choose_side_px(self._progress_now) if self.config.is_progressive else INPUT_SIZE_PX
         views = self._make_views(pixels, side_px)
         if not self.config.corrects_orientation:
-            views = disorient(views, self._generator, self.config.augmentation)
+            views = randomize_orientation(views, self._generator, self.config.augmentation)
         views = views.to(self.device).contiguous(memory_format=torch.channels_last)
         logits = self.network(views)
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emotion_assets.steps.training.augment import augment, build_sampling_grid, disorient
+from emotion_assets.steps.training.augment import augment, build_sampling_grid, randomize_orientation
 from emotion_assets.steps.training.model import INPUT_SIZE_PX, preprocess
 
 
@@ -98,7 +98,7 @@ def test_few_views_are_turned_or_inverted(strength: float) -> None:
         "inverted": -upright[0],
     }
 
-    views = disorient(upright, seeded(1), strength)
+    views = randomize_orientation(upright, seeded(1), strength)
     found = {name: (views == view).all(dim=3).all(dim=2).float().mean().item() for name, view in kinds.items()}
 
     kept = 1 - 0.03 * strength
