@@ -17,6 +17,12 @@ FEEDBACK_IMAGES: Final = "feedback"
 """Subfolder of `raw/<Class>/` for images that people labelled."""
 
 
+def is_feedback_image(path: bytes) -> bool:
+    """Return whether a file below `raw/` was put there for a label that was given through the service."""
+    parts = path.split(b"/")
+    return len(parts) == 3 and parts[1] == FEEDBACK_IMAGES.encode()
+
+
 class DataPaths:
     """Every folder below one data root. Folders are created when something is written to them."""
 

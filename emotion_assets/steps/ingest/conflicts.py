@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from emotion_assets.core.layout import FEEDBACK_IMAGES
+from emotion_assets.core.layout import is_feedback_image
 from emotion_assets.steps.ingest.near_duplicates import component_of
 from emotion_assets.steps.ingest.store import Store
 
@@ -42,7 +42,7 @@ def resolve_labels(store: Store, subjects: Subjects) -> ResolvedLabels:
     delivered: dict[int, set[str]] = defaultdict(set)
     given: dict[int, set[str]] = defaultdict(set)
     for content_id, label, path in store.labelled_files():
-        (given if is_feedback(path) else delivered)[content_id].add(label)
+        (given if is_feedback_image(path) else delivered)[content_id].add(label)
     labels = {content_id: delivered.get(content_id) or names for content_id, names in (given | delivered).items()}
     set_aside = {
         (content_id, name) for content_id, names in given.items() for name in names - delivered.get(content_id, names)
@@ -61,9 +61,3 @@ def resolve_labels(store: Store, subjects: Subjects) -> ResolvedLabels:
         if len(only_given) == 1:
             set_aside |= {(content_id, name) for content_id in only_given for name in labels[content_id]}
     return ResolvedLabels(labels, conflicting, set_aside)
-
-
-def is_feedback(path: bytes) -> bool:
-    """Return whether a file below `raw/` was put there for a label that was given through the service."""
-    parts = path.split(b"/")
-    return len(parts) == 3 and parts[1] == FEEDBACK_IMAGES.encode()

@@ -8,9 +8,8 @@ from typing import Final
 
 import pandas as pd
 
-from emotion_assets.core.layout import DataPaths
+from emotion_assets.core.layout import DataPaths, is_feedback_image
 from emotion_assets.core.summary import Row, Summary
-from emotion_assets.steps.ingest.conflicts import is_feedback
 from emotion_assets.steps.ingest.export import TABLE_NAME, different_images, path_text, read_catalogue
 from emotion_assets.steps.ingest.near_duplicates import describe_search
 from emotion_assets.steps.ingest.scan import FolderState, SkipCode
@@ -69,7 +68,7 @@ class IngestReport:
                 "num_warnings": int(accepted["warning"].notna().sum()),
                 "num_label_conflicts": len(conflicts),
                 "conflict_fraction": len(conflicts) / max(1, len(accepted)),
-                "num_labels_set_aside": sum(is_feedback(str(path).encode()) for path in conflicts["path"]),
+                "num_labels_set_aside": sum(is_feedback_image(str(path).encode()) for path in conflicts["path"]),
                 "num_near_duplicate_groups": int((group_sizes > 1).sum()),
                 "near_duplicate_search": describe_search(num_compared),
                 "seconds": round(self.seconds, 2),

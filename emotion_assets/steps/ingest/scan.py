@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from emotion_assets.core.classes import DEFAULT_CLASSES, ClassSet
 from emotion_assets.core.errors import UnusableDataError
-from emotion_assets.core.layout import FEEDBACK_IMAGES
+from emotion_assets.core.layout import is_feedback_image
 from emotion_assets.core.remote import is_remote
 from emotion_assets.steps.ingest.remote_source import RemoteEntry, open_source
 
@@ -38,7 +38,6 @@ _JUNK_NAMES: Final = frozenset(
     )
 )
 _SUBJECTS: Final = b"subjects.csv"
-_FEEDBACK: Final = FEEDBACK_IMAGES.encode()
 
 
 class SkipCode(StrEnum):
@@ -208,7 +207,7 @@ class FolderScan:
         # A sum does not depend on the order in which the file system lists a folder.
         number = int.from_bytes(hashlib.blake2b(state, digest_size=16).digest())
         self._sum += number
-        self._sum_without_feedback += 0 if path.split(b"/")[1] == _FEEDBACK else number
+        self._sum_without_feedback += 0 if is_feedback_image(path) else number
         self._num_files += 1
         return SourceFile(path, label, status.st_size, to_int64(status.st_mtime_ns), to_int64(status.st_ino))
 
