@@ -166,7 +166,8 @@ def _window(gray: Image.Image, square: Floats, side_px: int) -> Image.Image:
     left, top, right, _ = square
     # One affine transform crops and scales; pixels outside are black, as in the networks' training.
     step = (right - left) / side_px
-    data = (step, 0, left + step / 2 - 0.5, 0, step, top + step / 2 - 0.5)
+    # Pillow maps centers of pixels to centers by itself.
+    data = (step, 0, left, 0, step, top)
     return gray.transform((side_px, side_px), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
 
 
