@@ -13,5 +13,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chr
 
 
 def launch(playwright: Any, *arguments: str) -> Any:
-    """Start Chromium without its sandbox, which root may not use."""
+    """Start Chromium without its sandbox, which root may not use, and with patience for busy cores."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
     return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *arguments])

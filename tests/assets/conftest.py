@@ -12,7 +12,7 @@ from tests.assets.helpers import add, fit, materialize
 @pytest.fixture(scope="session")
 def good_dir(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a model that learned the drawn faces."""
-    return fit(drawn_root / "splits", tmp_path_factory.mktemp("good"), epochs=16)
+    return fit(drawn_root / "splits", tmp_path_factory.mktemp("good"), epochs=24)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_images_that_are_being_copied_wait(
         cursor = result.cursor
         assert "quiet for 0 s of 60 s" in reason(result)
 
-    set_clock(monkeypatch, sensors, 4 * QUIET_SECONDS - 5)
+    set_clock(monkeypatch, sensors, 4 * QUIET_SECONDS - 5.4)
     result = tick(new_images_sensor, patient, instance, cursor)
     assert "quiet for 55 s" in reason(result)
     set_clock(monkeypatch, sensors, 4 * QUIET_SECONDS + 1)

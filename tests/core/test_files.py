@@ -182,7 +182,7 @@ def test_locked_waits_for_the_other_holder(tmp_path: Path, caplog: pytest.LogCap
         with locked(tmp_path / ".lock"):
             waiting = pool.submit(lock)
             with pytest.raises(TimeoutError):
-                waiting.result(0.2)
+                waiting.result(1)
         assert waiting.result(10)
 
     assert caplog.messages == [f"Waiting for another run, which holds {tmp_path / '.lock'}"]

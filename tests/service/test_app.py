@@ -211,7 +211,7 @@ def test_too_many_concurrent_requests_are_rejected(
     async def send() -> tuple[httpx.Response, httpx.Response, httpx.Response]:
         async with async_client(app) as client:
             first = asyncio.create_task(client.post("/predict?face=find", content=face, headers=JPEG))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
             second = await client.post("/predict?face=find", content=face, headers=JPEG)
             gate.set()
             return await first, second, await client.post("/predict?face=find", content=face, headers=JPEG)
@@ -236,10 +236,10 @@ def test_slow_senders_block_no_other_client(bundle_dir: Path, tmp_path: Path, fa
 
         async with async_client(app) as client:
             slow = [asyncio.create_task(client.post("/predict", content=halves(), headers=JPEG)) for _ in range(4)]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
             quick = await client.post("/predict", content=face, headers=JPEG)
             more = [asyncio.create_task(client.post("/predict", content=halves(), headers=JPEG)) for _ in range(4)]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
             above = await client.post("/predict", content=face, headers=JPEG)
             gate.set()
             return quick, await asyncio.gather(*slow, *more), above

@@ -6,7 +6,7 @@ import asyncio
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from starlette.datastructures import Headers
 
@@ -76,6 +76,7 @@ def test_an_image_without_a_file_name_is_read(head: bytes) -> None:
     assert read_form(body, "multipart/form-data; boundary=b") == content
 
 
+@settings(deadline=None)
 @given(
     content=_CONTENT,
     head=some.sampled_from([PLAIN, PLAIN.lower(), PLAIN + b"\r\nX-Other: 1"]),

@@ -15,15 +15,18 @@ from emotion_assets.core.bundle import INT8_MODEL_NAME, ORIENTATION_WEIGHTS_NAME
 from emotion_assets.core.classifier import Classifier
 from emotion_assets.steps.splits.assignment import SPLITS
 from emotion_assets.steps.splits.splits import read_split
+from emotion_assets.steps.training import export
 from emotion_assets.steps.training.model import NUM_ORIENTATIONS, OrientationNet, apply_orientation, preprocess
 from emotion_assets.steps.training.run import train_bundle
 from tests.steps.training.helpers import link_splits, tiny
 
 
 def test_the_bundle_recognizes_orientations_of_drawn_faces(
-    drawn_root: Path, tmp_path: Path, log_lines: Callable[[], list[str]]
+    drawn_root: Path, tmp_path: Path, log_lines: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network learns them from faces alone, in float32, and the exported graph corrects most rotated faces."""
+    # Twenty validation images may reject the int8 graph.
+    monkeypatch.setattr(export, "MAX_ADDED_LOG_LOSS", 10.0)
     paths = link_splits(drawn_root, tmp_path)
     config = tiny(epochs=12, batch_size=8, dropout=0.2, learning_rate=0.03, is_progressive=False, precision="auto")
     config = config.model_copy(update={"corrects_orientation": True})
@@ -53,8 +56,8 @@ def test_the_bundle_recognizes_orientations_of_drawn_faces(
     classifier.self_test()
     assert len(clear) > 0
     upright, rotated = (classifier.predict(shown) for shown in (clear, np.rot90(clear, 2, (1, 2)).copy()))
-    # Standardizing rounds in another order, which moves int8 values by a step.
-    assert upright.probabilities == pytest.approx(rotated.probabilities, abs=0.01)
+    # Standardizing rounds in another order, which moves int8 values by a step; an uncorrected face moves by 0.8.
+    assert upright.probabilities == pytest.approx(rotated.probabilities, abs=0.1)
 
 
 def assert_in_float32(path: Path) -> None:

@@ -50,9 +50,9 @@ def test_the_int8_graph_predicts_nearly_the_same(int8_bundle: Path, drawn_root: 
     assert in_int8.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert in_int8.activation_maps is not None
     assert in_float32.activation_maps is not None
-    # An 8-bit mean that counts zeros beyond the border, where the network halves an odd size, errs by five times this.
+    # An 8-bit mean that counts zeros beyond the border, where the network halves an odd size, errs by a tenth.
     errors = np.abs(in_int8.activation_maps - in_float32.activation_maps)
-    assert errors.mean() < 0.02 * in_float32.activation_maps.std()
+    assert errors.mean() < 0.04 * in_float32.activation_maps.std()
     weights = [
         onnx.numpy_helper.to_array(each)
         for each in onnx.load(int8_bundle / INT8_MODEL_NAME).graph.initializer

@@ -52,7 +52,7 @@ def test_an_interrupted_run_resumes_from_its_last_epoch(
 
 def test_a_terminated_run_resumes(drawn_root: Path, tmp_path: Path) -> None:
     """After SIGTERM in a process of its own, the next one starts where that was and ends where an unbroken run ends."""
-    config = tiny(epochs=10)
+    config = tiny(epochs=30)
     program = (
         "import logging, sys; from pathlib import Path; from emotion_assets.steps.training.config import TrainingConfig;"
         "from emotion_assets.steps.training.train import train;"
@@ -70,9 +70,9 @@ def test_a_terminated_run_resumes(drawn_root: Path, tmp_path: Path) -> None:
     resumed = train(drawn_root / "splits", tmp_path / "work", config)
     unbroken = train(drawn_root / "splits", tmp_path / "other", config)
 
-    assert "Epoch 10 " not in rest
-    assert 2 <= resumed.resumed_from_epoch < 10
-    assert [record["epoch"] for record in resumed.history] == list(range(1, 11))
+    assert "Epoch 30 " not in rest
+    assert 2 <= resumed.resumed_from_epoch < 30
+    assert [record["epoch"] for record in resumed.history] == list(range(1, 31))
     assert torch.allclose(flatten_weights(resumed), flatten_weights(unbroken), atol=1e-6)
 
 
