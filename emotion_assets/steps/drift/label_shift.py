@@ -22,15 +22,25 @@ _MIN_PRIOR: Final = 1e-4
 
 def estimate_class_priors(current: pd.DataFrame, reference: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Estimate the class priors of a window by expectation maximization, float (class,)."""
-    probabilities = current[probability_columns(emotions_of(reference))].to_numpy(dtype=np.float64)
-    before = class_priors(reference)
+    names, before = probability_columns(emotions_of(reference)), class_priors(reference)
+    probabilities, expected = (table[names].to_numpy(dtype=np.float64) for table in (current, reference))
+    # The method needs mean probabilities that are the class frequencies, which class weights prevent (Alexandari et al.
+    # 2020, "Maximum likelihood with bias-corrected calibration is hard-to-beat at label shift adaptation").
+    factors = np.ones(len(names))
+    for _ in range(_NUM_STEPS):
+        factors *= before / np.maximum(_reweight(expected, factors).mean(axis=0), _MIN_PRIOR)
+    probabilities = _reweight(probabilities, factors)
     priors = before.copy()
     for _ in range(_NUM_STEPS):
-        weighted = probabilities * (priors / before)
-        weighted /= np.maximum(weighted.sum(axis=1, keepdims=True), 1e-12)
-        priors = np.maximum(weighted.mean(axis=0), _MIN_PRIOR)
+        priors = np.maximum(_reweight(probabilities, priors / before).mean(axis=0), _MIN_PRIOR)
         priors /= priors.sum()
     return priors
+
+
+def _reweight(probabilities: npt.NDArray[np.float64], factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Multiply the probability of each class, float (image, class), by its factor, and normalize."""
+    weighted = probabilities * factors
+    return np.asarray(weighted / np.maximum(weighted.sum(axis=1, keepdims=True), 1e-12))
 
 
 def class_prior_weights(reference: pd.DataFrame, priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

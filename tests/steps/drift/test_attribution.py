@@ -213,4 +213,4 @@ def test_another_mix_of_classes_costs_no_confidence(halves: tuple[Split, Pixels]
 
     mixed = pd.concat([table, *[table[table["emotion"] == least]] * 8], ignore_index=True)
 
-    assert corruptions.loss_by_confidence(mixed)[0] < 0.01
+    assert corruptions.loss_by_confidence(mixed)[0] < 0.014  # 0.016 under the reference's priors

@@ -18,6 +18,20 @@ def test_class_priors_are_estimated_from_predictions() -> None:
     assert priors[EMOTIONS.index("happy")] == pytest.approx(0.7, abs=0.05)
 
 
+def test_a_network_with_class_weights_finds_the_same_priors() -> None:
+    """It predicts one class too often, in the reference as well as in the window."""
+    names = [f"p_{emotion}" for emotion in EMOTIONS]
+    reference, current = calibrated_window(3000, seed=0), calibrated_window(1000, seed=1, happy=0.7)
+    for table in (reference, current):
+        table["p_fear"] *= 4
+        table[names] = table[names].div(table[names].sum(axis=1), axis=0)
+
+    priors = estimate_class_priors(current, reference)
+
+    assert priors[EMOTIONS.index("happy")] == pytest.approx(0.7, abs=0.05)
+    assert priors[EMOTIONS.index("fear")] == pytest.approx(0.075, abs=0.03)
+
+
 def test_weights_give_the_reference_these_priors() -> None:
     """The weighted frequency of each true class equals its prior."""
     reference = calibrated_window(3000, seed=0)
