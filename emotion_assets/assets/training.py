@@ -14,7 +14,7 @@ from emotion_assets.steps.training.config import Preset, Tracker, TrainingConfig
 _FIELDS: dict[str, Any] = {
     "preset": (
         Preset,
-        Field(Preset.standard, description="quick (about 4 minutes), standard (about 15) or long (about 2 hours)."),
+        Field(Preset.standard, description="quick (about 5 minutes), standard (about 15) or long (about 2 hours)."),
     ),
     "engine": (Engine, Field(Engine.local, description="local, or ray for a cluster (RAY_ADDRESS).")),
     "tracker": (Tracker, Field(Tracker.none, description="Tracker to use besides CSV and TensorBoard.")),
