@@ -44,10 +44,7 @@ class Settings(EmotionSettings):
         description="Number of worker processes, by default one for each allowed processor, if the memory suffices.",
     )
     max_concurrency: int = Field(
-        default=64,
-        ge=1,
-        le=100_000,
-        description="Predictions that one worker runs at once; more get status 429.",
+        default=64, ge=1, le=100_000, description="Predictions that one worker runs at once; more get status 429."
     )
     timeout_seconds: float = Field(
         default=10, ge=0.1, le=86_400, description="Time limit for a request; after it the client gets status 504."

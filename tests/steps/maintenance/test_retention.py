@@ -103,11 +103,11 @@ def test_what_cannot_be_removed_is_an_error(
     assert "Removed" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("age_days", "days", "is_expired"), [(60, 90, False), (60, 30, True), (89, 90, False)])
+@pytest.mark.parametrize(("age_days", "days", "is_expired"), [(60, 90, False), (60, 30, True), (90, 90, False)])
 def test_what_is_younger_than_its_retention_stays(tmp_path: Path, age_days: int, days: float, is_expired: bool) -> None:
     """A day counts from its end, so that its last prediction has its whole retention."""
     paths = DataPaths(tmp_path)
-    day = paths.predictions / f"{NOW - timedelta(days=age_days):%Y-%m-%d}"
+    day = paths.predictions / f"{datetime.now(UTC) - timedelta(days=age_days):%Y-%m-%d}"
     day.mkdir(parents=True)
     (day / "a.jsonl").write_text("{}")
 
